@@ -1,0 +1,241 @@
+//! Typed entities, as a gateway runs them.
+//!
+//! They are decoded from values that passed the schema, so defaults are filled
+//! and ranges hold; decoding them from anything else is a bug of the caller. Fields that the
+//! gateway does not act on (tags, times) are not here.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+/// A protocol of a route or of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names are the protocols")]
+pub enum Protocol {
+    Http,
+    Https,
+    Grpc,
+    Grpcs,
+    Tcp,
+    Tls,
+    TlsPassthrough,
+    Udp,
+    Ws,
+    Wss,
+}
+
+impl Protocol {
+    /// Whether bytes on this protocol are encrypted by TLS that the gateway ends or starts.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Protocol::Https | Protocol::Grpcs | Protocol::Tls | Protocol::Wss)
+    }
+}
+
+/// A reference to another entity by its id: a bare string in hybrid payloads, `{"id": …}` in
+/// the APIs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(from = "RawForeign")]
+pub struct Foreign(pub Uuid);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawForeign {
+    Bare(Uuid),
+    Object { id: Uuid },
+}
+
+impl From<RawForeign> for Foreign {
+    fn from(raw: RawForeign) -> Foreign {
+        match raw {
+            RawForeign::Bare(id) | RawForeign::Object { id } => Foreign(id),
+        }
+    }
+}
+
+/// An API behind the gateway.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Service {
+    /// Identity.
+    pub id: Uuid,
+    /// Unique name, if it has one.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// How the upstream is spoken to.
+    pub protocol: Protocol,
+    /// Host name, address, or the name of an [`Upstream`].
+    pub host: String,
+    /// Port on `host`; ignored when `host` names an upstream.
+    pub port: u16,
+    /// Prefix of the path sent upstream.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Further tries after a failed one, 0..=32767.
+    pub retries: u16,
+    /// Milliseconds, 1..=2147483646.
+    pub connect_timeout: u32,
+    /// Milliseconds between two writes.
+    pub write_timeout: u32,
+    /// Milliseconds between two reads.
+    pub read_timeout: u32,
+    /// Whether routes to it are served.
+    pub enabled: bool,
+    /// Whether the upstream's certificate is verified; unset means the gateway's default.
+    #[serde(default)]
+    pub tls_verify: Option<bool>,
+}
+
+/// A rule that matches requests.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Route {
+    /// Identity.
+    pub id: Uuid,
+    /// Unique name, if it has one.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What the client may speak.
+    pub protocols: Vec<Protocol>,
+    /// Upper-case methods; unset matches all.
+    #[serde(default)]
+    pub methods: Option<Vec<String>>,
+    /// Host names, with `*` at one end or a port.
+    #[serde(default)]
+    pub hosts: Option<Vec<String>>,
+    /// Prefixes, or regular expressions after `~`.
+    #[serde(default)]
+    pub paths: Option<Vec<String>>,
+    /// Header name to allowed values.
+    #[serde(default)]
+    pub headers: Option<BTreeMap<String, Vec<String>>>,
+    /// Server names of the TLS handshake.
+    #[serde(default)]
+    pub snis: Option<Vec<String>>,
+    /// Status for plain HTTP on an https-only route: 426, 301, 302, 307 or 308.
+    pub https_redirect_status_code: u16,
+    /// Order among regex paths, larger first.
+    pub regex_priority: i64,
+    /// Whether the matched part of the path is removed.
+    pub strip_path: bool,
+    /// Whether the client's `Host` is sent upstream.
+    pub preserve_host: bool,
+    /// Whether the request body is read before it is sent upstream.
+    pub request_buffering: bool,
+    /// Whether the response body is read before it is sent to the client.
+    pub response_buffering: bool,
+    /// Where matching requests go; without one a plugin must answer.
+    #[serde(default)]
+    pub service: Option<Foreign>,
+}
+
+/// Somebody who calls.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Consumer {
+    /// Identity.
+    pub id: Uuid,
+    /// Unique name; this or `custom_id` is set.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// Unique id in somebody else's system.
+    #[serde(default)]
+    pub custom_id: Option<String>,
+}
+
+/// A key of a consumer.
+#[derive(Clone, Deserialize)]
+pub struct KeyAuth {
+    /// Identity.
+    pub id: Uuid,
+    /// The secret itself, unique.
+    pub key: String,
+    /// Whose key it is.
+    pub consumer: Foreign,
+}
+
+impl std::fmt::Debug for KeyAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyAuth").field("id", &self.id).field("key", &"***").finish()
+    }
+}
+
+/// A plugin's configuration in one scope.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Plugin {
+    /// Identity.
+    pub id: Uuid,
+    /// The plugin's name, such as `key-auth`.
+    pub name: String,
+    /// Only requests of this route.
+    #[serde(default)]
+    pub route: Option<Foreign>,
+    /// Only requests to this service.
+    #[serde(default)]
+    pub service: Option<Foreign>,
+    /// Only requests of this consumer.
+    #[serde(default)]
+    pub consumer: Option<Foreign>,
+    /// Checked against the plugin's schema, defaults filled.
+    pub config: Value,
+    /// Whether it runs.
+    pub enabled: bool,
+}
+
+/// How an upstream chooses a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the names are the algorithms")]
+pub enum Algorithm {
+    RoundRobin,
+    ConsistentHashing,
+    LeastConnections,
+    Latency,
+    StickySessions,
+}
+
+/// A virtual host name that balances.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Upstream {
+    /// Identity.
+    pub id: Uuid,
+    /// What a service's `host` refers to.
+    pub name: String,
+    /// How a target is chosen.
+    pub algorithm: Algorithm,
+    /// `Host` to send instead of the target's name.
+    #[serde(default)]
+    pub host_header: Option<String>,
+}
+
+/// An address of an upstream.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Target {
+    /// Identity.
+    pub id: Uuid,
+    /// `host:port`.
+    pub target: String,
+    /// Share of requests, 0..=65535; 0 gets none.
+    pub weight: u16,
+    /// Which upstream it belongs to.
+    pub upstream: Foreign,
+}
+
+/// A whole configuration: what a declarative file or a control plane gives to a gateway.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConfigTable {
+    /// APIs behind the gateway.
+    pub services: Vec<Service>,
+    /// Rules that match requests.
+    pub routes: Vec<Route>,
+    /// Callers.
+    pub consumers: Vec<Consumer>,
+    /// Keys of callers.
+    pub keyauth_credentials: Vec<KeyAuth>,
+    /// Plugin configurations.
+    pub plugins: Vec<Plugin>,
+    /// Virtual host names.
+    pub upstreams: Vec<Upstream>,
+    /// Their addresses.
+    pub targets: Vec<Target>,
+}

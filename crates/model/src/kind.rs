@@ -1,0 +1,99 @@
+//! The kinds of entity this build knows, and the names each goes by on different surfaces.
+
+use std::fmt;
+
+/// A kind of entity in a gateway configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// An upstream API that routes forward to.
+    Service,
+    /// A rule that matches requests and gives them to a service.
+    Route,
+    /// Somebody who calls APIs through the gateway.
+    Consumer,
+    /// A key that identifies a consumer (plugin `key-auth`).
+    KeyAuth,
+    /// One configuration of a plugin in one scope.
+    Plugin,
+    /// A virtual host name that balances over targets.
+    Upstream,
+    /// An address of an upstream.
+    Target,
+}
+
+impl Kind {
+    /// Every kind, parents before the entities that refer to them.
+    pub const ALL: [Kind; 7] = [
+        Kind::Service,
+        Kind::Consumer,
+        Kind::Upstream,
+        Kind::Route,
+        Kind::KeyAuth,
+        Kind::Target,
+        Kind::Plugin,
+    ];
+
+    /// The name in URLs of the Admin API and of core-entities, such as `key-auths`.
+    pub fn collection(self) -> &'static str {
+        match self {
+            Kind::KeyAuth => "key-auths",
+            other => other.table(),
+        }
+    }
+
+    /// The name in declarative files, in hybrid payloads and in `schemas/{x}`, such as
+    /// `keyauth_credentials`.
+    pub fn table(self) -> &'static str {
+        match self {
+            Kind::Service => "services",
+            Kind::Route => "routes",
+            Kind::Consumer => "consumers",
+            Kind::KeyAuth => "keyauth_credentials",
+            Kind::Plugin => "plugins",
+            Kind::Upstream => "upstreams",
+            Kind::Target => "targets",
+        }
+    }
+
+    /// The name of one entity, in messages and in `v1/schemas/json/{x}`, such as `key-auth`.
+    pub fn singular(self) -> &'static str {
+        match self {
+            Kind::Service => "service",
+            Kind::Route => "route",
+            Kind::Consumer => "consumer",
+            Kind::KeyAuth => "key-auth",
+            Kind::Plugin => "plugin",
+            Kind::Upstream => "upstream",
+            Kind::Target => "target",
+        }
+    }
+
+    /// The kind whose [`collection`](Kind::collection) this is.
+    pub fn from_collection(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.collection() == name)
+    }
+
+    /// The kind whose [`table`](Kind::table) this is.
+    pub fn from_table(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.table() == name)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.singular())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_leads_back_to_its_kind() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_collection(kind.collection()), Some(kind));
+            assert_eq!(Kind::from_table(kind.table()), Some(kind));
+        }
+    }
+}
