@@ -1,0 +1,126 @@
+//! What every engine of the store must do, run against each engine of this build.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod suite;
+
+use sallyport_store::Store;
+use tempfile::TempDir;
+
+/// Runs every case of the suite against fresh stores that `$open` makes.
+macro_rules! conformance {
+    ($engine:ident, $open:path, [$($area:ident :: $case:ident),* $(,)?]) => {
+        mod $engine {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let (store, _directory) = $open();
+                    crate::suite::$area::$case(store).await;
+                }
+            )*
+        }
+    };
+}
+
+fn open_sqlite() -> (Store, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    (
+        Store::open(&directory.path().join("store.sqlite")).unwrap(),
+        directory,
+    )
+}
+
+conformance!(
+    sqlite,
+    crate::open_sqlite,
+    [
+        tenants::a_control_plane_is_made_found_changed_and_removed,
+        tenants::names_are_unique_and_prefixes_are_ten_digits,
+        tenants::a_removed_control_plane_takes_everything_but_its_log_along,
+        tenants::certificates_are_pinned_once_per_control_plane,
+        tenants::nodes_keep_their_first_and_their_last_contact,
+        tenants::tokens_are_found_by_digest_until_they_are_removed,
+        entities::a_put_is_read_back_by_id_and_by_unique_field,
+        entities::a_replaced_entity_keeps_its_creation_and_loses_old_indexes,
+        entities::a_put_that_changes_nothing_writes_nothing,
+        entities::a_taken_value_is_refused_and_nothing_is_left_behind,
+        entities::a_dangling_reference_is_refused,
+        entities::deletion_restricts_and_cascades,
+        entities::a_restricting_entity_that_cascades_itself_does_not_hold,
+        entities::control_planes_do_not_see_each_other,
+        entities::pages_cover_everything_once,
+        entities::lists_filter_by_tags_and_parent,
+        entities::the_change_log_tells_before_and_after,
+        entities::watchers_hear_of_each_head,
+        entities::a_snapshot_is_one_revision_under_concurrent_writes,
+        model_check::random_operations_agree_with_a_map,
+    ]
+);
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("deep/er/store.sqlite");
+    let store = Store::open(&path).unwrap();
+    let cp = suite::control_plane(&store, "default").await;
+    let id = suite::service(&store, cp, "orders").await;
+    let before = store.snapshot(cp).await.unwrap();
+    drop(store);
+
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.snapshot(cp).await.unwrap(), before);
+    assert_eq!(
+        store.watch().borrow().get(cp).unwrap().revision,
+        before.revision
+    );
+    suite::service(&store, cp, "users").await;
+    store.close().await;
+    let closed = store
+        .get(cp, sallyport_model::Kind::Service, id)
+        .await
+        .unwrap_err();
+    assert_eq!(closed.to_string(), "the database is closed");
+
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.revision(cp).await.unwrap(), before.revision + 1);
+}
+
+#[tokio::test]
+async fn a_second_opener_is_told_who_is_in_the_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.sqlite");
+    let _first = Store::open(&path).unwrap();
+    let refused = Store::open(&path).unwrap_err().to_string();
+    assert!(
+        refused.contains("store.sqlite is in use by another process"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.sqlite");
+    drop(Store::open(&path).unwrap());
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    conn.pragma_update(None, "user_version", 4711).unwrap();
+    drop(conn);
+    let refused = Store::open(&path).unwrap_err().to_string();
+    assert!(
+        refused.contains("schema version 4711, this build knows up to 1"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.sqlite");
+    std::fs::write(
+        &path,
+        "this is a letter, not a database, and it is long enough to be read",
+    )
+    .unwrap();
+    let refused = Store::open(&path).unwrap_err().to_string();
+    assert!(refused.contains("not a database"), "{refused}");
+}
