@@ -1,0 +1,358 @@
+//! Checks a value against a record and fills its defaults.
+
+use serde_json::{Map, Number, Value};
+use uuid::Uuid;
+
+use super::error::{FieldError, Path};
+use super::field::{Field, Foreign, Rule, Type};
+use super::record::Record;
+
+/// How strict [`validate`] is about members that the schema does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Every unknown member is an error: people write these values.
+    Strict,
+    /// Unknown members are dropped when null: a newer control plane writes these values.
+    Payload,
+}
+
+/// Checks `value` against `record` and returns it with every field present: given, default, or
+/// null.
+///
+/// Null means unset. References become `{"id": uuid}`, whatever else they carry; `80.0` becomes
+/// `80`; repeated elements of sets are dropped. Doing it twice changes nothing.
+///
+/// # Errors
+/// Everything that is wrong, not only the first thing. A rule over several fields is judged
+/// only when those fields are right in themselves.
+pub fn validate(record: &Record, value: Value, mode: Mode) -> Result<Value, Vec<FieldError>> {
+    let mut errors = Vec::new();
+    let value = take_record(record, value, mode, &Path::root(), &mut errors);
+    match errors.is_empty() {
+        true => Ok(value),
+        false => Err(errors),
+    }
+}
+
+fn take_record(
+    record: &Record,
+    value: Value,
+    mode: Mode,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) -> Value {
+    let Value::Object(mut given) = value else {
+        errors.push(FieldError::field(path.clone(), "expected a record"));
+        return Value::Null;
+    };
+    for alias in &record.aliases {
+        if let Some(value) = given.remove(alias.name)
+            && !value.is_null()
+        {
+            put_if_unset(&mut given, alias.path, value);
+        }
+    }
+    let mut filled = Map::new();
+    let mut wrong = Vec::new();
+    for field in &record.fields {
+        let before = errors.len();
+        let value = given.remove(field.name).unwrap_or(Value::Null);
+        let value = take_field(field, value, mode, &path.key(field.name), errors);
+        if errors.len() > before {
+            wrong.push(field.name);
+        }
+        filled.insert(field.name.to_owned(), value);
+    }
+    for (name, value) in given {
+        if mode == Mode::Strict || !value.is_null() {
+            errors.push(FieldError::field(path.key(&name), "unknown field"));
+        }
+    }
+    for check in &record.checks {
+        if !check.fields().iter().any(|name| wrong.contains(name)) {
+            check.run(&filled, path, errors);
+        }
+    }
+    Value::Object(filled)
+}
+
+/// Sets the value at `path` below `map`, unless something is there or in the way.
+fn put_if_unset(map: &mut Map<String, Value>, path: &[&str], value: Value) {
+    let Some((first, rest)) = path.split_first() else {
+        return;
+    };
+    let slot = map.entry((*first).to_owned()).or_insert(Value::Null);
+    if rest.is_empty() {
+        if slot.is_null() {
+            *slot = value;
+        }
+        return;
+    }
+    if slot.is_null() {
+        *slot = Value::Object(Map::new());
+    }
+    if let Value::Object(inner) = slot {
+        put_if_unset(inner, rest, value);
+    }
+}
+
+fn take_field(
+    field: &Field,
+    value: Value,
+    mode: Mode,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) -> Value {
+    if value.is_null() {
+        if let Some(default) = &field.default {
+            return default.clone();
+        }
+        if field.required && !field.auto {
+            if let Type::Record(record) = &field.ty {
+                return take_record(record, Value::Object(Map::new()), mode, path, errors);
+            }
+            errors.push(FieldError::field(path.clone(), "required field missing"));
+        }
+        return Value::Null;
+    }
+    if field.rules.iter().any(|rule| matches!(rule, Rule::Null)) {
+        errors.push(FieldError::field(path.clone(), "value must be null"));
+        return Value::Null;
+    }
+    take_set(field, value, mode, path, errors)
+}
+
+/// A value that is not null, by the type and the rules of its field.
+fn take_set(
+    field: &Field,
+    value: Value,
+    mode: Mode,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) -> Value {
+    if field.referenceable && is_reference(&value) {
+        return value;
+    }
+    let before = errors.len();
+    let mut expected = |what: &str| {
+        errors.push(FieldError::field(path.clone(), format!("expected {what}")));
+        Value::Null
+    };
+    let value = match (&field.ty, value) {
+        (Type::String, Value::String(text)) if field.uuid => match canonical_uuid(&text) {
+            Some(id) => Value::String(id.to_string()),
+            None => expected("a valid UUID"),
+        },
+        (Type::String, value @ Value::String(_)) => value,
+        (Type::String, _) => expected("a string"),
+        (Type::Number, value @ Value::Number(_)) => value,
+        (Type::Number, _) => expected("a number"),
+        (Type::Integer, Value::Number(number)) => match whole(&number) {
+            Some(number) => Value::Number(number),
+            None => expected("an integer"),
+        },
+        (Type::Integer, _) => expected("an integer"),
+        (Type::Boolean, value @ Value::Bool(_)) => value,
+        (Type::Boolean, _) => expected("a boolean"),
+        (Type::Array(each), Value::Array(list)) => {
+            Value::Array(take_elements(each, list, mode, path, errors))
+        }
+        // An empty Lua table is written as {}: it cannot know that it would have been a list.
+        (Type::Array(_) | Type::Set(_), Value::Object(map)) if map.is_empty() => {
+            Value::Array(Vec::new())
+        }
+        (Type::Array(_), _) => expected("an array"),
+        (Type::Set(each), Value::Array(list)) => {
+            let mut set = Vec::new();
+            for element in take_elements(each, list, mode, path, errors) {
+                if !set.contains(&element) {
+                    set.push(element);
+                }
+            }
+            Value::Array(set)
+        }
+        (Type::Set(_), _) => expected("a set"),
+        (Type::Map { keys, values }, Value::Object(map)) => {
+            Value::Object(take_members(keys, values, map, mode, path, errors))
+        }
+        (Type::Map { .. }, Value::Array(list)) if list.is_empty() => Value::Object(Map::new()),
+        (Type::Map { .. }, _) => expected("a map"),
+        (Type::Record(record), Value::Array(list)) if list.is_empty() => {
+            take_record(record, Value::Object(Map::new()), mode, path, errors)
+        }
+        (Type::Record(record), value) => take_record(record, value, mode, path, errors),
+        (Type::Foreign(foreign), value) => take_foreign(foreign, value, path, errors),
+    };
+    if errors.len() == before {
+        for message in broken_rules(field, &value) {
+            errors.push(FieldError::field(path.clone(), message));
+        }
+    }
+    value
+}
+
+fn take_elements(
+    each: &Field,
+    list: Vec<Value>,
+    mode: Mode,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) -> Vec<Value> {
+    list.into_iter()
+        .enumerate()
+        .map(|(at, value)| take_set(each, value, mode, &path.index(at), errors))
+        .collect()
+}
+
+fn take_members(
+    keys: &Field,
+    values: &Field,
+    map: Map<String, Value>,
+    mode: Mode,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) -> Map<String, Value> {
+    let mut taken = Map::new();
+    for (key, value) in map {
+        let path = path.key(&key);
+        take_set(keys, Value::String(key.clone()), mode, &path, errors);
+        taken.insert(key, take_set(values, value, mode, &path, errors));
+    }
+    taken
+}
+
+/// A reference by `{"id": …}`, or by a bare id as hybrid payloads write it.
+fn take_foreign(
+    foreign: &Foreign,
+    value: Value,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) -> Value {
+    if foreign.kind.is_none() {
+        let message = format!("{} are not supported by this build", foreign.reference);
+        errors.push(FieldError::field(path.clone(), message));
+        return Value::Null;
+    }
+    let (id, at) = match value {
+        Value::Object(mut map) => (map.remove("id").unwrap_or(Value::Null), path.key("id")),
+        other => (other, path.clone()),
+    };
+    match &id {
+        Value::String(text) => {
+            if let Some(id) = canonical_uuid(text) {
+                let mut map = Map::new();
+                map.insert("id".to_owned(), Value::String(id.to_string()));
+                return Value::Object(map);
+            }
+            errors.push(FieldError::field(at, "expected a valid UUID"));
+        }
+        Value::Null => errors.push(FieldError::field(at, "missing primary key")),
+        _ => errors.push(FieldError::field(at, "expected a string")),
+    }
+    Value::Null
+}
+
+/// What the rules of a field say against a value of its type.
+fn broken_rules(field: &Field, value: &Value) -> Vec<String> {
+    let mut messages = Vec::new();
+    let sized = field
+        .rules
+        .iter()
+        .any(|rule| matches!(rule, Rule::Len { .. }));
+    if !sized && value.as_str() == Some("") {
+        messages.push("length must be at least 1".to_owned());
+    }
+    for rule in &field.rules {
+        if let Err(message) = broken_rule(rule, value) {
+            messages.push(message);
+        }
+    }
+    messages
+}
+
+fn broken_rule(rule: &Rule, value: &Value) -> Result<(), String> {
+    match rule {
+        Rule::OneOf(list) if !list.contains(value) => {
+            let list: Vec<String> = list.iter().map(plain).collect();
+            Err(format!("expected one of: {}", list.join(", ")))
+        }
+        Rule::Between(min, max) => match value
+            .as_number()
+            .map(|number| compare(number, *min).is_ge() && compare(number, *max).is_le())
+        {
+            Some(false) => Err(format!("value should be between {min} and {max}")),
+            _ => Ok(()),
+        },
+        Rule::Above(floor) => match value
+            .as_number()
+            .map(|number| compare(number, *floor).is_gt())
+        {
+            Some(false) => Err(format!("value must be greater than {floor}")),
+            _ => Ok(()),
+        },
+        Rule::Len { min, max } => {
+            let len = match value {
+                Value::String(text) => text.len(),
+                Value::Array(list) => list.len(),
+                Value::Object(map) => map.len(),
+                _ => return Ok(()),
+            };
+            match len {
+                len if len < *min => Err(format!("length must be at least {min}")),
+                len if len > *max => Err(format!("length must be at most {max}")),
+                _ => Ok(()),
+            }
+        }
+        Rule::StartsWith(prefix) => match value.as_str() {
+            Some(text) if !text.starts_with(prefix) => Err(format!("should start with: {prefix}")),
+            _ => Ok(()),
+        },
+        Rule::Custom(check) => check(value),
+        Rule::OneOf(_) | Rule::Null => Ok(()),
+    }
+}
+
+/// A value as messages show it: text without quotes.
+fn plain(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn compare(number: &Number, bound: i64) -> std::cmp::Ordering {
+    match (number.as_i64(), number.as_u64(), number.as_f64()) {
+        (Some(whole), _, _) => whole.cmp(&bound),
+        (None, Some(_), _) => std::cmp::Ordering::Greater,
+        (None, None, float) => {
+            let float = float.unwrap_or(f64::INFINITY);
+            #[allow(clippy::cast_precision_loss, reason = "bounds of schemas are small")]
+            float.total_cmp(&(bound as f64))
+        }
+    }
+}
+
+/// The number as a whole one, if it is whole and exact.
+fn whole(number: &Number) -> Option<Number> {
+    if number.is_i64() || number.is_u64() {
+        return Some(number.clone());
+    }
+    let float = number.as_f64()?;
+    // Above 2^53 a float no longer says which whole number was meant.
+    (float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0)
+        .then(|| Number::from(float as i64))
+}
+
+/// A UUID in the 8-4-4-4-12 form, in any case.
+pub(super) fn canonical_uuid(text: &str) -> Option<Uuid> {
+    if text.len() != 36 {
+        return None;
+    }
+    Uuid::try_parse(text).ok()
+}
+
+/// Whether it is a vault reference, `{vault://…}` and nothing else.
+fn is_reference(value: &Value) -> bool {
+    value
+        .as_str()
+        .is_some_and(|text| text.starts_with("{vault://") && text.ends_with('}'))
+}
