@@ -1,1 +1,28 @@
-//! placeholder
+//! Role: the control plane. Its APIs, and the configuration it sends to data planes.
+//!
+//! One TLS listener serves everything. The server name of the handshake decides: names of
+//! `config_sync` and `telemetry` belong to data planes, which must present a certificate that is
+//! pinned to the control plane in the name; every other name is the API, guarded by tokens.
+//!
+//! Each folder is one feature; [`start`] puts them on the listener.
+
+mod app;
+mod body;
+mod bootstrap;
+mod config_sync;
+mod control_planes;
+mod core_entities;
+mod deck;
+mod dp_certificates;
+mod identity;
+mod listener;
+mod nodes;
+mod problem;
+mod start;
+mod telemetry;
+
+pub use bootstrap::{Bootstrap, BootstrapError, bootstrap};
+pub use start::{Running, Settings, StartError, start};
+
+/// The version of Kong whose behaviour this control plane has; clients and data planes see it.
+pub const KONG_VERSION: &str = "3.10.0";

@@ -1,0 +1,96 @@
+//! What a first start needs: an organisation, a control plane, a token.
+
+use sallyport_store::{
+    Actor, ControlPlane, NewControlPlane, NewOrganization, NewToken, Organization, Store,
+    StoreError,
+};
+
+use crate::identity::{digest, new_token};
+
+/// Name of the control plane and of the token.
+const CONTROL_PLANE: &str = "default";
+const TOKEN: &str = "quickstart";
+
+/// What is there after [`bootstrap`].
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    /// The organisation.
+    pub organization: Organization,
+    /// The control plane named `default`.
+    pub control_plane: ControlPlane,
+    /// A token that works; the store keeps only its digest, so the caller has to remember it.
+    pub token: String,
+}
+
+/// Why a first start failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The database refused.
+    #[error("could not prepare the database")]
+    Store(#[from] StoreError),
+    /// The system gave no random bytes for a token.
+    #[error("the system gave no random bytes: {0}")]
+    Randomness(String),
+}
+
+/// Makes what is missing: the organisation with its owner, a control plane named `default`, and a
+/// token.
+///
+/// `token` is the one that an earlier call returned, if the caller still has it; it is kept when
+/// the store knows it and replaced otherwise. May be called at each start.
+///
+/// # Errors
+/// See [`BootstrapError`].
+pub async fn bootstrap(store: &Store, token: Option<&str>) -> Result<Bootstrap, BootstrapError> {
+    let actor = Actor("bootstrap".to_owned());
+    let new = NewOrganization {
+        name: "Sallyport".to_owned(),
+        owner_email: "owner@localhost".to_owned(),
+        owner_full_name: "Owner".to_owned(),
+    };
+    let organization = store.ensure_organization(&actor, new).await?;
+    let known = store.control_planes().await?;
+    let control_plane = match known.into_iter().find(|cp| cp.name == CONTROL_PLANE) {
+        Some(control_plane) => control_plane,
+        None => {
+            let name = CONTROL_PLANE.to_owned();
+            let new = NewControlPlane { name, ..NewControlPlane::default() };
+            store.create_control_plane(&actor, new).await?
+        }
+    };
+    if let Some(token) = token
+        && store.token_by_digest(digest(token)).await?.is_some()
+    {
+        return Ok(Bootstrap { organization, control_plane, token: token.to_owned() });
+    }
+    let lost = store.tokens().await?.into_iter().find(|token| token.name == TOKEN);
+    if let Some(lost) = lost {
+        store.delete_token(&actor, lost.id).await?;
+    }
+    let token = new_token().map_err(|error| BootstrapError::Randomness(error.to_string()))?;
+    let new =
+        NewToken { name: TOKEN.to_owned(), digest: digest(&token), user: organization.owner.id };
+    store.create_token(&actor, new).await?;
+    Ok(Bootstrap { organization, control_plane, token })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_start_finds_what_the_first_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
+        let first = bootstrap(&store, None).await.unwrap();
+        let second = bootstrap(&store, Some(&first.token)).await.unwrap();
+        assert_eq!(second.token, first.token);
+        assert_eq!(second.control_plane, first.control_plane);
+        assert_eq!(second.organization, first.organization);
+
+        let third = bootstrap(&store, Some("kpat_forgotten")).await.unwrap();
+        assert_ne!(third.token, first.token);
+        assert_eq!(store.token_by_digest(digest(&first.token)).await.unwrap(), None);
+        assert_eq!(store.tokens().await.unwrap().len(), 1);
+    }
+}

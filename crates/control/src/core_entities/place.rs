@@ -1,0 +1,260 @@
+//! What a path below core-entities means.
+
+use percent_encoding::percent_decode_str;
+use sallyport_model::Kind;
+
+/// A collection of entities, perhaps only those of one parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Collection {
+    pub(super) kind: Kind,
+    pub(super) parent: Option<Parent>,
+}
+
+/// The entity whose children a path means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Parent {
+    pub(super) kind: Kind,
+    /// The field of the child that refers to it.
+    pub(super) field: &'static str,
+    /// Id or name, as in the path.
+    pub(super) key: String,
+}
+
+impl Collection {
+    /// Whether entities are written here: targets and credentials only under their parent.
+    pub(super) fn writable(&self) -> bool {
+        self.parent.is_some() || !matches!(self.kind, Kind::Target | Kind::KeyAuth)
+    }
+
+    /// The path below core-entities, without a leading slash.
+    pub(super) fn path(&self) -> String {
+        match &self.parent {
+            None => self.kind.collection().to_owned(),
+            Some(parent) => {
+                let child = CHILDREN
+                    .iter()
+                    .find(|child| child.parent == parent.kind && child.kind == self.kind);
+                let segment = child.map_or(self.kind.collection(), |child| child.segment);
+                let key = percent_encoding::utf8_percent_encode(
+                    &parent.key,
+                    percent_encoding::NON_ALPHANUMERIC,
+                );
+                let key = key.to_string().replace("%2D", "-");
+                format!("{}/{key}/{segment}", parent.kind.collection())
+            }
+        }
+    }
+}
+
+/// What a path means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The prefix itself.
+    Root,
+    Collection(Collection),
+    /// One entity, by id or name.
+    One(Collection, String),
+    /// `schemas/plugins/{name}`.
+    PluginSchema(String),
+    /// `schemas/{table}`.
+    EntitySchema(String),
+    /// `v1/schemas/json/{singular}`.
+    JsonSchema(String),
+    /// `schemas/{table}/validate`.
+    Validate(String),
+    /// Entities that this build does not have; `listed` means that clients need an empty list.
+    Unsupported { name: String, listed: bool },
+    Unknown,
+}
+
+struct Child {
+    parent: Kind,
+    segment: &'static str,
+    kind: Kind,
+    field: &'static str,
+}
+
+const CHILDREN: [Child; 6] = [
+    Child { parent: Kind::Service, segment: "routes", kind: Kind::Route, field: "service" },
+    Child { parent: Kind::Service, segment: "plugins", kind: Kind::Plugin, field: "service" },
+    Child { parent: Kind::Route, segment: "plugins", kind: Kind::Plugin, field: "route" },
+    Child { parent: Kind::Consumer, segment: "plugins", kind: Kind::Plugin, field: "consumer" },
+    Child { parent: Kind::Consumer, segment: "key-auth", kind: Kind::KeyAuth, field: "consumer" },
+    Child { parent: Kind::Upstream, segment: "targets", kind: Kind::Target, field: "upstream" },
+];
+
+/// Collections of other builds. decK gives up when one of the first three is missing.
+const UNSUPPORTED: [&str; 25] = [
+    "certificates",
+    "snis",
+    "ca_certificates",
+    "consumer_groups",
+    "vaults",
+    "keys",
+    "key-sets",
+    "partials",
+    "acls",
+    "basic-auths",
+    "hmac-auths",
+    "jwts",
+    "mtls-auths",
+    "oauth2",
+    "filter-chains",
+    "custom-plugins",
+    "cloned-plugins",
+    "plugin-schemas",
+    "degraphql_routes",
+    "graphql-rate-limiting-advanced",
+    "licenses",
+    "workspaces",
+    "rbac",
+    "event-hooks",
+    "documents",
+];
+const LISTED: usize = 3;
+
+/// The same below one entity.
+const UNSUPPORTED_BELOW: [&str; 10] = [
+    "basic-auth",
+    "hmac-auth",
+    "jwt",
+    "acls",
+    "mtls-auth",
+    "oauth2",
+    "consumer_groups",
+    "degraphql",
+    "graphql-rate-limiting-advanced",
+    "filter-chains",
+];
+
+impl Place {
+    /// Reads the path below core-entities.
+    pub(super) fn parse(path: &str) -> Place {
+        let decoded: Option<Vec<String>> = path
+            .trim_matches('/')
+            .split('/')
+            .map(|part| percent_decode_str(part).decode_utf8().ok().map(Into::into))
+            .collect();
+        let Some(parts) = decoded else { return Place::Unknown };
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        match parts.as_slice() {
+            [""] => Place::Root,
+            ["schemas", "plugins", name] if *name != "validate" => {
+                Place::PluginSchema((*name).to_owned())
+            }
+            ["schemas", table] => Place::EntitySchema((*table).to_owned()),
+            ["schemas", table, "validate"] => Place::Validate((*table).to_owned()),
+            ["v1", "schemas", "json", singular] => Place::JsonSchema((*singular).to_owned()),
+            [first, rest @ ..] => match Kind::from_collection(first) {
+                Some(kind) => below(kind, rest),
+                None => unsupported(first, rest),
+            },
+            [] => Place::Unknown,
+        }
+    }
+}
+
+fn below(kind: Kind, rest: &[&str]) -> Place {
+    match rest {
+        [] => Place::Collection(Collection { kind, parent: None }),
+        [""] | ["", ..] | [_, ""] => Place::Unknown,
+        [key] => Place::One(Collection { kind, parent: None }, (*key).to_owned()),
+        [key, segment, rest @ ..] => {
+            let child = CHILDREN.iter().find(|c| c.parent == kind && c.segment == *segment);
+            let Some(child) = child else {
+                let other = UNSUPPORTED_BELOW.contains(segment);
+                let name = (*segment).to_owned();
+                return if other {
+                    Place::Unsupported { name, listed: false }
+                } else {
+                    Place::Unknown
+                };
+            };
+            let parent = Parent { kind, field: child.field, key: (*key).to_owned() };
+            let collection = Collection { kind: child.kind, parent: Some(parent) };
+            match rest {
+                [] => Place::Collection(collection),
+                [key] if !key.is_empty() => Place::One(collection, (*key).to_owned()),
+                _ => Place::Unknown,
+            }
+        }
+    }
+}
+
+fn unsupported(name: &str, rest: &[&str]) -> Place {
+    match UNSUPPORTED.iter().position(|other| *other == name) {
+        Some(at) => Place::Unsupported {
+            name: name.to_owned(),
+            listed: at < LISTED && rest.is_empty(),
+        },
+        None => Place::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn flat(kind: Kind) -> Collection {
+        Collection { kind, parent: None }
+    }
+
+    fn nested(parent: Kind, key: &str, field: &'static str, kind: Kind) -> Collection {
+        Collection { kind, parent: Some(Parent { kind: parent, field, key: key.to_owned() }) }
+    }
+
+    #[track_caller]
+    fn check(path: &str, expected: Place) {
+        assert_eq!(Place::parse(path), expected, "{path}");
+    }
+
+    #[test]
+    fn every_form_of_path() {
+        use Kind::{Consumer, KeyAuth, Plugin, Route, Service, Target, Upstream};
+        let one = |collection, key: &str| Place::One(collection, key.to_owned());
+        check("", Place::Root);
+        check("/", Place::Root);
+        check("/services", Place::Collection(flat(Service)));
+        check("/services/orders", one(flat(Service), "orders"));
+        check("/services/a%2Fb", one(flat(Service), "a/b"));
+        check("/key-auths", Place::Collection(flat(KeyAuth)));
+        check("/services/s/routes", Place::Collection(nested(Service, "s", "service", Route)));
+        check("/services/s/routes/r", one(nested(Service, "s", "service", Route), "r"));
+        check("/services/s/plugins/p", one(nested(Service, "s", "service", Plugin), "p"));
+        check("/routes/r/plugins", Place::Collection(nested(Route, "r", "route", Plugin)));
+        check("/consumers/c/plugins", Place::Collection(nested(Consumer, "c", "consumer", Plugin)));
+        check("/consumers/c/key-auth/k", one(nested(Consumer, "c", "consumer", KeyAuth), "k"));
+        check("/upstreams/u/targets/t", one(nested(Upstream, "u", "upstream", Target), "t"));
+        check("/schemas/plugins/key-auth", Place::PluginSchema("key-auth".to_owned()));
+        check("/schemas/plugins/validate", Place::Validate("plugins".to_owned()));
+        check("/schemas/services", Place::EntitySchema("services".to_owned()));
+        check("/schemas/services/validate", Place::Validate("services".to_owned()));
+        check("/v1/schemas/json/route", Place::JsonSchema("route".to_owned()));
+        let other = |name: &str, listed| Place::Unsupported { name: name.to_owned(), listed };
+        check("/certificates", other("certificates", true));
+        check("/certificates/x", other("certificates", false));
+        check("/certificates/x/snis", other("certificates", false));
+        check("/vaults", other("vaults", false));
+        check("/consumers/c/basic-auth/x", other("basic-auth", false));
+        for unknown in ["/servicse", "/services//routes", "/services/s/x", "/services/s/routes/r/x", "/%ff"] {
+            check(unknown, Place::Unknown);
+        }
+    }
+
+    #[test]
+    fn a_collection_leads_back_to_its_path() {
+        for path in ["services", "services/a%20b/routes", "consumers/c-1/key-auth", "upstreams/u/targets"] {
+            let Place::Collection(collection) = Place::parse(path) else { panic!("{path}") };
+            assert_eq!(collection.path(), path);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_read(path in ".{0,200}") {
+            let _ = Place::parse(&path);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Creation, replacement and deletion of entities.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sallyport_model::{Kind, schema};
+use sallyport_store::{IfExists, OnDelete, Put, Reference, StoreError};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Ask;
+use super::error::CoreError;
+use super::place::Collection;
+use super::read::{belongs, by_key, id, parent_id};
+use crate::identity::random_text;
+
+/// POST: a new entity; its id may be given.
+pub(super) async fn create(
+    ask: &Ask,
+    collection: &Collection,
+    mut body: Value,
+) -> Result<Value, CoreError> {
+    refer_to_parent(ask, collection, &mut body).await?;
+    // decK 1.4.0 changes a target by posting it again, as Kong allows.
+    let if_exists = match collection.kind {
+        Kind::Target => IfExists::Replace,
+        _ => IfExists::Refuse,
+    };
+    store(ask, collection.kind, body, Uuid::new_v4(), if_exists).await
+}
+
+/// PUT: the whole entity, new or not. A name in the path makes one of that name.
+pub(super) async fn upsert(
+    ask: &Ask,
+    collection: &Collection,
+    key: &str,
+    mut body: Value,
+) -> Result<Value, CoreError> {
+    let parent = refer_to_parent(ask, collection, &mut body).await?;
+    if let Ok(id) = Uuid::try_parse(key) {
+        body["id"] = json!(same_id(&body, id)?);
+        return store(ask, collection.kind, body, id, IfExists::Replace).await;
+    }
+    let Some(field) = schema::of(collection.kind).endpoint_key else {
+        let message = format!("'{key}' is no id, and {} have no names", collection.path());
+        return Err(CoreError::Argument(message));
+    };
+    if body[field].is_null() {
+        body[field] = json!(key);
+    }
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let found = by_key(ask, collection.kind, parent, key).await?;
+        let found = found.as_ref().and_then(id);
+        let mut named = body.clone();
+        let id = match found {
+            Some(id) => same_id(&body, id)?,
+            None => Uuid::new_v4(),
+        };
+        if found.is_some() {
+            named["id"] = json!(id);
+        }
+        match store(ask, collection.kind, named, id, IfExists::Replace).await {
+            // Somebody else made one of this name in between: this is a replacement then.
+            Err(CoreError::Store(StoreError::UniqueTaken { .. }, _))
+                if found.is_none() && tries < 3 => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// DELETE: gone afterwards, whether it was there or not; clients repeat what they are unsure of.
+pub(super) async fn delete(
+    ask: &Ask,
+    collection: &Collection,
+    key: &str,
+) -> Result<(), CoreError> {
+    let parent = match &collection.parent {
+        Some(parent) => match parent_id(ask, parent).await {
+            Ok(id) => Some((parent.field.to_owned(), id)),
+            Err(CoreError::NotFound) => return Ok(()),
+            Err(error) => return Err(error),
+        },
+        None => None,
+    };
+    let upstream = parent.as_ref().map(|(_, id)| *id);
+    let found = by_key(ask, collection.kind, upstream, key).await?;
+    let found = found.filter(|entity| belongs(entity, parent.as_ref()));
+    let Some(id) = found.as_ref().and_then(id) else { return Ok(()) };
+    match ask.app.store.delete(ask.cp, &ask.actor, collection.kind, id).await {
+        Ok(_) | Err(StoreError::NotFound) => Ok(()),
+        Err(error) => Err(CoreError::Store(error, Some(collection.kind))),
+    }
+}
+
+/// Sets the reference to the parent of the path; its id.
+async fn refer_to_parent(
+    ask: &Ask,
+    collection: &Collection,
+    body: &mut Value,
+) -> Result<Option<Uuid>, CoreError> {
+    let Some(parent) = &collection.parent else { return Ok(None) };
+    let id = parent_id(ask, parent).await?;
+    body[parent.field] = json!({"id": id});
+    Ok(Some(id))
+}
+
+/// The id of the path, unless the body has another one.
+fn same_id(body: &Value, id: Uuid) -> Result<Uuid, CoreError> {
+    match body["id"].as_str() {
+        Some(other) if Uuid::try_parse(other) != Ok(id) => {
+            Err(CoreError::Argument(format!("the body has the id '{other}', the path has '{id}'")))
+        }
+        _ => Ok(id),
+    }
+}
+
+/// Checks an entity and stores it. `fresh` is its id if the body brings none.
+async fn store(
+    ask: &Ask,
+    kind: Kind,
+    body: Value,
+    fresh: Uuid,
+    if_exists: IfExists,
+) -> Result<Value, CoreError> {
+    let mut entity = schema::parse_entity(kind, body, ask.app.plugins)?;
+    let random_key = random_text(32).map_err(|error| {
+        tracing::error!(%error, "the system gave no random bytes");
+        CoreError::Internal
+    })?;
+    let now = now_secs();
+    let fill = schema::Fill {
+        id: fresh,
+        created_at: now,
+        updated_at: now,
+        random_key: &random_key,
+    };
+    fill.apply(kind, &mut entity);
+    let id = id(&entity).ok_or(CoreError::Internal)?;
+    let index = schema::index(kind, &entity);
+    let put = Put {
+        kind,
+        id,
+        body: entity,
+        unique: index.unique.into_iter().map(|(field, value)| (field.to_owned(), value)).collect(),
+        foreign: index.foreign.into_iter().map(reference).collect(),
+        tags: index.tags,
+        if_exists,
+    };
+    let stored = ask.app.store.put(ask.cp, &ask.actor, put).await;
+    stored.map(|stored| stored.body).map_err(|error| CoreError::Store(error, Some(kind)))
+}
+
+fn reference(
+    (field, kind, id, on_delete): (&'static str, Kind, Uuid, schema::OnDelete),
+) -> Reference {
+    let on_delete = match on_delete {
+        schema::OnDelete::Restrict => OnDelete::Restrict,
+        schema::OnDelete::Cascade => OnDelete::Cascade,
+    };
+    Reference { field: field.to_owned(), kind, id, on_delete }
+}
+
+fn now_secs() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
