@@ -54,6 +54,9 @@ pub(crate) fn router(app: App) -> Router {
         .merge(deck::routes())
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
-        .layer(middleware::from_fn_with_state(app.clone(), identity::require_token))
+        .layer(middleware::from_fn_with_state(
+            app.clone(),
+            identity::require_token,
+        ))
         .with_state(app)
 }

@@ -23,8 +23,12 @@ pub(crate) enum BodyError {
 
 /// Reads a body that must be a JSON object.
 pub(crate) async fn object(headers: &HeaderMap, body: Body) -> Result<Value, BodyError> {
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let announced = announced.and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    let announced = announced
+        .and_then(|text| text.parse::<usize>().ok())
+        .unwrap_or(0);
     if announced > BODY_BYTES_MAX {
         return Err(BodyError::TooLarge);
     }
@@ -92,6 +96,9 @@ mod tests {
         let long = || Body::from(vec![b' '; BODY_BYTES_MAX + 1]);
         assert_eq!(object(&headers, long()).await, Err(BodyError::TooLarge));
         headers.insert(CONTENT_LENGTH, "999999999999".parse().unwrap());
-        assert_eq!(object(&headers, Body::empty()).await, Err(BodyError::TooLarge));
+        assert_eq!(
+            object(&headers, Body::empty()).await,
+            Err(BodyError::TooLarge)
+        );
     }
 }

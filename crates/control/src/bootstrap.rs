@@ -54,24 +54,42 @@ pub async fn bootstrap(store: &Store, token: Option<&str>) -> Result<Bootstrap, 
         Some(control_plane) => control_plane,
         None => {
             let name = CONTROL_PLANE.to_owned();
-            let new = NewControlPlane { name, ..NewControlPlane::default() };
+            let new = NewControlPlane {
+                name,
+                ..NewControlPlane::default()
+            };
             store.create_control_plane(&actor, new).await?
         }
     };
     if let Some(token) = token
         && store.token_by_digest(digest(token)).await?.is_some()
     {
-        return Ok(Bootstrap { organization, control_plane, token: token.to_owned() });
+        return Ok(Bootstrap {
+            organization,
+            control_plane,
+            token: token.to_owned(),
+        });
     }
-    let lost = store.tokens().await?.into_iter().find(|token| token.name == TOKEN);
+    let lost = store
+        .tokens()
+        .await?
+        .into_iter()
+        .find(|token| token.name == TOKEN);
     if let Some(lost) = lost {
         store.delete_token(&actor, lost.id).await?;
     }
     let token = new_token().map_err(|error| BootstrapError::Randomness(error.to_string()))?;
-    let new =
-        NewToken { name: TOKEN.to_owned(), digest: digest(&token), user: organization.owner.id };
+    let new = NewToken {
+        name: TOKEN.to_owned(),
+        digest: digest(&token),
+        user: organization.owner.id,
+    };
     store.create_token(&actor, new).await?;
-    Ok(Bootstrap { organization, control_plane, token })
+    Ok(Bootstrap {
+        organization,
+        control_plane,
+        token,
+    })
 }
 
 #[cfg(test)]
@@ -90,7 +108,10 @@ mod tests {
 
         let third = bootstrap(&store, Some("kpat_forgotten")).await.unwrap();
         assert_ne!(third.token, first.token);
-        assert_eq!(store.token_by_digest(digest(&first.token)).await.unwrap(), None);
+        assert_eq!(
+            store.token_by_digest(digest(&first.token)).await.unwrap(),
+            None
+        );
         assert_eq!(store.tokens().await.unwrap().len(), 1);
     }
 }

@@ -27,7 +27,10 @@ async fn runtime_groups(
     State(store): State<Store>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Value>, Problem> {
-    let (page, size) = (paging.page.unwrap_or(1).max(1), paging.size.unwrap_or(100).clamp(1, 1000));
+    let (page, size) = (
+        paging.page.unwrap_or(1).max(1),
+        paging.size.unwrap_or(100).clamp(1, 1000),
+    );
     let all = store.control_planes().await?;
     let data: Vec<Value> = all
         .iter()
@@ -36,5 +39,7 @@ async fn runtime_groups(
         .map(|cp| json!({"id": cp.id, "name": cp.name}))
         .collect();
     let pages = all.len().div_ceil(size).max(1);
-    Ok(Json(json!({"data": data, "page": page, "pageCount": pages})))
+    Ok(Json(
+        json!({"data": data, "page": page, "pageCount": pages}),
+    ))
 }

@@ -83,7 +83,9 @@ fn shown(certificate: &Certificate) -> Value {
 async fn list(State(store): State<Store>, Path(cp): Path<Uuid>) -> Result<Json<Value>, Legacy> {
     let all = store.certificates(cp).await?;
     let items: Vec<Value> = all.iter().map(shown).collect();
-    Ok(Json(json!({"page": {"total_count": items.len()}, "items": items})))
+    Ok(Json(
+        json!({"page": {"total_count": items.len()}, "items": items}),
+    ))
 }
 
 async fn show(
@@ -92,7 +94,9 @@ async fn show(
 ) -> Result<Json<Value>, Legacy> {
     let all = store.certificates(cp).await?;
     let found = all.iter().find(|certificate| certificate.id == id);
-    Ok(Json(json!({"item": shown(found.ok_or_else(Legacy::not_found)?)})))
+    Ok(Json(
+        json!({"item": shown(found.ok_or_else(Legacy::not_found)?)}),
+    ))
 }
 
 async fn pin(
@@ -112,12 +116,19 @@ async fn pin(
         .map_err(|error| Legacy::bad(error.to_string()))?;
     let chain = tls::certificates(&new.cert).map_err(|e| Legacy::bad(format!("cert: {e}")))?;
     let [certificate] = chain.as_slice() else {
-        let message = format!("cert: expected exactly one certificate, got {}", chain.len());
+        let message = format!(
+            "cert: expected exactly one certificate, got {}",
+            chain.len()
+        );
         return Err(Legacy::bad(message));
     };
     let leaf = tls::Leaf::parse(certificate).map_err(|e| Legacy::bad(format!("cert: {e}")))?;
     let title = new.title.unwrap_or_default();
-    let new = NewCertificate { pem: new.cert, digest: leaf.digest.0, title };
+    let new = NewCertificate {
+        pem: new.cert,
+        digest: leaf.digest.0,
+        title,
+    };
     let pinned = store.pin_certificate(cp, &actor, new).await?;
     Ok((StatusCode::CREATED, Json(json!({"item": shown(&pinned)}))))
 }

@@ -17,7 +17,10 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route(path, get(list))
         .route(&format!("{path}/{{id}}"), get(show).delete(forget))
-        .route("/v2/control-planes/{cp}/expected-config-hash", get(expected_hash))
+        .route(
+            "/v2/control-planes/{cp}/expected-config-hash",
+            get(expected_hash),
+        )
 }
 
 #[derive(Deserialize)]
@@ -82,7 +85,9 @@ async fn list(
     let more = first + page.len() < all.len();
     let next = page.last().filter(|_| more).map(|node| node.seen.id);
     let items: Vec<Value> = page.iter().map(shown).collect();
-    Ok(Json(json!({"items": items, "page": {"total_count": all.len(), "next": next}})))
+    Ok(Json(
+        json!({"items": items, "page": {"total_count": all.len(), "next": next}}),
+    ))
 }
 
 async fn show(
@@ -91,7 +96,9 @@ async fn show(
 ) -> Result<Json<Value>, Legacy> {
     let all = store.nodes(cp).await?;
     let found = all.iter().find(|node| node.seen.id == id);
-    Ok(Json(json!({"item": shown(found.ok_or_else(Legacy::not_found)?)})))
+    Ok(Json(
+        json!({"item": shown(found.ok_or_else(Legacy::not_found)?)}),
+    ))
 }
 
 async fn forget(
@@ -107,7 +114,11 @@ async fn expected_hash(
     Path(cp): Path<Uuid>,
 ) -> Result<Json<Value>, Legacy> {
     app.store.revision(cp).await?;
-    let payload = app.publishers.current(cp).await.ok_or_else(Legacy::not_found)?;
+    let payload = app
+        .publishers
+        .current(cp)
+        .await
+        .ok_or_else(Legacy::not_found)?;
     Ok(Json(json!({
         "expected_hash": payload.hash.as_str(),
         "created_at": payload.built_at,

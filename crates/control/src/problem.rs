@@ -24,7 +24,12 @@ impl Problem {
             StatusCode::UNAUTHORIZED => "Unauthorized",
             status => status.canonical_reason().unwrap_or("Error"),
         };
-        Problem { status, title, detail: detail.into(), invalid_parameters: Vec::new() }
+        Problem {
+            status,
+            title,
+            detail: detail.into(),
+            invalid_parameters: Vec::new(),
+        }
     }
 
     pub(crate) fn not_found(what: &str) -> Problem {
@@ -41,8 +46,10 @@ impl Problem {
 
     /// Several bad fields: field and reason.
     pub(crate) fn invalid_all(bad: &[(String, String)]) -> Problem {
-        let detail: Vec<String> =
-            bad.iter().map(|(field, reason)| format!("{field}: {reason}")).collect();
+        let detail: Vec<String> = bad
+            .iter()
+            .map(|(field, reason)| format!("{field}: {reason}"))
+            .collect();
         let mut problem = Problem::new(StatusCode::BAD_REQUEST, detail.join("; "));
         problem.invalid_parameters = bad
             .iter()
@@ -65,9 +72,10 @@ impl From<StoreError> for Problem {
             StoreError::Storage(StorageFailure::Full) => {
                 Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }
-            StoreError::Storage(StorageFailure::Closed) => {
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping")
-            }
+            StoreError::Storage(StorageFailure::Closed) => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the control plane is stopping",
+            ),
             StoreError::Storage(failure) => {
                 tracing::error!(%failure, "a request failed in the database");
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "")
@@ -104,11 +112,17 @@ impl IntoResponse for Problem {
 
 /// The answer for a path that no feature has.
 pub(crate) async fn no_such_path(request: Request) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("no such path: {}", request.uri().path()))
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        format!("no such path: {}", request.uri().path()),
+    )
 }
 
 /// The answer for a method that a path does not have.
 pub(crate) async fn no_such_method(request: Request) -> Problem {
     let (method, path) = (request.method(), request.uri().path());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not possible on {path}"))
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{method} is not possible on {path}"),
+    )
 }

@@ -55,7 +55,13 @@ pub(super) fn update(body: Value) -> Result<ControlPlaneUpdate, Bad> {
         check_name(&mut fields, name);
     }
     let (labels, urls) = (update.labels.as_ref(), update.proxy_urls.as_deref());
-    check_rest(&mut fields, update.description.as_deref(), update.auth_type, labels, urls);
+    check_rest(
+        &mut fields,
+        update.description.as_deref(),
+        update.auth_type,
+        labels,
+        urls,
+    );
     fields.finish(update)
 }
 
@@ -71,7 +77,10 @@ impl Fields {
             Value::Object(body) => body,
             _ => Map::new(),
         };
-        Fields { body, bad: Vec::new() }
+        Fields {
+            body,
+            bad: Vec::new(),
+        }
     }
 
     fn refuse(&mut self, field: impl Into<String>, reason: impl Into<String>) {
@@ -94,7 +103,11 @@ impl Fields {
         for field in std::mem::take(&mut self.body).keys() {
             self.refuse(field, "is not a known property");
         }
-        if self.bad.is_empty() { Ok(value) } else { Err(self.bad) }
+        if self.bad.is_empty() {
+            Ok(value)
+        } else {
+            Err(self.bad)
+        }
     }
 }
 
@@ -130,13 +143,19 @@ fn check_rest(
     }
     for (at, url) in urls.iter().enumerate() {
         if !(1..=120).contains(&url.host.chars().count()) {
-            fields.refuse(format!("proxy_urls[{at}].host"), "must have 1 to 120 characters");
+            fields.refuse(
+                format!("proxy_urls[{at}].host"),
+                "must have 1 to 120 characters",
+            );
         }
         if url.port == 0 {
             fields.refuse(format!("proxy_urls[{at}].port"), "must be at least 1");
         }
         if !(1..=32).contains(&url.protocol.chars().count()) {
-            fields.refuse(format!("proxy_urls[{at}].protocol"), "must have 1 to 32 characters");
+            fields.refuse(
+                format!("proxy_urls[{at}].protocol"),
+                "must have 1 to 32 characters",
+            );
         }
     }
 }
@@ -153,8 +172,10 @@ fn label(key: &str, value: &str) -> Result<(), &'static str> {
     let bytes = value.as_bytes();
     let plain = bytes.iter().all(|c| inner(*c));
     if bytes.len() > 63 || !plain || !end(bytes.first().copied()) || !end(bytes.last().copied()) {
-        return Err("a value must have 1 to 63 letters, digits, '-', '.' or '_', \
-                    a letter or digit at both ends");
+        return Err(
+            "a value must have 1 to 63 letters, digits, '-', '.' or '_', \
+                    a letter or digit at both ends",
+        );
     }
     Ok(())
 }
@@ -175,17 +196,35 @@ mod tests {
     #[test]
     fn every_bad_field_is_named() {
         check(json!({"name": "ok"}), &[]);
-        check(json!({"name": "ok", "labels": {"KONGCTL-a": "b.c"}, "description": null}), &[]);
+        check(
+            json!({"name": "ok", "labels": {"KONGCTL-a": "b.c"}, "description": null}),
+            &[],
+        );
         check(json!({}), &["name"]);
         check(json!({"name": "x"}), &["name"]);
         check(json!({"name": 5}), &["name"]);
-        check(json!({"name": "ok", "nmae": "x", "config": {}}), &["config", "nmae"]);
-        check(json!({"name": "ok", "labels": {"kong-x": "a"}}), &["labels.kong-x"]);
+        check(
+            json!({"name": "ok", "nmae": "x", "config": {}}),
+            &["config", "nmae"],
+        );
+        check(
+            json!({"name": "ok", "labels": {"kong-x": "a"}}),
+            &["labels.kong-x"],
+        );
         check(json!({"name": "ok", "labels": {"a": "-b"}}), &["labels.a"]);
         check(json!({"name": "ok", "labels": {"a": ""}}), &["labels.a"]);
-        check(json!({"name": "ok", "cluster_type": "CLUSTER_TYPE_SERVERLESS"}), &["cluster_type"]);
-        check(json!({"name": "ok", "cluster_type": "X"}), &["cluster_type"]);
-        check(json!({"name": "ok", "auth_type": "pki_client_certs"}), &["auth_type"]);
+        check(
+            json!({"name": "ok", "cluster_type": "CLUSTER_TYPE_SERVERLESS"}),
+            &["cluster_type"],
+        );
+        check(
+            json!({"name": "ok", "cluster_type": "X"}),
+            &["cluster_type"],
+        );
+        check(
+            json!({"name": "ok", "auth_type": "pki_client_certs"}),
+            &["auth_type"],
+        );
         let url = json!({"host": "", "port": 0, "protocol": "http"});
         let bad = ["proxy_urls[0].host", "proxy_urls[0].port"];
         check(json!({"name": "ok", "proxy_urls": [url]}), &bad);
@@ -194,9 +233,14 @@ mod tests {
     #[test]
     fn an_update_leaves_out_what_it_does_not_name() {
         let got = update(json!({"description": "new"})).unwrap();
-        let expected =
-            ControlPlaneUpdate { description: Some("new".to_owned()), ..Default::default() };
+        let expected = ControlPlaneUpdate {
+            description: Some("new".to_owned()),
+            ..Default::default()
+        };
         assert_eq!(got, expected);
-        assert_eq!(update(json!({"cluster_type": "x"})).unwrap_err()[0].0, "cluster_type");
+        assert_eq!(
+            update(json!({"cluster_type": "x"})).unwrap_err()[0].0,
+            "cluster_type"
+        );
     }
 }

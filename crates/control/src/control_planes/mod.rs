@@ -22,7 +22,10 @@ use crate::problem::Problem;
 pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/v2/control-planes", get(list).post(create))
-        .route("/v2/control-planes/{id}", get(show).patch(change).delete(remove))
+        .route(
+            "/v2/control-planes/{id}",
+            get(show).patch(change).delete(remove),
+        )
 }
 
 /// A control plane in the form of the API.
@@ -55,7 +58,9 @@ fn endpoint(app: &App, id: &str, cp: &ControlPlane) -> String {
     };
     let pattern = sallyport_contract::entry(id).hosts.first();
     let pattern = pattern.expect("the contract names hosts for config_sync and telemetry");
-    let host = pattern.render(&names).expect("start checked base domain and geo");
+    let host = pattern
+        .render(&names)
+        .expect("start checked base domain and geo");
     format!("https://{host}")
 }
 
@@ -104,7 +109,10 @@ async fn change(
 ) -> Result<Json<Value>, Problem> {
     let update = input::update(body::object(&headers, body).await?)
         .map_err(|bad| Problem::invalid_all(&bad))?;
-    let cp = app.store.update_control_plane(&actor, id(&text)?, update).await?;
+    let cp = app
+        .store
+        .update_control_plane(&actor, id(&text)?, update)
+        .await?;
     Ok(Json(shown(&app, &cp)))
 }
 

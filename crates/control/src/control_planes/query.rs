@@ -29,9 +29,15 @@ enum Filter {
 impl Selection {
     /// Reads a query; an error names the argument and says what is wrong.
     pub(super) fn parse(query: &[(String, String)]) -> Result<Selection, (String, String)> {
-        let mut selection = Selection { number: 1, size: 100, ..Selection::default() };
+        let mut selection = Selection {
+            number: 1,
+            size: 100,
+            ..Selection::default()
+        };
         for (argument, value) in query {
-            selection.take(argument, value).map_err(|reason| (argument.clone(), reason))?;
+            selection
+                .take(argument, value)
+                .map_err(|reason| (argument.clone(), reason))?;
         }
         Ok(selection)
     }
@@ -56,10 +62,11 @@ impl Selection {
                 return Ok(());
             }
             "labels" => {
-                self.filters.extend(list().iter().map(|label| match label.split_once(':') {
-                    Some((key, value)) => Filter::Label(key.to_owned(), Some(value.to_owned())),
-                    None => Filter::Label(label.clone(), None),
-                }));
+                self.filters
+                    .extend(list().iter().map(|label| match label.split_once(':') {
+                        Some((key, value)) => Filter::Label(key.to_owned(), Some(value.to_owned())),
+                        None => Filter::Label(label.clone(), None),
+                    }));
                 return Ok(());
             }
             "filter[id][eq]" => Filter::Id(vec![value.to_owned()]),
@@ -71,7 +78,9 @@ impl Selection {
             "filter[cluster_type][oeq]" => Filter::ClusterType(list()),
             "filter[cluster_type][neq]" => Filter::NotClusterType(value.to_owned()),
             "filter[cloud_gateway]" => Filter::CloudGateway(
-                value.parse().map_err(|_| "must be true or false".to_owned())?,
+                value
+                    .parse()
+                    .map_err(|_| "must be true or false".to_owned())?,
             ),
             _ => return Err("is not a known argument".to_owned()),
         };
@@ -90,7 +99,10 @@ impl Selection {
         }
         let total = found.len();
         let skip = (self.number - 1).saturating_mul(self.size);
-        (found.into_iter().skip(skip).take(self.size).collect(), total)
+        (
+            found.into_iter().skip(skip).take(self.size).collect(),
+            total,
+        )
     }
 }
 
@@ -99,9 +111,9 @@ impl Filter {
         let cluster_type = serde_json::to_value(cp.cluster_type).unwrap_or_default();
         let cluster_type = cluster_type.as_str().unwrap_or_default();
         match self {
-            Filter::Id(ids) => {
-                ids.iter().any(|id| Uuid::try_parse(id).is_ok_and(|id| id == cp.id))
-            }
+            Filter::Id(ids) => ids
+                .iter()
+                .any(|id| Uuid::try_parse(id).is_ok_and(|id| id == cp.id)),
             Filter::Name(name) => cp.name == *name,
             Filter::NameContains(part) => cp.name.contains(part.as_str()),
             Filter::NotName(name) => cp.name != *name,
@@ -118,7 +130,10 @@ impl Filter {
 }
 
 fn bounded(text: &str, max: usize) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=max).contains(number));
     number.ok_or_else(|| match max {
         usize::MAX => "must be a number from 1".to_owned(),
         max => format!("must be a number from 1 to {max}"),
@@ -145,13 +160,19 @@ mod tests {
             created_at_ms: i64::from(number),
             updated_at_ms: i64::from(number),
         };
-        vec![make(1, "alpha", "dev"), make(2, "beta", "prod"), make(3, "alphabet", "prod")]
+        vec![
+            make(1, "alpha", "dev"),
+            make(2, "beta", "prod"),
+            make(3, "alphabet", "prod"),
+        ]
     }
 
     #[track_caller]
     fn check(query: &[(&str, &str)], expected: Result<&[&str], &str>) {
-        let query: Vec<(String, String)> =
-            query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let query: Vec<(String, String)> = query
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         let got = Selection::parse(&query).map(|selection| selection.apply(all()).0);
         let names = got.map(|found| found.into_iter().map(|cp| cp.name).collect::<Vec<_>>());
         match (names, expected) {
@@ -165,17 +186,32 @@ mod tests {
     fn filters_join_with_and() {
         check(&[], Ok(&["alpha", "beta", "alphabet"]));
         check(&[("filter[name][eq]", "alpha")], Ok(&["alpha"]));
-        check(&[("filter[name][contains]", "alpha")], Ok(&["alpha", "alphabet"]));
+        check(
+            &[("filter[name][contains]", "alpha")],
+            Ok(&["alpha", "alphabet"]),
+        );
         check(&[("filter[name][neq]", "alpha")], Ok(&["beta", "alphabet"]));
         let id = Uuid::from_u128(2).to_string();
         check(&[("filter[id][oeq]", &format!("{id},x"))], Ok(&["beta"]));
         check(&[("filter[cloud_gateway]", "true")], Ok(&["beta"]));
         check(&[("labels", "env:prod")], Ok(&["beta", "alphabet"]));
-        check(&[("labels", "env"), ("filter[name][contains]", "b")], Ok(&["beta", "alphabet"]));
+        check(
+            &[("labels", "env"), ("filter[name][contains]", "b")],
+            Ok(&["beta", "alphabet"]),
+        );
         check(&[("labels", "none")], Ok(&[]));
-        check(&[("filter[cluster_type][neq]", "CLUSTER_TYPE_CONTROL_PLANE")], Ok(&[]));
-        check(&[("sort", "created_at desc")], Ok(&["alphabet", "beta", "alpha"]));
-        check(&[("page[size]", "2"), ("page[number]", "2")], Ok(&["alphabet"]));
+        check(
+            &[("filter[cluster_type][neq]", "CLUSTER_TYPE_CONTROL_PLANE")],
+            Ok(&[]),
+        );
+        check(
+            &[("sort", "created_at desc")],
+            Ok(&["alphabet", "beta", "alpha"]),
+        );
+        check(
+            &[("page[size]", "2"), ("page[number]", "2")],
+            Ok(&["alphabet"]),
+        );
         check(&[("page[number]", "9")], Ok(&[]));
     }
 
@@ -184,7 +220,10 @@ mod tests {
         check(&[("page[size]", "0")], Err("page[size]"));
         check(&[("page[number]", "x")], Err("page[number]"));
         check(&[("sort", "name")], Err("sort"));
-        check(&[("filter[cloud_gateway]", "maybe")], Err("filter[cloud_gateway]"));
+        check(
+            &[("filter[cloud_gateway]", "maybe")],
+            Err("filter[cloud_gateway]"),
+        );
         check(&[("filter[nmae][eq]", "x")], Err("filter[nmae][eq]"));
     }
 }

@@ -73,9 +73,10 @@ impl CoreError {
         match self {
             CoreError::NotFound => (StatusCode::NOT_FOUND, body(5, "", vec![])),
             CoreError::NoSchema(message) => (StatusCode::NOT_FOUND, body(5, message, vec![])),
-            CoreError::Invalid(errors) => {
-                (bad, body(3, message("validation error", &errors), validation(&errors)))
-            }
+            CoreError::Invalid(errors) => (
+                bad,
+                body(3, message("validation error", &errors), validation(&errors)),
+            ),
             CoreError::ListOption(message) => (bad, body(9, message, vec![])),
             CoreError::Argument(message) => (bad, body(3, message, vec![])),
             CoreError::Unsupported(name) => {
@@ -88,12 +89,17 @@ impl CoreError {
             }
             CoreError::IngressController => {
                 let text = "operation not permitted on a control plane for ingress controllers";
-                let detail = json!({"@type": DETAIL, "type": "ERROR_TYPE_ENTITY", "messages": [text]});
-                (StatusCode::FORBIDDEN, body(7, "usage constraint error", vec![detail]))
+                let detail =
+                    json!({"@type": DETAIL, "type": "ERROR_TYPE_ENTITY", "messages": [text]});
+                (
+                    StatusCode::FORBIDDEN,
+                    body(7, "usage constraint error", vec![detail]),
+                )
             }
-            CoreError::Body(BodyError::TooLarge) => {
-                (StatusCode::PAYLOAD_TOO_LARGE, body(8, BodyError::TooLarge.to_string(), vec![]))
-            }
+            CoreError::Body(BodyError::TooLarge) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                body(8, BodyError::TooLarge.to_string(), vec![]),
+            ),
             CoreError::Body(error) => (bad, body(3, error.to_string(), vec![])),
             CoreError::Store(error, kind) => store(&error, kind),
             CoreError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, body(13, "", vec![])),
@@ -121,7 +127,10 @@ fn store(error: &StoreError, kind: Option<Kind>) -> (StatusCode, Value) {
                 }
                 _ => String::new(),
             };
-            reference(field, format!("{field} (type: unique) constraint failed{value}"))
+            reference(
+                field,
+                format!("{field} (type: unique) constraint failed{value}"),
+            )
         }
         StoreError::ForeignMissing { field, kind, id } => {
             let field = format!("{field}.id");
@@ -130,7 +139,9 @@ fn store(error: &StoreError, kind: Option<Kind>) -> (StatusCode, Value) {
             reference(&field, text)
         }
         StoreError::StillReferenced { by, id } => {
-            let own = kind.map_or("entity".to_owned(), |kind| format!("'{}' entity", kind.table()));
+            let own = kind.map_or("entity".to_owned(), |kind| {
+                format!("'{}' entity", kind.table())
+            });
             let text = format!(
                 "an existing '{}' entity ({id}) references this {own}; delete it first",
                 by.table()
@@ -141,9 +152,10 @@ fn store(error: &StoreError, kind: Option<Kind>) -> (StatusCode, Value) {
             (StatusCode::NOT_FOUND, body(5, "", vec![]))
         }
         StoreError::BadOffset => (StatusCode::BAD_REQUEST, body(9, "invalid offset", vec![])),
-        StoreError::Storage(StorageFailure::Full) => {
-            (StatusCode::INSUFFICIENT_STORAGE, body(8, error.to_string(), vec![]))
-        }
+        StoreError::Storage(StorageFailure::Full) => (
+            StatusCode::INSUFFICIENT_STORAGE,
+            body(8, error.to_string(), vec![]),
+        ),
         StoreError::Storage(StorageFailure::Closed) => {
             let message = "the control plane is stopping";
             (StatusCode::SERVICE_UNAVAILABLE, body(14, message, vec![]))
@@ -166,7 +178,10 @@ fn validation(errors: &[FieldError]) -> Vec<Value> {
     let mut details: Vec<(String, ErrorKind, Vec<&str>)> = Vec::new();
     for error in errors {
         let path = error.path.to_string();
-        match details.iter_mut().find(|(other, kind, _)| *other == path && *kind == error.kind) {
+        match details
+            .iter_mut()
+            .find(|(other, kind, _)| *other == path && *kind == error.kind)
+        {
             Some((_, _, messages)) => messages.push(&error.message),
             None => details.push((path, error.kind, vec![&error.message])),
         }
@@ -216,7 +231,10 @@ mod tests {
     #[track_caller]
     fn check(error: CoreError, status: u16, code: u8, part: &str) {
         let (got, body) = error.parts();
-        assert_eq!((got.as_u16(), body["code"].as_u64()), (status, Some(u64::from(code))));
+        assert_eq!(
+            (got.as_u16(), body["code"].as_u64()),
+            (status, Some(u64::from(code)))
+        );
         let message = body["message"].as_str().unwrap();
         assert!(message.contains(part), "{message}");
     }
@@ -228,7 +246,12 @@ mod tests {
             value: "secret".to_owned(),
         };
         check(CoreError::NotFound, 404, 5, "");
-        check(taken("name").into(), 400, 3, "name (type: unique) constraint failed for value");
+        check(
+            taken("name").into(),
+            400,
+            3,
+            "name (type: unique) constraint failed for value",
+        );
         let (_, body) = CoreError::from(taken("key")).parts();
         assert!(!body.to_string().contains("secret"), "{body}");
         let missing = StoreError::ForeignMissing {
@@ -236,16 +259,44 @@ mod tests {
             kind: Kind::Service,
             id: Uuid::nil(),
         };
-        check(missing.into(), 400, 3, "service.id (type: foreign) constraint failed");
-        let held = StoreError::StillReferenced { by: Kind::Route, id: Uuid::nil() };
-        check(CoreError::Store(held, Some(Kind::Service)), 400, 3, "'routes' entity");
+        check(
+            missing.into(),
+            400,
+            3,
+            "service.id (type: foreign) constraint failed",
+        );
+        let held = StoreError::StillReferenced {
+            by: Kind::Route,
+            id: Uuid::nil(),
+        };
+        check(
+            CoreError::Store(held, Some(Kind::Service)),
+            400,
+            3,
+            "'routes' entity",
+        );
         check(StoreError::BadOffset.into(), 400, 9, "invalid offset");
-        check(CoreError::Unsupported("vaults".to_owned()), 400, 3, "vaults are not supported");
+        check(
+            CoreError::Unsupported("vaults".to_owned()),
+            400,
+            3,
+            "vaults are not supported",
+        );
         check(BodyError::TooLarge.into(), 413, 8, "larger than");
-        check(CoreError::IngressController, 403, 7, "usage constraint error");
+        check(
+            CoreError::IngressController,
+            403,
+            7,
+            "usage constraint error",
+        );
         let broken = StorageFailure::Engine("disk I/O error".to_owned());
         let (status, body) = CoreError::from(StoreError::Storage(broken)).parts();
         assert_eq!((status.as_u16(), &body["message"]), (500, &json!("")));
-        check(StoreError::Storage(StorageFailure::Full).into(), 507, 8, "full");
+        check(
+            StoreError::Storage(StorageFailure::Full).into(),
+            507,
+            8,
+            "full",
+        );
     }
 }

@@ -9,12 +9,12 @@ mod read;
 mod schemas;
 mod write;
 
-use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Extension, Json, Router};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::request::Parts;
+use http::{Method, StatusCode};
 use sallyport_model::Kind;
 use sallyport_store::{Actor, ClusterType};
 use serde_json::json;
@@ -46,23 +46,43 @@ async fn answer(
     Extension(actor): Extension<Actor>,
     Path(path): Path<Vec<(String, String)>>,
     Query(query): Query<Vec<(String, String)>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, CoreError> {
-    let cp = path.iter().find(|(name, _)| name == "cp").map_or("", |(_, value)| value.as_str());
+    let (
+        Parts {
+            method,
+            uri,
+            headers,
+            ..
+        },
+        body,
+    ) = request.into_parts();
+    let cp = path
+        .iter()
+        .find(|(name, _)| name == "cp")
+        .map_or("", |(_, value)| value.as_str());
     let cp = Uuid::try_parse(cp).map_err(|_| CoreError::NotFound)?;
     // The raw path: a key may hold an encoded slash.
-    let below = uri.path().split_once("/core-entities").map_or("", |(_, below)| below);
+    let below = uri
+        .path()
+        .split_once("/core-entities")
+        .map_or("", |(_, below)| below);
     let place = Place::parse(below);
     let control_plane = app.store.control_plane(cp).await?;
-    let writes = matches!(method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+    let writes = matches!(
+        method,
+        Method::POST | Method::PUT | Method::PATCH | Method::DELETE
+    );
     let validates = matches!(place, Place::Validate(_));
     if writes && !validates && control_plane.cluster_type == ClusterType::K8sIngressController {
         return Err(CoreError::IngressController);
     }
-    let ask = Ask { app, cp, actor, query };
+    let ask = Ask {
+        app,
+        cp,
+        actor,
+        query,
+    };
     match (method, place) {
         (Method::GET | Method::HEAD, place) => get(&ask, place).await,
         (_, Place::Unsupported { name, .. }) if writes => Err(CoreError::Unsupported(name)),

@@ -63,7 +63,10 @@ pub(super) enum Place {
     /// `schemas/{table}/validate`.
     Validate(String),
     /// Entities that this build does not have; `listed` means that clients need an empty list.
-    Unsupported { name: String, listed: bool },
+    Unsupported {
+        name: String,
+        listed: bool,
+    },
     Unknown,
 }
 
@@ -75,12 +78,42 @@ struct Child {
 }
 
 const CHILDREN: [Child; 6] = [
-    Child { parent: Kind::Service, segment: "routes", kind: Kind::Route, field: "service" },
-    Child { parent: Kind::Service, segment: "plugins", kind: Kind::Plugin, field: "service" },
-    Child { parent: Kind::Route, segment: "plugins", kind: Kind::Plugin, field: "route" },
-    Child { parent: Kind::Consumer, segment: "plugins", kind: Kind::Plugin, field: "consumer" },
-    Child { parent: Kind::Consumer, segment: "key-auth", kind: Kind::KeyAuth, field: "consumer" },
-    Child { parent: Kind::Upstream, segment: "targets", kind: Kind::Target, field: "upstream" },
+    Child {
+        parent: Kind::Service,
+        segment: "routes",
+        kind: Kind::Route,
+        field: "service",
+    },
+    Child {
+        parent: Kind::Service,
+        segment: "plugins",
+        kind: Kind::Plugin,
+        field: "service",
+    },
+    Child {
+        parent: Kind::Route,
+        segment: "plugins",
+        kind: Kind::Plugin,
+        field: "route",
+    },
+    Child {
+        parent: Kind::Consumer,
+        segment: "plugins",
+        kind: Kind::Plugin,
+        field: "consumer",
+    },
+    Child {
+        parent: Kind::Consumer,
+        segment: "key-auth",
+        kind: Kind::KeyAuth,
+        field: "consumer",
+    },
+    Child {
+        parent: Kind::Upstream,
+        segment: "targets",
+        kind: Kind::Target,
+        field: "upstream",
+    },
 ];
 
 /// Collections of other builds. decK gives up when one of the first three is missing.
@@ -135,7 +168,9 @@ impl Place {
             .split('/')
             .map(|part| percent_decode_str(part).decode_utf8().ok().map(Into::into))
             .collect();
-        let Some(parts) = decoded else { return Place::Unknown };
+        let Some(parts) = decoded else {
+            return Place::Unknown;
+        };
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         match parts.as_slice() {
             [""] => Place::Root,
@@ -160,18 +195,30 @@ fn below(kind: Kind, rest: &[&str]) -> Place {
         [""] | ["", ..] | [_, ""] => Place::Unknown,
         [key] => Place::One(Collection { kind, parent: None }, (*key).to_owned()),
         [key, segment, rest @ ..] => {
-            let child = CHILDREN.iter().find(|c| c.parent == kind && c.segment == *segment);
+            let child = CHILDREN
+                .iter()
+                .find(|c| c.parent == kind && c.segment == *segment);
             let Some(child) = child else {
                 let other = UNSUPPORTED_BELOW.contains(segment);
                 let name = (*segment).to_owned();
                 return if other {
-                    Place::Unsupported { name, listed: false }
+                    Place::Unsupported {
+                        name,
+                        listed: false,
+                    }
                 } else {
                     Place::Unknown
                 };
             };
-            let parent = Parent { kind, field: child.field, key: (*key).to_owned() };
-            let collection = Collection { kind: child.kind, parent: Some(parent) };
+            let parent = Parent {
+                kind,
+                field: child.field,
+                key: (*key).to_owned(),
+            };
+            let collection = Collection {
+                kind: child.kind,
+                parent: Some(parent),
+            };
             match rest {
                 [] => Place::Collection(collection),
                 [key] if !key.is_empty() => Place::One(collection, (*key).to_owned()),
@@ -202,7 +249,14 @@ mod tests {
     }
 
     fn nested(parent: Kind, key: &str, field: &'static str, kind: Kind) -> Collection {
-        Collection { kind, parent: Some(Parent { kind: parent, field, key: key.to_owned() }) }
+        Collection {
+            kind,
+            parent: Some(Parent {
+                kind: parent,
+                field,
+                key: key.to_owned(),
+            }),
+        }
     }
 
     #[track_caller]
@@ -220,33 +274,85 @@ mod tests {
         check("/services/orders", one(flat(Service), "orders"));
         check("/services/a%2Fb", one(flat(Service), "a/b"));
         check("/key-auths", Place::Collection(flat(KeyAuth)));
-        check("/services/s/routes", Place::Collection(nested(Service, "s", "service", Route)));
-        check("/services/s/routes/r", one(nested(Service, "s", "service", Route), "r"));
-        check("/services/s/plugins/p", one(nested(Service, "s", "service", Plugin), "p"));
-        check("/routes/r/plugins", Place::Collection(nested(Route, "r", "route", Plugin)));
-        check("/consumers/c/plugins", Place::Collection(nested(Consumer, "c", "consumer", Plugin)));
-        check("/consumers/c/key-auth/k", one(nested(Consumer, "c", "consumer", KeyAuth), "k"));
-        check("/upstreams/u/targets/t", one(nested(Upstream, "u", "upstream", Target), "t"));
-        check("/schemas/plugins/key-auth", Place::PluginSchema("key-auth".to_owned()));
-        check("/schemas/plugins/validate", Place::Validate("plugins".to_owned()));
-        check("/schemas/services", Place::EntitySchema("services".to_owned()));
-        check("/schemas/services/validate", Place::Validate("services".to_owned()));
-        check("/v1/schemas/json/route", Place::JsonSchema("route".to_owned()));
-        let other = |name: &str, listed| Place::Unsupported { name: name.to_owned(), listed };
+        check(
+            "/services/s/routes",
+            Place::Collection(nested(Service, "s", "service", Route)),
+        );
+        check(
+            "/services/s/routes/r",
+            one(nested(Service, "s", "service", Route), "r"),
+        );
+        check(
+            "/services/s/plugins/p",
+            one(nested(Service, "s", "service", Plugin), "p"),
+        );
+        check(
+            "/routes/r/plugins",
+            Place::Collection(nested(Route, "r", "route", Plugin)),
+        );
+        check(
+            "/consumers/c/plugins",
+            Place::Collection(nested(Consumer, "c", "consumer", Plugin)),
+        );
+        check(
+            "/consumers/c/key-auth/k",
+            one(nested(Consumer, "c", "consumer", KeyAuth), "k"),
+        );
+        check(
+            "/upstreams/u/targets/t",
+            one(nested(Upstream, "u", "upstream", Target), "t"),
+        );
+        check(
+            "/schemas/plugins/key-auth",
+            Place::PluginSchema("key-auth".to_owned()),
+        );
+        check(
+            "/schemas/plugins/validate",
+            Place::Validate("plugins".to_owned()),
+        );
+        check(
+            "/schemas/services",
+            Place::EntitySchema("services".to_owned()),
+        );
+        check(
+            "/schemas/services/validate",
+            Place::Validate("services".to_owned()),
+        );
+        check(
+            "/v1/schemas/json/route",
+            Place::JsonSchema("route".to_owned()),
+        );
+        let other = |name: &str, listed| Place::Unsupported {
+            name: name.to_owned(),
+            listed,
+        };
         check("/certificates", other("certificates", true));
         check("/certificates/x", other("certificates", false));
         check("/certificates/x/snis", other("certificates", false));
         check("/vaults", other("vaults", false));
         check("/consumers/c/basic-auth/x", other("basic-auth", false));
-        for unknown in ["/servicse", "/services//routes", "/services/s/x", "/services/s/routes/r/x", "/%ff"] {
+        for unknown in [
+            "/servicse",
+            "/services//routes",
+            "/services/s/x",
+            "/services/s/routes/r/x",
+            "/%ff",
+        ] {
             check(unknown, Place::Unknown);
         }
     }
 
     #[test]
     fn a_collection_leads_back_to_its_path() {
-        for path in ["services", "services/a%20b/routes", "consumers/c-1/key-auth", "upstreams/u/targets"] {
-            let Place::Collection(collection) = Place::parse(path) else { panic!("{path}") };
+        for path in [
+            "services",
+            "services/a%20b/routes",
+            "consumers/c-1/key-auth",
+            "upstreams/u/targets",
+        ] {
+            let Place::Collection(collection) = Place::parse(path) else {
+                panic!("{path}")
+            };
             assert_eq!(collection.path(), path);
         }
     }

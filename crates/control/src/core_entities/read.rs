@@ -36,7 +36,12 @@ pub(super) async fn list(ask: &Ask, collection: &Collection) -> Result<Value, Co
         return Ok(json!({"data": Vec::from_iter(found), "next": null}));
     }
     let (size, tags) = (arguments.size, arguments.tags.clone());
-    let query = ListQuery { size, offset: arguments.offset, tags, parent };
+    let query = ListQuery {
+        size,
+        offset: arguments.offset,
+        tags,
+        parent,
+    };
     let page = store.list(ask.cp, collection.kind, query).await?;
     let Some(offset) = page.next_offset else {
         return Ok(json!({"data": page.items, "next": null}));
@@ -48,7 +53,10 @@ pub(super) async fn list(ask: &Ask, collection: &Collection) -> Result<Value, Co
     );
     let tags = ask.query.iter().find(|(name, _)| name == "tags");
     if let Some((_, tags)) = tags {
-        next.push_str(&format!("&tags={}", utf8_percent_encode(tags, NON_ALPHANUMERIC)));
+        next.push_str(&format!(
+            "&tags={}",
+            utf8_percent_encode(tags, NON_ALPHANUMERIC)
+        ));
     }
     Ok(json!({"data": page.items, "next": next, "offset": offset}))
 }
@@ -60,7 +68,9 @@ pub(super) async fn one(ask: &Ask, collection: &Collection, key: &str) -> Result
     };
     let upstream = parent.as_ref().map(|(_, id)| *id);
     let found = by_key(ask, collection.kind, upstream, key).await?;
-    found.filter(|entity| belongs(entity, parent.as_ref())).ok_or(CoreError::NotFound)
+    found
+        .filter(|entity| belongs(entity, parent.as_ref()))
+        .ok_or(CoreError::NotFound)
 }
 
 /// The id of the parent in a path.
@@ -83,9 +93,13 @@ pub(super) async fn by_key(
     let indexed = match (kind, upstream) {
         (Kind::Target, Some(upstream)) => schema::unique_target(upstream, key),
         (Kind::Target, None) => None,
-        _ => schema::of(kind).endpoint_key.map(|field| (field, key.to_owned())),
+        _ => schema::of(kind)
+            .endpoint_key
+            .map(|field| (field, key.to_owned())),
     };
-    let Some((field, value)) = indexed else { return Ok(None) };
+    let Some((field, value)) = indexed else {
+        return Ok(None);
+    };
     Ok(store.find(ask.cp, kind, field, &value).await?)
 }
 
@@ -99,11 +113,19 @@ pub(super) fn belongs(entity: &Value, parent: Option<&(String, Uuid)>) -> bool {
 }
 
 fn arguments(kind: Kind, query: &[(String, String)]) -> Result<Arguments, CoreError> {
-    let mut arguments = Arguments { size: SIZE, offset: None, tags: Tags::Ignore, only: None };
+    let mut arguments = Arguments {
+        size: SIZE,
+        offset: None,
+        tags: Tags::Ignore,
+        only: None,
+    };
     for (name, value) in query {
         match name.as_str() {
             "size" => {
-                let size = value.parse().ok().filter(|size| (1..=SIZE_MAX).contains(size));
+                let size = value
+                    .parse()
+                    .ok()
+                    .filter(|size| (1..=SIZE_MAX).contains(size));
                 let bad = || CoreError::ListOption(format!("invalid size: 1 to {SIZE_MAX}"));
                 arguments.size = size.ok_or_else(bad)?;
             }
@@ -116,7 +138,10 @@ fn arguments(kind: Kind, query: &[(String, String)]) -> Result<Arguments, CoreEr
                 arguments.only = Some(("name", value.clone()));
             }
             name if name.starts_with("filter[") => {
-                let message = format!("invalid options: {name} is not supported on {}", kind.collection());
+                let message = format!(
+                    "invalid options: {name} is not supported on {}",
+                    kind.collection()
+                );
                 return Err(CoreError::ListOption(message));
             }
             // Kong ignores what it does not know; clients add arguments of newer versions.
@@ -136,7 +161,9 @@ fn tags(text: &str) -> Result<Tags, CoreError> {
         (_, true) => Tags::Any(split('/')),
         (_, false) => Tags::All(split(',')),
     };
-    let (Tags::All(list) | Tags::Any(list)) = &tags else { return Ok(tags) };
+    let (Tags::All(list) | Tags::Any(list)) = &tags else {
+        return Ok(tags);
+    };
     if list.iter().any(String::is_empty) {
         let message = "invalid options: a tag must not be empty";
         return Err(CoreError::ListOption(message.to_owned()));
@@ -150,28 +177,63 @@ mod tests {
 
     #[track_caller]
     fn check(query: &[(&str, &str)], expected: Option<Arguments>) {
-        let query: Vec<(String, String)> =
-            query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        assert_eq!(arguments(Kind::Consumer, &query).ok(), expected, "{query:?}");
+        let query: Vec<(String, String)> = query
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        assert_eq!(
+            arguments(Kind::Consumer, &query).ok(),
+            expected,
+            "{query:?}"
+        );
     }
 
     fn plain() -> Arguments {
-        Arguments { size: 100, offset: None, tags: Tags::Ignore, only: None }
+        Arguments {
+            size: 100,
+            offset: None,
+            tags: Tags::Ignore,
+            only: None,
+        }
     }
 
     #[test]
     fn arguments_of_a_list() {
         let words = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect::<Vec<_>>();
         check(&[], Some(plain()));
-        check(&[("size", "1000")], Some(Arguments { size: 1000, ..plain() }));
+        check(
+            &[("size", "1000")],
+            Some(Arguments {
+                size: 1000,
+                ..plain()
+            }),
+        );
         for bad in ["0", "1001", "x", "-1", ""] {
             check(&[("size", bad)], None);
         }
         let all = Tags::All(words(&["a", "b"]));
-        check(&[("tags", "a,b")], Some(Arguments { tags: all, ..plain() }));
+        check(
+            &[("tags", "a,b")],
+            Some(Arguments {
+                tags: all,
+                ..plain()
+            }),
+        );
         let any = Tags::Any(words(&["a", "b"]));
-        check(&[("tags", "a/b")], Some(Arguments { tags: any, ..plain() }));
-        check(&[("tags", "a")], Some(Arguments { tags: Tags::All(words(&["a"])), ..plain() }));
+        check(
+            &[("tags", "a/b")],
+            Some(Arguments {
+                tags: any,
+                ..plain()
+            }),
+        );
+        check(
+            &[("tags", "a")],
+            Some(Arguments {
+                tags: Tags::All(words(&["a"])),
+                ..plain()
+            }),
+        );
         for bad in ["a,b/c", "", ",a", "a//b"] {
             check(&[("tags", bad)], None);
         }

@@ -40,7 +40,9 @@ pub(super) fn entity(table: &str) -> Result<Value, CoreError> {
 
 /// `v1/schemas/json/{singular}`.
 pub(super) fn json(singular: &str) -> Result<Value, CoreError> {
-    let kind = Kind::ALL.into_iter().find(|kind| kind.singular() == singular);
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|kind| kind.singular() == singular);
     let kind = kind.ok_or_else(|| CoreError::NoSchema(format!("No entity named '{singular}'")))?;
     Ok(schema::json_schema(&schema::of(kind).record))
 }

@@ -20,12 +20,7 @@ pub(super) async fn create(
     mut body: Value,
 ) -> Result<Value, CoreError> {
     refer_to_parent(ask, collection, &mut body).await?;
-    // decK 1.4.0 changes a target by posting it again, as Kong allows.
-    let if_exists = match collection.kind {
-        Kind::Target => IfExists::Replace,
-        _ => IfExists::Refuse,
-    };
-    store(ask, collection.kind, body, Uuid::new_v4(), if_exists).await
+    store(ask, collection.kind, body, Uuid::new_v4(), IfExists::Refuse).await
 }
 
 /// PUT: the whole entity, new or not. A name in the path makes one of that name.
@@ -70,11 +65,7 @@ pub(super) async fn upsert(
 }
 
 /// DELETE: gone afterwards, whether it was there or not; clients repeat what they are unsure of.
-pub(super) async fn delete(
-    ask: &Ask,
-    collection: &Collection,
-    key: &str,
-) -> Result<(), CoreError> {
+pub(super) async fn delete(ask: &Ask, collection: &Collection, key: &str) -> Result<(), CoreError> {
     let parent = match &collection.parent {
         Some(parent) => match parent_id(ask, parent).await {
             Ok(id) => Some((parent.field.to_owned(), id)),
@@ -86,8 +77,15 @@ pub(super) async fn delete(
     let upstream = parent.as_ref().map(|(_, id)| *id);
     let found = by_key(ask, collection.kind, upstream, key).await?;
     let found = found.filter(|entity| belongs(entity, parent.as_ref()));
-    let Some(id) = found.as_ref().and_then(id) else { return Ok(()) };
-    match ask.app.store.delete(ask.cp, &ask.actor, collection.kind, id).await {
+    let Some(id) = found.as_ref().and_then(id) else {
+        return Ok(());
+    };
+    match ask
+        .app
+        .store
+        .delete(ask.cp, &ask.actor, collection.kind, id)
+        .await
+    {
         Ok(_) | Err(StoreError::NotFound) => Ok(()),
         Err(error) => Err(CoreError::Store(error, Some(collection.kind))),
     }
@@ -99,7 +97,9 @@ async fn refer_to_parent(
     collection: &Collection,
     body: &mut Value,
 ) -> Result<Option<Uuid>, CoreError> {
-    let Some(parent) = &collection.parent else { return Ok(None) };
+    let Some(parent) = &collection.parent else {
+        return Ok(None);
+    };
     let id = parent_id(ask, parent).await?;
     body[parent.field] = json!({"id": id});
     Ok(Some(id))
@@ -108,9 +108,9 @@ async fn refer_to_parent(
 /// The id of the path, unless the body has another one.
 fn same_id(body: &Value, id: Uuid) -> Result<Uuid, CoreError> {
     match body["id"].as_str() {
-        Some(other) if Uuid::try_parse(other) != Ok(id) => {
-            Err(CoreError::Argument(format!("the body has the id '{other}', the path has '{id}'")))
-        }
+        Some(other) if Uuid::try_parse(other) != Ok(id) => Err(CoreError::Argument(format!(
+            "the body has the id '{other}', the path has '{id}'"
+        ))),
         _ => Ok(id),
     }
 }
@@ -142,13 +142,19 @@ async fn store(
         kind,
         id,
         body: entity,
-        unique: index.unique.into_iter().map(|(field, value)| (field.to_owned(), value)).collect(),
+        unique: index
+            .unique
+            .into_iter()
+            .map(|(field, value)| (field.to_owned(), value))
+            .collect(),
         foreign: index.foreign.into_iter().map(reference).collect(),
         tags: index.tags,
         if_exists,
     };
     let stored = ask.app.store.put(ask.cp, &ask.actor, put).await;
-    stored.map(|stored| stored.body).map_err(|error| CoreError::Store(error, Some(kind)))
+    stored
+        .map(|stored| stored.body)
+        .map_err(|error| CoreError::Store(error, Some(kind)))
 }
 
 fn reference(
@@ -158,10 +164,17 @@ fn reference(
         schema::OnDelete::Restrict => OnDelete::Restrict,
         schema::OnDelete::Cascade => OnDelete::Cascade,
     };
-    Reference { field: field.to_owned(), kind, id, on_delete }
+    Reference {
+        field: field.to_owned(),
+        kind,
+        id,
+        on_delete,
+    }
 }
 
 fn now_secs() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

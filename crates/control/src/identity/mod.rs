@@ -30,7 +30,10 @@ pub(crate) async fn require_token(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let text = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let text = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     let text = text.and_then(bearer).map(str::to_owned);
     let token = match text {
         Some(text) => store.token_by_digest(digest(&text)).await,
@@ -38,7 +41,9 @@ pub(crate) async fn require_token(
     };
     match token {
         Ok(Some(token)) => {
-            request.extensions_mut().insert(Actor(format!("token:{}", token.name)));
+            request
+                .extensions_mut()
+                .insert(Actor(format!("token:{}", token.name)));
             request.extensions_mut().insert(token);
             next.run(request).await
         }
@@ -78,7 +83,13 @@ async fn my_organization(State(store): State<Store>) -> Result<Json<Value>, Prob
 }
 
 async fn me(State(app): State<App>, Extension(token): Extension<Token>) -> Json<Value> {
-    let User { id, email, full_name, created_at_ms, updated_at_ms } = token.user;
+    let User {
+        id,
+        email,
+        full_name,
+        created_at_ms,
+        updated_at_ms,
+    } = token.user;
     Json(json!({
         "id": id,
         "email": email,

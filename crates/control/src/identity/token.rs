@@ -21,7 +21,10 @@ pub(crate) fn random_text(length: usize) -> Result<String, getrandom::Error> {
     while text.len() < length {
         getrandom::fill(&mut bytes)?;
         // Bytes from 248 on would favour the first letters.
-        let fair = bytes.iter().filter(|byte| **byte < 248).take(length - text.len());
+        let fair = bytes
+            .iter()
+            .filter(|byte| **byte < 248)
+            .take(length - text.len());
         text.extend(fair.map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])));
     }
     Ok(text)
@@ -36,7 +39,12 @@ mod tests {
         let (a, b) = (new_token().unwrap(), new_token().unwrap());
         assert_ne!(a, b);
         assert_eq!(a.len(), 55);
-        assert!(a.strip_prefix("kpat_").unwrap().bytes().all(|byte| LETTERS.contains(&byte)));
+        assert!(
+            a.strip_prefix("kpat_")
+                .unwrap()
+                .bytes()
+                .all(|byte| LETTERS.contains(&byte))
+        );
         assert_eq!(random_text(200).unwrap().len(), 200);
     }
 

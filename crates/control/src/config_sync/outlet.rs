@@ -1,0 +1,136 @@
+//! The HTTP side of a data plane's connection: one request, which becomes a WebSocket.
+
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sallyport_wire::config_sync::{OUTLET_PATH, OutletQuery};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::session::{self, Caller};
+use super::{Guest, Links};
+use crate::telemetry;
+
+/// Which of a control plane's two hosts was dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// `config_sync`.
+    Configuration,
+    /// `telemetry`.
+    Telemetry,
+}
+
+/// Seconds for the request head to arrive.
+const HEAD_SECS_MAX: u64 = 5;
+
+/// Serves the connection of a data plane that was let in, until either side ends it.
+pub(crate) async fn serve<S>(
+    links: &Links,
+    host: Host,
+    guest: Guest,
+    stream: S,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let agreed: Mutex<Option<(Caller, UpgradeFut)>> = Mutex::new(None);
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = match agree(host, request) {
+            Ok((answer, caller, upgraded)) => {
+                *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some((caller, upgraded));
+                answer
+            }
+            Err((status, message)) => refuse(status, &message),
+        };
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(HEAD_SECS_MAX));
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::select! {
+        () = stop.cancelled() => return,
+        served = connection => if let Err(error) = served {
+            debug!(%error, "a data plane's request failed");
+            return;
+        },
+    }
+    let agreed = agreed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Some((caller, upgraded)) = agreed else {
+        return;
+    };
+    let socket = match upgraded.await {
+        Ok(socket) => socket,
+        Err(error) => {
+            debug!(%error, "a data plane's upgrade failed");
+            return;
+        }
+    };
+    let (node, name) = (caller.node_id, guest.control_plane.name.clone());
+    match host {
+        Host::Configuration => {
+            info!(%node, hostname = caller.hostname, control_plane = name, "data plane connected");
+            let end = session::run(links, guest, caller, socket, stop).await;
+            info!(%node, control_plane = name, reason = %end, "data plane disconnected");
+        }
+        Host::Telemetry => telemetry::discard(links, guest, node, socket, stop).await,
+    }
+}
+
+type Agreed = (Response<Full<Bytes>>, Caller, UpgradeFut);
+
+/// Checks the request and prepares the answer that turns it into a WebSocket.
+fn agree(host: Host, mut request: Request<Incoming>) -> Result<Agreed, (StatusCode, String)> {
+    let path = match host {
+        Host::Configuration => OUTLET_PATH,
+        Host::Telemetry => telemetry::REQLOG_PATH,
+    };
+    if request.uri().path() != path {
+        return Err((
+            StatusCode::NOT_FOUND,
+            format!("this host answers on {path} only"),
+        ));
+    }
+    let bad = |message: String| (StatusCode::BAD_REQUEST, message);
+    let caller = caller(request.uri().query().unwrap_or_default()).map_err(bad)?;
+    if !is_upgrade_request(&request) {
+        return Err(bad("a WebSocket upgrade is expected".to_owned()));
+    }
+    let (answer, upgraded) = upgrade(&mut request).map_err(|error| bad(error.to_string()))?;
+    Ok((answer.map(|_| Full::default()), caller, upgraded))
+}
+
+fn caller(query: &str) -> Result<Caller, String> {
+    let query = OutletQuery::parse(query).map_err(|error| error.to_string())?;
+    let node_id = Uuid::try_parse(&query.node_id)
+        .map_err(|_| format!("query argument \"node_id\" is no UUID: {:?}", query.node_id))?;
+    let hostname = query.node_hostname.unwrap_or_default();
+    Ok(Caller {
+        node_id,
+        hostname,
+        version: query.node_version,
+    })
+}
+
+fn refuse(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+    let body = serde_json::json!({"message": message}).to_string();
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status;
+    let kind = HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer
+}

@@ -1,0 +1,170 @@
+//! One publisher per control plane: the newest payload for all its links.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sallyport_store::{Store, StoreError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info};
+use uuid::Uuid;
+
+use super::payload::Payload;
+
+/// Changes that come faster than this are sent together.
+const PACE_MIN: Duration = Duration::from_millis(50);
+/// However long a payload takes to build, changes wait no longer than this for the next one.
+const PACE_MAX: Duration = Duration::from_secs(2);
+/// Pause after the database failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long a caller of [`Publishers::current`] waits for the first payload.
+const FIRST_MAX: Duration = Duration::from_secs(5);
+
+/// What links of a control plane see.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Published {
+    /// The newest payload; `None` until the first is built.
+    pub(crate) payload: Option<Arc<Payload>>,
+    /// Changes whenever links have to check again whether they may stay.
+    pub(crate) trust: u64,
+}
+
+/// A wish for the payloads of one control plane.
+pub(crate) struct Subscribe {
+    cp: Uuid,
+    answer: oneshot::Sender<watch::Receiver<Published>>,
+}
+
+/// Hands out payloads; clones share the publishers.
+#[derive(Clone)]
+pub(crate) struct Publishers(mpsc::Sender<Subscribe>);
+
+impl Publishers {
+    pub(super) fn new() -> (Publishers, mpsc::Receiver<Subscribe>) {
+        let (ask, subscriptions) = mpsc::channel(64);
+        (Publishers(ask), subscriptions)
+    }
+
+    /// The payloads of a control plane as they come; `None` while the control plane stops. The
+    /// receiver ends when that control plane is deleted.
+    pub(crate) async fn subscribe(&self, cp: Uuid) -> Option<watch::Receiver<Published>> {
+        let (answer, wait) = oneshot::channel();
+        self.0.send(Subscribe { cp, answer }).await.ok()?;
+        wait.await.ok()
+    }
+
+    /// The newest payload of a control plane; `None` if there is none within seconds.
+    pub(crate) async fn current(&self, cp: Uuid) -> Option<Arc<Payload>> {
+        let mut published = self.subscribe(cp).await?;
+        let first = published.wait_for(|published| published.payload.is_some());
+        let first = timeout(FIRST_MAX, first).await.ok()?.ok()?;
+        first.payload.clone()
+    }
+}
+
+/// Starts a publisher at the first wish for a control plane, and is the parent of all of them.
+pub(crate) async fn supervise(
+    store: Store,
+    mut subscriptions: mpsc::Receiver<Subscribe>,
+    stop: CancellationToken,
+) {
+    let mut tasks: JoinSet<Uuid> = JoinSet::new();
+    let mut known: HashMap<Uuid, watch::Sender<Published>> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(cp) => drop(known.remove(&cp)),
+                Err(error) => error!(%error, "a publisher of configurations ended with a panic"),
+            },
+            wish = subscriptions.recv() => {
+                let Some(Subscribe { cp, answer }) = wish else { break };
+                let sender = known.entry(cp).or_insert_with(|| {
+                    let (sender, _) = watch::channel(Published::default());
+                    let (store, stop, own) = (store.clone(), stop.clone(), sender.clone());
+                    tasks.spawn(async move {
+                        publish(&store, cp, &own, &stop).await;
+                        cp
+                    });
+                    sender
+                });
+                // The asker may be gone; that is its own affair.
+                let _ = answer.send(sender.subscribe());
+            }
+        }
+    }
+    drop(known);
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            error!(%error, "a publisher of configurations ended with a panic");
+        }
+    }
+}
+
+/// Keeps `sender` at the newest revision until the control plane is deleted or `stop`.
+async fn publish(
+    store: &Store,
+    cp: Uuid,
+    sender: &watch::Sender<Published>,
+    stop: &CancellationToken,
+) {
+    let mut heads = store.watch();
+    let mut built: Option<u64> = None;
+    let mut not_before = Instant::now();
+    loop {
+        let Some(head) = heads.borrow_and_update().get(cp) else {
+            return;
+        };
+        sender.send_if_modified(|published| {
+            std::mem::replace(&mut published.trust, head.trust) != head.trust
+        });
+        if built.is_some_and(|built| built >= head.revision) {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = heads.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep_until(not_before) => {}
+        }
+        let began = Instant::now();
+        match build(store, cp).await {
+            Ok(payload) => {
+                let took = began.elapsed();
+                not_before = began + (2 * took).clamp(PACE_MIN, PACE_MAX);
+                built = Some(payload.revision);
+                let (revision, bytes) = (payload.revision, payload.frame.len());
+                debug!(%cp, revision, bytes, took_us = took.as_micros(), "configuration built");
+                sender.send_modify(|published| published.payload = Some(Arc::new(payload)));
+            }
+            Err(StoreError::NoControlPlane(_)) => return,
+            Err(error) => {
+                error!(%cp, %error, "could not read the configuration to send, trying again");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep(RETRY) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn build(store: &Store, cp: Uuid) -> Result<Payload, StoreError> {
+    let snapshot = store.snapshot(cp).await?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    let built = tokio::task::spawn_blocking(move || Payload::build(&snapshot, now_ms)).await;
+    built.map_err(|error| {
+        info!(%error, "building a configuration was abandoned");
+        sallyport_store::StorageFailure::Engine("building was abandoned".to_owned()).into()
+    })
+}

@@ -1,0 +1,260 @@
+//! The one TLS listener: the server name of the handshake decides who is served and how.
+
+mod plain;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use sallyport_runtime::tls::explain;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+pub(crate) use plain::serve_plain;
+
+use crate::config_sync::{self, Host, Links};
+
+/// Connections open at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 20_000;
+/// From the first byte to the end of the handshake.
+const HANDSHAKE_SECS_MAX: u64 = 10;
+/// For the head of an API request to arrive.
+const HEAD_SECS_MAX: u64 = 30;
+/// For open connections to finish when the control plane stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What is behind the listener.
+pub(crate) struct Doors {
+    /// For names that are not of data planes.
+    pub(crate) api: Router,
+    /// The handshake of the API.
+    pub(crate) api_tls: Arc<ServerConfig>,
+    /// The handshake of data planes, which demands a certificate.
+    pub(crate) node_tls: Arc<ServerConfig>,
+    pub(crate) links: Links,
+    pub(crate) base_domain: String,
+    pub(crate) geo: String,
+}
+
+/// Accepts until `stop`, then lets open connections finish.
+pub(crate) async fn serve(listener: TcpListener, doors: Arc<Doors>, stop: CancellationToken) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next() => report(ended),
+            accepted = accept(&listener, &room) => {
+                let Some((stream, peer, permit)) = accepted else { continue };
+                let (doors, stop) = (Arc::clone(&doors), stop.clone());
+                connections.spawn(async move {
+                    welcome(&doors, stream, peer, stop).await;
+                    drop(permit);
+                });
+            }
+        }
+    }
+    drop(listener);
+    finish(connections).await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, permit)),
+        Err(error) => {
+            // Mostly "too many open files", which is as true a moment later.
+            warn!(%error, "could not accept a connection");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "a connection ended with a panic");
+    }
+}
+
+async fn finish(mut connections: JoinSet<()>) {
+    let all = async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    };
+    if timeout(GRACE, all).await.is_err() {
+        warn!(
+            open = connections.len(),
+            "grace period over, closing connections"
+        );
+        connections.shutdown().await;
+    }
+}
+
+/// Whom a server name leads to.
+#[derive(Debug, PartialEq, Eq)]
+enum Destination {
+    Api,
+    Node { host: Host, prefix: String },
+    OtherGeo(String),
+}
+
+/// Reads a server name. Names that the contract gives to data planes lead to them, whatever the
+/// control plane; every other name, or none, is the API.
+fn destination(base_domain: &str, geo: &str, name: Option<&str>) -> Destination {
+    let found = name.and_then(|name| sallyport_contract::catalogue().match_host(base_domain, name));
+    let Some(found) = found else {
+        return Destination::Api;
+    };
+    let host = match found.entry.id.as_str() {
+        "config_sync" => Host::Configuration,
+        "telemetry" => Host::Telemetry,
+        _ => return Destination::Api,
+    };
+    match (found.geo, found.prefix) {
+        (Some(other), _) if other != geo => Destination::OtherGeo(other),
+        (_, Some(prefix)) => Destination::Node { host, prefix },
+        (_, None) => Destination::Api,
+    }
+}
+
+/// One connection: handshake by server name, then whoever it leads to.
+async fn welcome(doors: &Doors, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%peer, %error, "could not switch off Nagle's algorithm");
+    }
+    let limit = Duration::from_secs(HANDSHAKE_SECS_MAX);
+    let began = tokio::time::Instant::now();
+    let hello = timeout(limit, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
+    let hello = match hello {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(error)) => return debug!(%peer, %error, "no TLS handshake"),
+        Err(_) => return debug!(%peer, "no TLS handshake in time"),
+    };
+    let name = hello.client_hello().server_name().map(str::to_owned);
+    let destination = destination(&doors.base_domain, &doors.geo, name.as_deref());
+    let config = match destination {
+        Destination::Api => &doors.api_tls,
+        Destination::Node { .. } | Destination::OtherGeo(_) => &doors.node_tls,
+    };
+    let left = limit.saturating_sub(began.elapsed());
+    let tls = match timeout(left, hello.into_stream(Arc::clone(config))).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) if matches!(destination, Destination::Api) => {
+            return debug!(%peer, reason = explain(&error, &peer.to_string()), "TLS handshake failed");
+        }
+        Ok(Err(error)) => {
+            let reason = explain(&error, &peer.to_string());
+            return warn!(%peer, server_name = name, reason, "data plane refused");
+        }
+        Err(_) => return debug!(%peer, "TLS handshake took too long"),
+    };
+    match destination {
+        Destination::Api => serve_api(doors.api.clone(), tls, stop).await,
+        Destination::OtherGeo(other) => {
+            let reason = format!("it dialled geo {other:?}, this is {:?}", doors.geo);
+            warn!(%peer, server_name = name, reason, "data plane refused");
+        }
+        Destination::Node { host, prefix } => {
+            let leaf = tls
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(|chain| chain.first());
+            match config_sync::admit(&doors.links.store, &prefix, leaf, peer.ip()).await {
+                Ok(guest) => config_sync::serve(&doors.links, host, guest, tls, stop).await,
+                Err(reason) => {
+                    warn!(%peer, server_name = name, %reason, "data plane refused");
+                }
+            }
+        }
+    }
+}
+
+/// Serves API requests on one connection, HTTP/1.1 or HTTP/2.
+async fn serve_api<S>(api: Router, stream: S, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(HEAD_SECS_MAX));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(api));
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        debug!(%error, "an API connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: Option<&str>, expected: Destination) {
+        assert_eq!(
+            destination("sallyport.test", "eu", name),
+            expected,
+            "{name:?}"
+        );
+    }
+
+    #[test]
+    fn a_server_name_leads_to_data_planes_or_to_the_api() {
+        let node = |host| Destination::Node {
+            host,
+            prefix: "0123456789".to_owned(),
+        };
+        check(
+            Some("0123456789.eu.cp0.sallyport.test"),
+            node(Host::Configuration),
+        );
+        check(
+            Some("0123456789.EU.cp.Sallyport.test"),
+            node(Host::Configuration),
+        );
+        check(
+            Some("0123456789.eu.tp0.sallyport.test"),
+            node(Host::Telemetry),
+        );
+        check(
+            Some("0123456789.us.cp0.sallyport.test"),
+            Destination::OtherGeo("us".to_owned()),
+        );
+        check(Some("eu.api.sallyport.test"), Destination::Api);
+        check(Some("0123456789.eu.cp0.other.test"), Destination::Api);
+        check(Some("localhost"), Destination::Api);
+        check(None, Destination::Api);
+    }
+}

@@ -1,0 +1,186 @@
+//! Start and end of the role.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sallyport_contract::Names;
+use sallyport_model::schema::PluginSchemas;
+use sallyport_runtime::tls::{ClientAuth, Identity, server_config};
+use sallyport_runtime::{ListenError, ListenOptions, Tasks, listen};
+use sallyport_store::Store;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::app::{App, Shared, router};
+use crate::config_sync::{Links, record, supervise};
+use crate::listener::{Doors, serve, serve_plain};
+
+/// For connections to finish and contacts to be stored when the role stops.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How a control plane is to run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Address of the TLS listener; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Name of the setting behind `listen`, for error messages.
+    pub listen_setting: String,
+    /// The API without TLS on this loopback address, only if set.
+    pub listen_plain: Option<SocketAddr>,
+    /// Domain under which host names of control planes live, such as `sallyport.example`.
+    pub base_domain: String,
+    /// Geo of this installation, such as `eu`.
+    pub geo: String,
+    /// Certificate and key that the listener shows.
+    pub identity: Identity,
+}
+
+/// Why a control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The certificate cannot be used.
+    #[error("the control plane's certificate cannot be used: {0}")]
+    Tls(#[from] rustls::Error),
+    /// Base domain and geo make no host names.
+    #[error("base domain {base_domain:?} and geo {geo:?} make no host names: {reason}")]
+    Names {
+        /// The setting.
+        base_domain: String,
+        /// The setting.
+        geo: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Tokens would cross the network in the clear.
+    #[error("the API without TLS may only listen on a loopback address, not on {0}")]
+    PlainNotLoopback(IpAddr),
+}
+
+/// A control plane that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// The address of the TLS listener.
+    pub local_addr: SocketAddr,
+    /// The address of the API without TLS, if it was asked for.
+    pub plain_addr: Option<SocketAddr>,
+    tasks: Tasks,
+}
+
+impl Running {
+    /// Stops accepting, lets open requests finish, ends links to data planes, stores what is known
+    /// of them. The store stays open; it belongs to the caller.
+    pub async fn stop(self) {
+        for name in self.tasks.finish(GRACE).await {
+            warn!(task = name, "the control plane did not stop in time");
+        }
+    }
+}
+
+/// Starts a control plane. It runs until [`Running::stop`]; dropping [`Running`] ends it at once.
+///
+/// # Errors
+/// See [`StartError`]; nothing runs then.
+pub async fn start(
+    settings: Settings,
+    store: Store,
+    plugins: &'static dyn PluginSchemas,
+) -> Result<Running, StartError> {
+    check_names(&settings)?;
+    if let Some(plain) = settings
+        .listen_plain
+        .filter(|plain| !plain.ip().is_loopback())
+    {
+        return Err(StartError::PlainNotLoopback(plain.ip()));
+    }
+    let alpn: [&[u8]; 2] = [b"h2", b"http/1.1"];
+    let api_tls = Arc::new(server_config(&settings.identity, ClientAuth::Off, &alpn)?);
+    let node_tls = Arc::new(server_config(
+        &settings.identity,
+        ClientAuth::Presented,
+        &[],
+    )?);
+    let options = ListenOptions::default();
+    let listener = listen(
+        "config_sync",
+        settings.listen,
+        &settings.listen_setting,
+        options,
+    )?;
+    let plain = match settings.listen_plain {
+        Some(addr) => Some(listen(
+            "core_entities",
+            addr,
+            &settings.listen_setting,
+            options,
+        )?),
+        None => None,
+    };
+    let local_addr = listener.local_addr().unwrap_or(settings.listen);
+    let plain_addr = plain.as_ref().and_then(|plain| plain.local_addr().ok());
+
+    let (links, subscriptions, inbox) = Links::new(store.clone());
+    let app = App(Arc::new(Shared {
+        store: store.clone(),
+        plugins,
+        publishers: links.publishers.clone(),
+        base_domain: settings.base_domain.clone(),
+        geo: settings.geo.clone(),
+        node_id: Uuid::new_v4(),
+    }));
+    let api = router(app);
+    let doors = Arc::new(Doors {
+        api: api.clone(),
+        api_tls,
+        node_tls,
+        links,
+        base_domain: settings.base_domain,
+        geo: settings.geo,
+    });
+    let mut tasks = Tasks::new(CancellationToken::new());
+    let own = store.clone();
+    tasks.spawn("config_sync", |stop| supervise(own, subscriptions, stop));
+    // Ends when the listener's task has let go of the last recorder.
+    tasks.spawn("nodes", |_| record(store, inbox));
+    tasks.spawn("listener", |stop| serve(listener, doors, stop));
+    if let Some(plain) = plain {
+        tasks.spawn("plain_listener", |stop| serve_plain(plain, api, stop));
+    }
+    info!(%local_addr, "control plane started");
+    Ok(Running {
+        local_addr,
+        plain_addr,
+        tasks,
+    })
+}
+
+/// Whether host names can be made at all, so that nothing later can fail on it.
+fn check_names(settings: &Settings) -> Result<(), StartError> {
+    let (base, geo) = (settings.base_domain.as_str(), settings.geo.as_str());
+    let names = Names {
+        base,
+        geo: Some(geo),
+        prefix: Some("0123456789"),
+        portal: None,
+    };
+    let refuse = |reason: String| StartError::Names {
+        base_domain: base.to_owned(),
+        geo: geo.to_owned(),
+        reason,
+    };
+    let pattern = sallyport_contract::entry("config_sync").hosts.first();
+    let pattern = pattern.expect("the contract names a host for config_sync");
+    let host = pattern
+        .render(&names)
+        .map_err(|error| refuse(error.to_string()))?;
+    match sallyport_contract::catalogue().match_host(base, &host) {
+        Some(_) => Ok(()),
+        None => Err(refuse(format!(
+            "the network contract does not know the geo {geo:?}"
+        ))),
+    }
+}
