@@ -1,1 +1,3 @@
-//! placeholder
+//! Role: data plane. Takes traffic, runs plugins, balances over upstreams.
+
+mod router;
