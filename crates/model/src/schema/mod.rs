@@ -4,18 +4,34 @@
 //! One table for all three, because a field that is filled on write without the same default in
 //! its schema document shows up in decK as a change for ever.
 
+mod checks;
+mod consumers;
 mod documents;
+mod entity;
 mod error;
 mod field;
+mod key_auths;
 mod plugin;
+mod plugins;
 mod record;
+mod routes;
+mod services;
 #[cfg(test)]
-mod tests;
+mod table_tests;
+mod targets;
+#[cfg(test)]
+pub(crate) mod tests;
+mod upstreams;
 mod validate;
 
 pub use documents::{json_schema, lua_schema};
+pub(crate) use entity::reference;
+pub use entity::{
+    EntitySchema, Fill, Index, index, of, parse_entity, parse_entity_in, unique_target,
+};
 pub use error::{ErrorKind, FieldError, Path, PathPart, nested};
 pub use field::{Field, Foreign, OnDelete, Rule, Type, each};
 pub use plugin::{PROTOCOLS_HTTP, PluginSchemas, plugin_schema};
 pub use record::{Alias, EntityCheck, Match, Record};
+pub(crate) use validate::canonical_uuid;
 pub use validate::{Mode, validate};

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::documents::lua_field;
 use super::error::{FieldError, Path};
-use super::field::{Field, OnDelete, each};
+use super::field::{Field, OnDelete};
+use super::plugins;
 use super::record::Record;
 use crate::Kind;
 
@@ -35,34 +36,23 @@ pub trait PluginSchemas: Send + Sync {
 ///
 /// # Errors
 /// A field error on `name` if this build does not have the plugin.
-pub(super) fn plugin_record(name: &str, plugins: &dyn PluginSchemas) -> Result<Record, FieldError> {
-    let Some(config) = plugins.config(name) else {
-        let message =
-            format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property");
-        return Err(FieldError::field(Path::root().key("name"), message));
-    };
-    let protocols = plugins.protocols(name);
+pub(super) fn plugin_record(name: &str, known: &dyn PluginSchemas) -> Result<Record, FieldError> {
+    let config = known.config(name).ok_or_else(|| not_enabled(name))?;
+    let protocols = known.protocols(name);
     let consumer = Field::foreign("consumer", Kind::Consumer).on_delete(OnDelete::Cascade);
-    let consumer = match plugins.consumer_scope(name) {
+    let consumer = match known.consumer_scope(name) {
         true => consumer,
         false => consumer.null(),
     };
-    Ok(Record::new([
-        Field::uuid("id").auto(),
-        Field::string("name").required(),
-        Field::string("instance_name").unique(),
-        Field::integer("created_at").auto().timestamp(),
-        Field::integer("updated_at").auto().timestamp(),
-        Field::foreign("route", Kind::Route).on_delete(OnDelete::Cascade),
-        Field::foreign("service", Kind::Service).on_delete(OnDelete::Cascade),
-        consumer,
-        Field::record("config", config.clone()).required(),
-        Field::set("protocols", each::string().one_of(protocols))
-            .required()
-            .default(json!(protocols)),
-        Field::boolean("enabled").required().default(json!(true)),
-        Field::set("tags", each::string()),
-    ]))
+    let config = Field::record("config", config.clone()).required();
+    Ok(plugins::fields(consumer, config, protocols, protocols))
+}
+
+/// The error for a plugin that this build does not have.
+pub(super) fn not_enabled(name: &str) -> FieldError {
+    let message =
+        format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property");
+    FieldError::field(Path::root().key("name"), message)
 }
 
 /// The document of `schemas/plugins/{name}`: scope fields, `protocols` and `config` in Kong's

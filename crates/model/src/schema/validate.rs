@@ -27,11 +27,22 @@ pub enum Mode {
 /// only when those fields are right in themselves.
 pub fn validate(record: &Record, value: Value, mode: Mode) -> Result<Value, Vec<FieldError>> {
     let mut errors = Vec::new();
-    let value = take_record(record, value, mode, &Path::root(), &mut errors);
+    let value = validate_at(record, value, mode, &Path::root(), &mut errors);
     match errors.is_empty() {
         true => Ok(value),
         false => Err(errors),
     }
+}
+
+/// [`validate`] for a record at `path`; the value is of use only if no error was added.
+pub(super) fn validate_at(
+    record: &Record,
+    value: Value,
+    mode: Mode,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) -> Value {
+    take_record(record, value, mode, path, errors)
 }
 
 fn take_record(
@@ -343,7 +354,7 @@ fn whole(number: &Number) -> Option<Number> {
 }
 
 /// A UUID in the 8-4-4-4-12 form, in any case.
-pub(super) fn canonical_uuid(text: &str) -> Option<Uuid> {
+pub(crate) fn canonical_uuid(text: &str) -> Option<Uuid> {
     if text.len() != 36 {
         return None;
     }
