@@ -1,11 +1,13 @@
 //! TCP ports that a program under test may bind.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 /// Below Linux's range for outgoing connections and port 0 (32768 up), and free of the
 /// product's own default ports, so that nobody is given one of these by chance.
@@ -36,7 +38,7 @@ pub fn free_port() -> u16 {
         let Ok(file) = File::create(dir.join(port.to_string())) else {
             continue;
         };
-        if file.try_lock().is_err() || TcpListener::bind(("127.0.0.1", port)).is_err() {
+        if file.try_lock().is_err() || is_in_use(port) {
             continue;
         }
         HELD.lock()
@@ -53,6 +55,16 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
     std::array::from_fn(|_| free_port())
 }
 
+/// Asks by connecting. A trial bind would be inherited by whatever program another thread starts
+/// at that moment, and the port would stay bound until that program's `exec`.
+fn is_in_use(port: u16) -> bool {
+    let tried = TcpStream::connect_timeout(
+        &SocketAddr::from(([127, 0, 0, 1], port)),
+        Duration::from_secs(1),
+    );
+    !tried.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
 /// One directory per user: another user's files could not be opened for writing.
 #[track_caller]
 fn lock_dir() -> PathBuf {
@@ -67,6 +79,7 @@ fn lock_dir() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
 
     #[test]
     fn ports_differ_and_can_be_bound() {
@@ -83,6 +96,7 @@ mod tests {
     fn a_port_in_use_is_not_given_out() {
         let port = free_port();
         let _bound = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        assert!(is_in_use(port));
         let other = File::create(lock_dir().join(port.to_string())).unwrap();
         assert!(
             other.try_lock().is_err(),
