@@ -1,3 +1,9 @@
 //! Role: data plane. Takes traffic, runs plugins, balances over upstreams.
 
+mod balancer;
+mod chain;
+mod configuration;
+mod proxy;
 mod router;
+
+pub use configuration::{Configuration, Unservable};

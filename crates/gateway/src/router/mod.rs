@@ -16,6 +16,7 @@ use http::{HeaderMap, Method};
 use sallyport_model::entities::{Protocol, Route};
 
 pub(crate) use path::{normalise, upstream as upstream_path};
+pub(crate) use pattern::split_port;
 pub use pattern::PatternError;
 use pattern::{HeaderRule, HostPattern, PathRegex};
 use priority::Priority;
