@@ -215,12 +215,12 @@ fn split_port(text: &str) -> Option<(&str, Result<u16, ()>)> {
         return None;
     }
     let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-    Some((
-        host,
-        digits
-            .then(|| port.parse().map_err(drop))
-            .unwrap_or(Err(())),
-    ))
+    let port = if digits {
+        port.parse().map_err(drop)
+    } else {
+        Err(())
+    };
+    Some((host, port))
 }
 
 fn is_address(text: &str) -> bool {

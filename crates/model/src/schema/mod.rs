@@ -13,6 +13,8 @@ mod field;
 mod key_auths;
 mod plugin;
 mod plugins;
+#[cfg(test)]
+pub(crate) mod property_tests;
 mod record;
 mod routes;
 mod services;
