@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use sallyport_testkit::{Deadline, Program};
 
 use crate::peer::Peer;
+use crate::process;
 
 /// Programs that a run needs, with their Debian packages.
 const PROGRAMS: [(&str, &str); 4] = [
@@ -109,7 +110,7 @@ pub(crate) fn first_line(program: impl AsRef<Path>, arg: &str) -> anyhow::Result
     Ok(line.split(" [epoll]").next().unwrap_or(line).to_owned())
 }
 
-/// Time that all cores of the machine together have spent.
+/// Time that all cores of the machine together have spent so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Busy {
     /// In processes of any kind.
@@ -121,25 +122,21 @@ pub(crate) struct Busy {
 impl Busy {
     /// Reads the counters of the whole machine.
     pub(crate) fn now() -> anyhow::Result<Busy> {
+        // Not the sums of /proc/stat: kernels differ in whether a process is charged for the
+        // network work done in its name, and there they do not say.
+        let processes = process::everything()?;
         let text = fs::read_to_string("/proc/stat").context("could not read /proc/stat")?;
-        let mut fields = text
+        // cpu user nice system idle iowait irq softirq steal
+        let steal = text
             .lines()
             .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .skip(1);
-        let mut ticks = || -> Option<u32> { fields.next()?.parse().ok() };
-        let mut read = || -> Option<Busy> {
-            // user nice system idle iowait irq softirq steal
-            let processes = ticks()? + ticks()? + ticks()?;
-            let stolen = (0..5).map(|_| ticks()).last()??;
-            let tick = Duration::from_millis(10);
-            Some(Busy {
-                processes: tick * processes,
-                stolen: tick * stolen,
-            })
-        };
-        read().context("could not understand /proc/stat")
+            .and_then(|line| line.split_whitespace().nth(8));
+        let steal = steal.and_then(|ticks| ticks.parse::<u32>().ok());
+        let steal = steal.context("could not understand /proc/stat")?;
+        Ok(Busy {
+            processes,
+            stolen: process::TICK * steal,
+        })
     }
 }
 

@@ -41,15 +41,16 @@ struct Args {
     /// The same one twice shows the noise of this machine.
     #[arg(long = "peer", value_name = "NAME", value_enum)]
     peers: Vec<peer::Name>,
-    /// How often each proxy is measured, in turns
-    ///
-    /// Many short rounds beat few long ones: a machine changes its speed within seconds.
+    /// Rounds, each with fresh processes
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Measurements per proxy and round, in turns
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    slices: u32,
     /// Length of one measurement
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=300))]
-    seconds: u32,
-    /// Load before each measurement that is not counted
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=300))]
+    slice_seconds: u32,
+    /// Load per proxy and round that is not counted
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
     warmup_seconds: u32,
     /// Client connections, all kept alive
@@ -100,7 +101,8 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     let peers = peers(&args)?;
     let bench = Bench {
         rounds: args.rounds,
-        seconds: args.seconds,
+        slices: args.slices,
+        slice_seconds: args.slice_seconds,
         warmup_seconds: args.warmup_seconds,
         connections: args.connections,
         cores,

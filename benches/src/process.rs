@@ -10,7 +10,7 @@ use sallyport_testkit::{Deadline, Launch, Program};
 
 /// The kernel's unit of CPU time in `/proc`: `USER_HZ`, 100 on every architecture of Linux that
 /// we build for.
-const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// Prepares `command` (program and arguments) to run on these cores only, and to end when this
 /// process does, however it ends. To be started from the main thread: the kernel looks at the
@@ -38,7 +38,7 @@ impl Drop for Server {
     }
 }
 
-/// CPU time and memory, summed over processes.
+/// CPU time, summed over processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Cpu {
     /// Time in user space.
@@ -96,17 +96,21 @@ fn field_kib(text: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
+/// CPU time of everything that runs on the machine, with children that have ended.
+///
+/// An ended child's time moves to its parent, so that the difference of two readings is what was
+/// spent between them, whatever started and ended in the meantime.
+pub(crate) fn everything() -> anyhow::Result<Duration> {
+    Ok(all()?
+        .map(|(_, stat)| stat.user + stat.system + stat.ended_children)
+        .sum())
+}
+
 /// The process and its children, and theirs.
 fn tree(root: u32) -> anyhow::Result<Vec<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-    for entry in fs::read_dir("/proc").context("could not read /proc")? {
-        let name = entry.context("could not read /proc")?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if let Some(stat) = Stat::of(pid) {
-            children.entry(stat.parent).or_default().push(pid);
-        }
+    for (pid, stat) in all()? {
+        children.entry(stat.parent).or_default().push(pid);
     }
     let mut found = vec![root];
     let mut at = 0;
@@ -115,6 +119,13 @@ fn tree(root: u32) -> anyhow::Result<Vec<u32>> {
         at += 1;
     }
     Ok(found)
+}
+
+/// Every process of the machine.
+fn all() -> anyhow::Result<impl Iterator<Item = (u32, Stat)>> {
+    let entries = fs::read_dir("/proc").context("could not read /proc")?;
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(|pid: u32| Some((pid, Stat::of(pid)?))))
 }
 
 /// The parts of `/proc/<pid>/stat` that matter here.

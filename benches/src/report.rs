@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::measure::Sample;
+use crate::measure::{self, Sample};
 use crate::peer::Peer;
 use crate::workload::Name;
 
@@ -53,11 +53,11 @@ impl Spread {
     fn of(values: impl IntoIterator<Item = f64>) -> Spread {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
-        let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+        let (min, max) = (values[0], values[values.len() - 1]);
         Spread {
-            median: (low + high) / 2.0,
-            min: values[0],
-            max: values[values.len() - 1],
+            median: measure::median(values),
+            min,
+            max,
         }
     }
 
