@@ -2,6 +2,7 @@
 
 mod balancer;
 mod chain;
+pub mod conf;
 mod configuration;
 mod proxy;
 mod router;
