@@ -16,6 +16,29 @@ pub enum Mode {
     Payload,
 }
 
+/// The way down to a value, on the stack: most values are right and never need it as a
+/// [`Path`].
+#[derive(Clone, Copy)]
+enum Trail<'a> {
+    At(&'a Path),
+    Key(&'a Trail<'a>, &'a str),
+    Index(&'a Trail<'a>, usize),
+}
+
+impl Trail<'_> {
+    fn path(self) -> Path {
+        match self {
+            Trail::At(path) => path.clone(),
+            Trail::Key(trail, key) => trail.path().key(key),
+            Trail::Index(trail, index) => trail.path().index(index),
+        }
+    }
+
+    fn error(self, message: impl Into<String>) -> FieldError {
+        FieldError::field(self.path(), message)
+    }
+}
+
 /// Checks `value` against `record` and returns it with every field present: given, default, or
 /// null.
 ///
@@ -42,18 +65,18 @@ pub(super) fn validate_at(
     path: &Path,
     errors: &mut Vec<FieldError>,
 ) -> Value {
-    take_record(record, value, mode, path, errors)
+    take_record(record, value, mode, Trail::At(path), errors)
 }
 
 fn take_record(
     record: &Record,
     value: Value,
     mode: Mode,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Value {
     let Value::Object(mut given) = value else {
-        errors.push(FieldError::field(path.clone(), "expected a record"));
+        errors.push(trail.error("expected a record"));
         return Value::Null;
     };
     for alias in &record.aliases {
@@ -68,7 +91,7 @@ fn take_record(
     for field in &record.fields {
         let before = errors.len();
         let value = given.remove(field.name).unwrap_or(Value::Null);
-        let value = take_field(field, value, mode, &path.key(field.name), errors);
+        let value = take_field(field, value, mode, Trail::Key(&trail, field.name), errors);
         if errors.len() > before {
             wrong.push(field.name);
         }
@@ -76,12 +99,12 @@ fn take_record(
     }
     for (name, value) in given {
         if mode == Mode::Strict || !value.is_null() {
-            errors.push(FieldError::field(path.key(&name), "unknown field"));
+            errors.push(Trail::Key(&trail, &name).error("unknown field"));
         }
     }
     for check in &record.checks {
         if !check.fields().iter().any(|name| wrong.contains(name)) {
-            check.run(&filled, path, errors);
+            check.run(&filled, &trail.path(), errors);
         }
     }
     Value::Object(filled)
@@ -111,7 +134,7 @@ fn take_field(
     field: &Field,
     value: Value,
     mode: Mode,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Value {
     if value.is_null() {
@@ -120,17 +143,17 @@ fn take_field(
         }
         if field.required && !field.auto {
             if let Type::Record(record) = &field.ty {
-                return take_record(record, Value::Object(Map::new()), mode, path, errors);
+                return take_record(record, Value::Object(Map::new()), mode, trail, errors);
             }
-            errors.push(FieldError::field(path.clone(), "required field missing"));
+            errors.push(trail.error("required field missing"));
         }
         return Value::Null;
     }
     if field.rules.iter().any(|rule| matches!(rule, Rule::Null)) {
-        errors.push(FieldError::field(path.clone(), "value must be null"));
+        errors.push(trail.error("value must be null"));
         return Value::Null;
     }
-    take_set(field, value, mode, path, errors)
+    take_set(field, value, mode, trail, errors)
 }
 
 /// A value that is not null, by the type and the rules of its field.
@@ -138,7 +161,7 @@ fn take_set(
     field: &Field,
     value: Value,
     mode: Mode,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Value {
     if field.referenceable && is_reference(&value) {
@@ -146,7 +169,7 @@ fn take_set(
     }
     let before = errors.len();
     let mut expected = |what: &str| {
-        errors.push(FieldError::field(path.clone(), format!("expected {what}")));
+        errors.push(trail.error(format!("expected {what}")));
         Value::Null
     };
     let value = match (&field.ty, value) {
@@ -166,7 +189,7 @@ fn take_set(
         (Type::Boolean, value @ Value::Bool(_)) => value,
         (Type::Boolean, _) => expected("a boolean"),
         (Type::Array(each), Value::Array(list)) => {
-            Value::Array(take_elements(each, list, mode, path, errors))
+            Value::Array(take_elements(each, list, mode, trail, errors))
         }
         // An empty Lua table is written as {}: it cannot know that it would have been a list.
         (Type::Array(_) | Type::Set(_), Value::Object(map)) if map.is_empty() => {
@@ -175,7 +198,7 @@ fn take_set(
         (Type::Array(_), _) => expected("an array"),
         (Type::Set(each), Value::Array(list)) => {
             let mut set = Vec::new();
-            for element in take_elements(each, list, mode, path, errors) {
+            for element in take_elements(each, list, mode, trail, errors) {
                 if !set.contains(&element) {
                     set.push(element);
                 }
@@ -184,19 +207,19 @@ fn take_set(
         }
         (Type::Set(_), _) => expected("a set"),
         (Type::Map { keys, values }, Value::Object(map)) => {
-            Value::Object(take_members(keys, values, map, mode, path, errors))
+            Value::Object(take_members(keys, values, map, mode, trail, errors))
         }
         (Type::Map { .. }, Value::Array(list)) if list.is_empty() => Value::Object(Map::new()),
         (Type::Map { .. }, _) => expected("a map"),
         (Type::Record(record), Value::Array(list)) if list.is_empty() => {
-            take_record(record, Value::Object(Map::new()), mode, path, errors)
+            take_record(record, Value::Object(Map::new()), mode, trail, errors)
         }
-        (Type::Record(record), value) => take_record(record, value, mode, path, errors),
-        (Type::Foreign(foreign), value) => take_foreign(foreign, value, path, errors),
+        (Type::Record(record), value) => take_record(record, value, mode, trail, errors),
+        (Type::Foreign(foreign), value) => take_foreign(foreign, value, trail, errors),
     };
     if errors.len() == before {
         for message in broken_rules(field, &value) {
-            errors.push(FieldError::field(path.clone(), message));
+            errors.push(trail.error(message));
         }
     }
     value
@@ -206,12 +229,12 @@ fn take_elements(
     each: &Field,
     list: Vec<Value>,
     mode: Mode,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Vec<Value> {
     list.into_iter()
         .enumerate()
-        .map(|(at, value)| take_set(each, value, mode, &path.index(at), errors))
+        .map(|(at, value)| take_set(each, value, mode, Trail::Index(&trail, at), errors))
         .collect()
 }
 
@@ -220,14 +243,15 @@ fn take_members(
     values: &Field,
     map: Map<String, Value>,
     mode: Mode,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Map<String, Value> {
     let mut taken = Map::new();
     for (key, value) in map {
-        let path = path.key(&key);
-        take_set(keys, Value::String(key.clone()), mode, &path, errors);
-        taken.insert(key, take_set(values, value, mode, &path, errors));
+        let trail = Trail::Key(&trail, &key);
+        take_set(keys, Value::String(key.clone()), mode, trail, errors);
+        let value = take_set(values, value, mode, trail, errors);
+        taken.insert(key, value);
     }
     taken
 }
@@ -236,17 +260,20 @@ fn take_members(
 fn take_foreign(
     foreign: &Foreign,
     value: Value,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Value {
     if foreign.kind.is_none() {
         let message = format!("{} are not supported by this build", foreign.reference);
-        errors.push(FieldError::field(path.clone(), message));
+        errors.push(trail.error(message));
         return Value::Null;
     }
     let (id, at) = match value {
-        Value::Object(mut map) => (map.remove("id").unwrap_or(Value::Null), path.key("id")),
-        other => (other, path.clone()),
+        Value::Object(mut map) => (
+            map.remove("id").unwrap_or(Value::Null),
+            Trail::Key(&trail, "id"),
+        ),
+        other => (other, trail),
     };
     match &id {
         Value::String(text) => {
@@ -255,10 +282,10 @@ fn take_foreign(
                 map.insert("id".to_owned(), Value::String(id.to_string()));
                 return Value::Object(map);
             }
-            errors.push(FieldError::field(at, "expected a valid UUID"));
+            errors.push(at.error("expected a valid UUID"));
         }
-        Value::Null => errors.push(FieldError::field(at, "missing primary key")),
-        _ => errors.push(FieldError::field(at, "expected a string")),
+        Value::Null => errors.push(at.error("missing primary key")),
+        _ => errors.push(at.error("expected a string")),
     }
     Value::Null
 }
