@@ -438,7 +438,7 @@ const IDS: [&str; 2] = [
 
 /// Documents of entities that are right in themselves and fit together, but for chance.
 fn any_document() -> impl Strategy<Value = Value> {
-    proptest::collection::vec(any_entity(), 0..24).prop_map(|entities| {
+    proptest::collection::vec(any_entity(), 0..12).prop_map(|entities| {
         let mut document = json!({
             "_format_version": "3.0",
             "services": [{"host": "a"}, {"host": "b", "enabled": false}],

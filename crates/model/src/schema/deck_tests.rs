@@ -7,7 +7,8 @@ use super::tests::TwoPlugins;
 use super::*;
 use crate::Kind;
 
-/// Bodies as decK 1.4.0 writes them, ids shortened to two.
+/// Bodies as decK 1.4.0 wrote them to a recording server; ids are replaced by two, and lists of
+/// health statuses are shortened.
 #[test]
 fn what_deck_sends_is_accepted() {
     let bodies = [
