@@ -227,6 +227,17 @@ fn every_problem_names_object_and_field() {
 }
 
 #[test]
+fn a_problem_is_one_line() {
+    refuses(
+        json!({"services": [{"name": "a\nb\u{1b}[0m", "host": "a"}]}),
+        &[
+            "services[0] (a\\nb\\u{1b}[0m).name: invalid value 'a\\nb\\u{1b}[0m': the only accepted \
+         ascii characters are alphanumerics or ., -, _, and ~",
+        ],
+    );
+}
+
+#[test]
 fn references_find_ids_and_names() {
     let id = "0dc6f45b-8f8d-40d2-a504-473544ee190b";
     let with = |service: Value| {
@@ -427,7 +438,7 @@ const IDS: [&str; 2] = [
 
 /// Documents of entities that are right in themselves and fit together, but for chance.
 fn any_document() -> impl Strategy<Value = Value> {
-    proptest::collection::vec(any_entity(), 0..24).prop_map(|entities| {
+    proptest::collection::vec(any_entity(), 0..12).prop_map(|entities| {
         let mut document = json!({
             "_format_version": "3.0",
             "services": [{"host": "a"}, {"host": "b", "enabled": false}],

@@ -1,11 +1,14 @@
 //! Checks a value against a record and fills its defaults.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Number, Value};
 use uuid::Uuid;
 
 use super::error::{FieldError, Path};
 use super::field::{Field, Foreign, Rule, Type};
 use super::record::Record;
+use super::rules::broken_rules;
 
 /// How strict [`validate`] is about members that the schema does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,10 @@ pub enum Mode {
     /// Unknown members are dropped when null: a newer control plane writes these values.
     Payload,
 }
+
+/// Errors after which lists and maps are not looked at further: an entity of a million wrong
+/// elements shall not cost a million messages.
+pub(super) const ERRORS_MAX: usize = 1000;
 
 /// The way down to a value, on the stack: most values are right and never need it as a
 /// [`Path`].
@@ -46,7 +53,7 @@ impl Trail<'_> {
 /// `80`; repeated elements of sets are dropped. Doing it twice changes nothing.
 ///
 /// # Errors
-/// Everything that is wrong, not only the first thing. A rule over several fields is judged
+/// Everything that is wrong, not only the first thing (but see no more than about 1000 errors). A rule over several fields is judged
 /// only when those fields are right in themselves.
 pub fn validate(record: &Record, value: Value, mode: Mode) -> Result<Value, Vec<FieldError>> {
     let mut errors = Vec::new();
@@ -98,6 +105,9 @@ fn take_record(
         filled.insert(field.name.to_owned(), value);
     }
     for (name, value) in given {
+        if errors.len() >= ERRORS_MAX {
+            break;
+        }
         if mode == Mode::Strict || !value.is_null() {
             errors.push(Trail::Key(&trail, &name).error("unknown field"));
         }
@@ -197,12 +207,9 @@ fn take_set(
         }
         (Type::Array(_), _) => expected("an array"),
         (Type::Set(each), Value::Array(list)) => {
-            let mut set = Vec::new();
-            for element in take_elements(each, list, mode, trail, errors) {
-                if !set.contains(&element) {
-                    set.push(element);
-                }
-            }
+            let mut set = take_elements(each, list, mode, trail, errors);
+            let mut seen = HashSet::with_capacity(set.len());
+            set.retain(|element| seen.insert(element.clone()));
             Value::Array(set)
         }
         (Type::Set(_), _) => expected("a set"),
@@ -232,10 +239,20 @@ fn take_elements(
     trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Vec<Value> {
-    list.into_iter()
-        .enumerate()
-        .map(|(at, value)| take_set(each, value, mode, Trail::Index(&trail, at), errors))
-        .collect()
+    let mut taken = Vec::with_capacity(list.len());
+    for (at, value) in list.into_iter().enumerate() {
+        if errors.len() >= ERRORS_MAX {
+            break;
+        }
+        taken.push(take_set(
+            each,
+            value,
+            mode,
+            Trail::Index(&trail, at),
+            errors,
+        ));
+    }
+    taken
 }
 
 fn take_members(
@@ -248,6 +265,9 @@ fn take_members(
 ) -> Map<String, Value> {
     let mut taken = Map::new();
     for (key, value) in map {
+        if errors.len() >= ERRORS_MAX {
+            break;
+        }
         let trail = Trail::Key(&trail, &key);
         take_set(keys, Value::String(key.clone()), mode, trail, errors);
         let value = take_set(values, value, mode, trail, errors);
@@ -288,85 +308,6 @@ fn take_foreign(
         _ => errors.push(at.error("expected a string")),
     }
     Value::Null
-}
-
-/// What the rules of a field say against a value of its type.
-fn broken_rules(field: &Field, value: &Value) -> Vec<String> {
-    let mut messages = Vec::new();
-    let sized = field
-        .rules
-        .iter()
-        .any(|rule| matches!(rule, Rule::Len { .. }));
-    if !sized && value.as_str() == Some("") {
-        messages.push("length must be at least 1".to_owned());
-    }
-    for rule in &field.rules {
-        if let Err(message) = broken_rule(rule, value) {
-            messages.push(message);
-        }
-    }
-    messages
-}
-
-fn broken_rule(rule: &Rule, value: &Value) -> Result<(), String> {
-    match rule {
-        Rule::OneOf(list) if !list.contains(value) => {
-            let list: Vec<String> = list.iter().map(plain).collect();
-            Err(format!("expected one of: {}", list.join(", ")))
-        }
-        Rule::Between(min, max) => match value
-            .as_number()
-            .map(|number| compare(number, *min).is_ge() && compare(number, *max).is_le())
-        {
-            Some(false) => Err(format!("value should be between {min} and {max}")),
-            _ => Ok(()),
-        },
-        Rule::Above(floor) => match value
-            .as_number()
-            .map(|number| compare(number, *floor).is_gt())
-        {
-            Some(false) => Err(format!("value must be greater than {floor}")),
-            _ => Ok(()),
-        },
-        Rule::Len { min, max } => {
-            let len = match value {
-                Value::String(text) => text.len(),
-                Value::Array(list) => list.len(),
-                Value::Object(map) => map.len(),
-                _ => return Ok(()),
-            };
-            match len {
-                len if len < *min => Err(format!("length must be at least {min}")),
-                len if len > *max => Err(format!("length must be at most {max}")),
-                _ => Ok(()),
-            }
-        }
-        Rule::StartsWith(prefix) => match value.as_str() {
-            Some(text) if !text.starts_with(prefix) => Err(format!("should start with: {prefix}")),
-            _ => Ok(()),
-        },
-        Rule::Custom(check) => check(value),
-        Rule::OneOf(_) | Rule::Null => Ok(()),
-    }
-}
-
-/// A value as messages show it: text without quotes.
-fn plain(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn compare(number: &Number, bound: i64) -> std::cmp::Ordering {
-    match (number.as_i64(), number.as_u64(), number.as_f64()) {
-        (Some(whole), _, _) => whole.cmp(&bound),
-        (None, Some(_), _) => std::cmp::Ordering::Greater,
-        (None, None, float) => {
-            let float = float.unwrap_or(f64::INFINITY);
-            #[allow(clippy::cast_precision_loss, reason = "bounds of schemas are small")]
-            float.total_cmp(&(bound as f64))
-        }
-    }
 }
 
 /// The number as a whole one, if it is whole and exact.
