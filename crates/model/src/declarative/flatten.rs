@@ -107,7 +107,8 @@ fn unsupported_in(kind: Kind) -> &'static [&'static str] {
     }
 }
 
-/// Lists that every Kong control plane sends and that mean nothing here.
+/// Lists that every Kong control plane sends, and `kong config db_export` writes, and that mean
+/// nothing here.
 const MEANINGLESS: &[&str] = &["workspaces", "parameters"];
 
 /// Keys for people and tools, allowed in the document and in every object.
@@ -150,6 +151,11 @@ impl Flattener<'_> {
             _ if is_empty(value) && UNSUPPORTED.contains(&key) => {}
             Format::File if UNSUPPORTED.contains(&key) => {
                 problem(format!("{key} are not supported by this build"));
+            }
+            Format::File if MEANINGLESS.contains(&key) => {
+                self.warnings.push(Warning(format!(
+                    "{key} mean nothing to this build, ignored"
+                )));
             }
             Format::File => problem("unknown field".to_owned()),
             Format::Payload if is_empty(value) || MEANINGLESS.contains(&key) => {}

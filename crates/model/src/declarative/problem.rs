@@ -1,6 +1,6 @@
 //! What is wrong with a declarative document, and in which object.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use uuid::Uuid;
 
@@ -52,25 +52,36 @@ pub struct ObjectRef {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let message = &self.message;
-        match &self.place {
+        let place = match &self.place {
             Place::Text {
                 line: Some(line),
                 column: Some(column),
             } => {
-                write!(f, "line {line}, column {column}: {message}")
+                format!("line {line}, column {column}")
             }
-            Place::Text { .. } => f.write_str(message),
-            Place::Document if self.path.is_root() => f.write_str(message),
-            Place::Document => write!(f, "{}: {message}", self.path),
-            Place::Object(object) => {
-                write!(f, "{object}")?;
-                match self.path.is_root() {
-                    true => write!(f, ": {message}"),
-                    false => write!(f, ".{}: {message}", self.path),
-                }
+            Place::Text { .. } | Place::Document => String::new(),
+            Place::Object(object) => object.to_string(),
+        };
+        let path = self.path.to_string();
+        let dot = if place.is_empty() || path.is_empty() {
+            ""
+        } else {
+            "."
+        };
+        let colon = if place.is_empty() && path.is_empty() {
+            ""
+        } else {
+            ": "
+        };
+        let line = format!("{place}{dot}{path}{colon}{}", self.message);
+        // Names and values of a document may hold anything: keep to one line of plain text.
+        for c in line.chars() {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => f.write_char(c)?,
             }
         }
+        Ok(())
     }
 }
 

@@ -227,6 +227,17 @@ fn every_problem_names_object_and_field() {
 }
 
 #[test]
+fn a_problem_is_one_line() {
+    refuses(
+        json!({"services": [{"name": "a\nb\u{1b}[0m", "host": "a"}]}),
+        &[
+            "services[0] (a\\nb\\u{1b}[0m).name: invalid value 'a\\nb\\u{1b}[0m': the only accepted \
+         ascii characters are alphanumerics or ., -, _, and ~",
+        ],
+    );
+}
+
+#[test]
 fn references_find_ids_and_names() {
     let id = "0dc6f45b-8f8d-40d2-a504-473544ee190b";
     let with = |service: Value| {
@@ -402,8 +413,16 @@ fn absurd_nesting_is_refused() {
     let problems = parse(document.clone(), Format::File, &TwoPlugins::new()).unwrap_err();
     assert_eq!(problems[0].to_string(), "nested more than 64 levels deep");
     assert!(parse_file(&document.to_string()).is_err());
-    for open in ["[", "{a: ", "- ", "{\"a\":"] {
+    for open in ["{a: ", "{\"a\":"] {
         assert!(parse_file(&open.repeat(100_000)).is_err());
+    }
+    for open in ["[", "- "] {
+        let problems = parse_file(&open.repeat(100_000)).unwrap_err();
+        let problem = problems[0].to_string();
+        assert!(
+            problem.ends_with("nested more than 64 levels deep"),
+            "{problem}"
+        );
     }
     let bomb = "a: &a [1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,\
                 *b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f \
@@ -412,37 +431,44 @@ fn absurd_nesting_is_refused() {
     assert!(parse_file(bomb).is_err());
 }
 
-/// Documents of entities that often fit together.
+const IDS: [&str; 2] = [
+    "0dc6f45b-8f8d-40d2-a504-473544ee190b",
+    "7f145bf9-0dce-4f91-98eb-debbce4b9f6b",
+];
+
+/// Documents of entities that are right in themselves and fit together, but for chance.
 fn any_document() -> impl Strategy<Value = Value> {
-    proptest::collection::vec(any_entity(), 0..8).prop_map(|entities| {
-        let ids = [
-            "0dc6f45b-8f8d-40d2-a504-473544ee190b",
-            "7f145bf9-0dce-4f91-98eb-debbce4b9f6b",
-        ];
-        let mut document = json!({"_format_version": "3.0"});
+    proptest::collection::vec(any_entity(), 0..12).prop_map(|entities| {
+        let mut document = json!({
+            "_format_version": "3.0",
+            "services": [{"host": "a"}, {"host": "b", "enabled": false}],
+            "routes": [{"paths": ["/"], "service": IDS[0]}, {"paths": ["/"], "service": IDS[1]}],
+            "consumers": [{"username": "a"}, {"username": "b"}],
+            "upstreams": [{"name": "a"}, {"name": "b"}],
+            "keyauth_credentials": [], "targets": [], "plugins": [],
+        });
+        for table in ["services", "routes", "consumers", "upstreams"] {
+            for (n, id) in IDS.iter().enumerate() {
+                document[table][n]["id"] = json!(id);
+            }
+        }
         for (n, (kind, mut entity)) in entities.into_iter().enumerate() {
-            for field in ["name", "username", "custom_id", "key", "instance_name"] {
-                if kind != Kind::Plugin && entity[field].is_string() {
+            if schema::parse_entity(kind, entity.clone(), &TwoPlugins::new()).is_err() {
+                continue;
+            }
+            entity.as_object_mut().unwrap().remove("id");
+            for field in ["name", "username", "custom_id", "instance_name"] {
+                let fixed = kind == Kind::Plugin && field == "name";
+                if !fixed && entity.get(field).is_some_and(Value::is_string) {
                     entity[field] = json!(format!("n{n}"));
                 }
             }
-            let list = &mut document[kind.table()];
-            if list.is_null() {
-                *list = json!([]);
+            match kind {
+                Kind::KeyAuth => entity["key"] = json!(format!("k{n}")),
+                Kind::Target => entity["target"] = json!(format!("t{n}")),
+                _ => {}
             }
-            let list = list.as_array_mut().unwrap();
-            entity
-                .as_object_mut()
-                .unwrap()
-                .retain(|_, value| !value.is_null());
-            if kind == Kind::KeyAuth {
-                entity["key"] = json!(format!("k{n}"));
-            }
-            match ids.get(list.len()) {
-                Some(id) => entity["id"] = json!(id),
-                None => drop(entity.as_object_mut().unwrap().remove("id")),
-            }
-            list.push(entity);
+            document[kind.table()].as_array_mut().unwrap().push(entity);
         }
         document
     })

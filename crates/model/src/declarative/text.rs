@@ -45,24 +45,34 @@ fn yaml(text: &str) -> Result<Value, Problem> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();
         let place = error.location();
-        // The message's own "at line …" would say it twice.
-        let message = error.to_string();
-        let message = message.lines().next().unwrap_or_default();
-        let message = message.split(" at line ").next().unwrap_or(message);
+        let message = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+        let too_deep = message.contains("Depth {") || message.contains("recursion limit");
+        let message = match too_deep {
+            true => format!("nested more than {DEPTH_MAX} levels deep"),
+            false => format!("not valid YAML: {}", first_clause(&message)),
+        };
         Problem {
             place: Place::Text {
                 line: place.map(|place| place.line()),
                 column: place.map(|place| place.column()),
             },
             path: Path::root(),
-            message: format!("not valid YAML: {message}"),
+            message,
         }
     })
 }
 
+/// A message without the position, which the problem has in numbers, and without the advice to
+/// programmers that follows a semicolon.
+fn first_clause(message: &str) -> &str {
+    let line = message.lines().next().unwrap_or_default();
+    let line = line.split(" at line ").next().unwrap_or(line);
+    line.split("; ").next().unwrap_or(line)
+}
+
 fn json_problem(error: &serde_json::Error) -> Problem {
     let message = error.to_string();
-    let message = message.split(" at line ").next().unwrap_or(&message);
+    let message = first_clause(&message);
     Problem {
         place: Place::Text {
             line: Some(error.line() as u64),

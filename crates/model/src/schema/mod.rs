@@ -6,6 +6,8 @@
 
 mod checks;
 mod consumers;
+#[cfg(test)]
+mod deck_tests;
 mod documents;
 mod entity;
 mod error;
@@ -17,6 +19,7 @@ mod plugins;
 pub(crate) mod property_tests;
 mod record;
 mod routes;
+mod rules;
 mod services;
 #[cfg(test)]
 mod table_tests;

@@ -10,7 +10,7 @@ use super::field::{Field, OnDelete, each};
 use super::plugin::{PROTOCOLS_HTTP, PluginSchemas};
 use super::record::Record;
 use super::services::PROTOCOLS;
-use super::validate::{Mode, validate, validate_at};
+use super::validate::{ERRORS_MAX, Mode, validate, validate_at};
 use crate::Kind;
 
 pub(super) fn schema() -> EntitySchema {
@@ -138,6 +138,9 @@ fn take_protocols(value: Value, allowed: &[&str], errors: &mut Vec<FieldError>) 
     };
     let mut set: Vec<Value> = Vec::new();
     for (at, value) in list.into_iter().enumerate() {
+        if errors.len() >= ERRORS_MAX {
+            break;
+        }
         match value.as_str() {
             Some(text) if allowed.contains(&text) => {
                 if !set.contains(&value) {

@@ -1,96 +1,12 @@
-//! What holds for all tables: documents, idempotence, no panic.
+//! What holds for all tables: names, idempotence, no panic.
 
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::table_tests::{ID, OTHER, parse, smallest};
 use super::tests::TwoPlugins;
 use super::*;
 use crate::Kind;
-
-/// What decK makes of a JSON Schema document: defaults, with objects entered unless
-/// `additionalProperties` is false or a schema.
-fn deck_defaults(schema: &Value) -> Map<String, Value> {
-    let mut defaults = Map::new();
-    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        let open = match property.get("additionalProperties") {
-            None | Some(Value::Bool(true)) => property["type"] == "object",
-            Some(_) => false,
-        };
-        if let Some(default) = property.get("default") {
-            defaults.insert(name.clone(), default.clone());
-        } else if open {
-            defaults.insert(name.clone(), Value::Object(deck_defaults(property)));
-        }
-    }
-    defaults
-}
-
-/// What decK makes of a Kong-form document.
-fn lua_defaults(schema: &Value) -> Map<String, Value> {
-    let mut defaults = Map::new();
-    for field in schema["fields"].as_array().into_iter().flatten() {
-        for (name, field) in field.as_object().into_iter().flatten() {
-            if let Some(default) = field.get("default") {
-                defaults.insert(name.clone(), default.clone());
-            } else if field["type"] == "record" && field["required"] == true {
-                defaults.insert(name.clone(), Value::Object(lua_defaults(field)));
-            }
-        }
-    }
-    defaults
-}
-
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(name, value)| (name.clone(), without_nulls(value)))
-            .collect(),
-        other => other.clone(),
-    }
-}
-
-#[test]
-fn documents_promise_exactly_what_is_filled() {
-    for kind in Kind::ALL {
-        let given = smallest(kind);
-        let entity = without_nulls(&parse(kind, given.clone()).unwrap());
-        let filled: Map<String, Value> = entity
-            .as_object()
-            .unwrap()
-            .iter()
-            .filter(|(name, _)| given.get(*name).is_none())
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        let mut json_doc = deck_defaults(&json_schema(&of(kind).record));
-        let mut lua_doc = lua_defaults(&lua_schema(&of(kind).record));
-        if kind == Kind::Plugin {
-            // `config` has its own document per plugin.
-            let doc = plugin_schema("key-auth", &TwoPlugins::new()).unwrap();
-            let promised = lua_defaults(&doc);
-            assert_eq!(promised["config"], filled["config"]);
-            assert_eq!(promised["protocols"], filled["protocols"]);
-            json_doc.insert("config".to_owned(), filled["config"].clone());
-            lua_doc.insert("config".to_owned(), filled["config"].clone());
-        }
-        assert_eq!(json_doc, filled, "{kind}");
-        assert_eq!(lua_doc, filled, "{kind}");
-    }
-}
-
-#[test]
-fn references_and_certificates_are_closed_to_deck() {
-    for kind in Kind::ALL {
-        let doc = json_schema(&of(kind).record);
-        for field in &of(kind).record.fields {
-            if matches!(field.ty, Type::Foreign(_)) {
-                assert_eq!(doc["properties"][field.name]["additionalProperties"], false);
-            }
-        }
-    }
-}
 
 #[test]
 fn every_kind_has_its_endpoint_key_among_its_fields() {

@@ -197,6 +197,22 @@ fn all_errors_are_listed_at_once() {
 }
 
 #[test]
+fn a_flood_of_errors_is_cut_off() {
+    let many = |value: Value| json!({"name": "x", "words": vec![value; 100_000]});
+    let errors = validate(&record(), many(json!(1)), Mode::Strict).unwrap_err();
+    assert_eq!(errors.len(), 1000);
+    let value = validate(&record(), many(json!("a")), Mode::Strict).unwrap();
+    assert_eq!(value["words"], json!(["a"]));
+    let unknown: Value = (0..100_000).map(|n| (n.to_string(), json!(1))).collect();
+    assert_eq!(
+        validate(&record(), unknown, Mode::Strict)
+            .unwrap_err()
+            .len(),
+        1000
+    );
+}
+
+#[test]
 fn rules_over_fields_wait_for_the_fields() {
     refuses(
         json!({"name": "x", "mode": "b"}),

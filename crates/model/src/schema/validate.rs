@@ -1,11 +1,14 @@
 //! Checks a value against a record and fills its defaults.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Number, Value};
 use uuid::Uuid;
 
 use super::error::{FieldError, Path};
 use super::field::{Field, Foreign, Rule, Type};
 use super::record::Record;
+use super::rules::broken_rules;
 
 /// How strict [`validate`] is about members that the schema does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +19,33 @@ pub enum Mode {
     Payload,
 }
 
+/// Errors after which lists and maps are not looked at further: an entity of a million wrong
+/// elements shall not cost a million messages.
+pub(super) const ERRORS_MAX: usize = 1000;
+
+/// The way down to a value, on the stack: most values are right and never need it as a
+/// [`Path`].
+#[derive(Clone, Copy)]
+enum Trail<'a> {
+    At(&'a Path),
+    Key(&'a Trail<'a>, &'a str),
+    Index(&'a Trail<'a>, usize),
+}
+
+impl Trail<'_> {
+    fn path(self) -> Path {
+        match self {
+            Trail::At(path) => path.clone(),
+            Trail::Key(trail, key) => trail.path().key(key),
+            Trail::Index(trail, index) => trail.path().index(index),
+        }
+    }
+
+    fn error(self, message: impl Into<String>) -> FieldError {
+        FieldError::field(self.path(), message)
+    }
+}
+
 /// Checks `value` against `record` and returns it with every field present: given, default, or
 /// null.
 ///
@@ -23,7 +53,7 @@ pub enum Mode {
 /// `80`; repeated elements of sets are dropped. Doing it twice changes nothing.
 ///
 /// # Errors
-/// Everything that is wrong, not only the first thing. A rule over several fields is judged
+/// Everything that is wrong, not only the first thing (but see no more than about 1000 errors). A rule over several fields is judged
 /// only when those fields are right in themselves.
 pub fn validate(record: &Record, value: Value, mode: Mode) -> Result<Value, Vec<FieldError>> {
     let mut errors = Vec::new();
@@ -42,18 +72,18 @@ pub(super) fn validate_at(
     path: &Path,
     errors: &mut Vec<FieldError>,
 ) -> Value {
-    take_record(record, value, mode, path, errors)
+    take_record(record, value, mode, Trail::At(path), errors)
 }
 
 fn take_record(
     record: &Record,
     value: Value,
     mode: Mode,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Value {
     let Value::Object(mut given) = value else {
-        errors.push(FieldError::field(path.clone(), "expected a record"));
+        errors.push(trail.error("expected a record"));
         return Value::Null;
     };
     for alias in &record.aliases {
@@ -68,20 +98,23 @@ fn take_record(
     for field in &record.fields {
         let before = errors.len();
         let value = given.remove(field.name).unwrap_or(Value::Null);
-        let value = take_field(field, value, mode, &path.key(field.name), errors);
+        let value = take_field(field, value, mode, Trail::Key(&trail, field.name), errors);
         if errors.len() > before {
             wrong.push(field.name);
         }
         filled.insert(field.name.to_owned(), value);
     }
     for (name, value) in given {
+        if errors.len() >= ERRORS_MAX {
+            break;
+        }
         if mode == Mode::Strict || !value.is_null() {
-            errors.push(FieldError::field(path.key(&name), "unknown field"));
+            errors.push(Trail::Key(&trail, &name).error("unknown field"));
         }
     }
     for check in &record.checks {
         if !check.fields().iter().any(|name| wrong.contains(name)) {
-            check.run(&filled, path, errors);
+            check.run(&filled, &trail.path(), errors);
         }
     }
     Value::Object(filled)
@@ -111,7 +144,7 @@ fn take_field(
     field: &Field,
     value: Value,
     mode: Mode,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Value {
     if value.is_null() {
@@ -120,17 +153,17 @@ fn take_field(
         }
         if field.required && !field.auto {
             if let Type::Record(record) = &field.ty {
-                return take_record(record, Value::Object(Map::new()), mode, path, errors);
+                return take_record(record, Value::Object(Map::new()), mode, trail, errors);
             }
-            errors.push(FieldError::field(path.clone(), "required field missing"));
+            errors.push(trail.error("required field missing"));
         }
         return Value::Null;
     }
     if field.rules.iter().any(|rule| matches!(rule, Rule::Null)) {
-        errors.push(FieldError::field(path.clone(), "value must be null"));
+        errors.push(trail.error("value must be null"));
         return Value::Null;
     }
-    take_set(field, value, mode, path, errors)
+    take_set(field, value, mode, trail, errors)
 }
 
 /// A value that is not null, by the type and the rules of its field.
@@ -138,7 +171,7 @@ fn take_set(
     field: &Field,
     value: Value,
     mode: Mode,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Value {
     if field.referenceable && is_reference(&value) {
@@ -146,7 +179,7 @@ fn take_set(
     }
     let before = errors.len();
     let mut expected = |what: &str| {
-        errors.push(FieldError::field(path.clone(), format!("expected {what}")));
+        errors.push(trail.error(format!("expected {what}")));
         Value::Null
     };
     let value = match (&field.ty, value) {
@@ -166,7 +199,7 @@ fn take_set(
         (Type::Boolean, value @ Value::Bool(_)) => value,
         (Type::Boolean, _) => expected("a boolean"),
         (Type::Array(each), Value::Array(list)) => {
-            Value::Array(take_elements(each, list, mode, path, errors))
+            Value::Array(take_elements(each, list, mode, trail, errors))
         }
         // An empty Lua table is written as {}: it cannot know that it would have been a list.
         (Type::Array(_) | Type::Set(_), Value::Object(map)) if map.is_empty() => {
@@ -174,29 +207,26 @@ fn take_set(
         }
         (Type::Array(_), _) => expected("an array"),
         (Type::Set(each), Value::Array(list)) => {
-            let mut set = Vec::new();
-            for element in take_elements(each, list, mode, path, errors) {
-                if !set.contains(&element) {
-                    set.push(element);
-                }
-            }
+            let mut set = take_elements(each, list, mode, trail, errors);
+            let mut seen = HashSet::with_capacity(set.len());
+            set.retain(|element| seen.insert(element.clone()));
             Value::Array(set)
         }
         (Type::Set(_), _) => expected("a set"),
         (Type::Map { keys, values }, Value::Object(map)) => {
-            Value::Object(take_members(keys, values, map, mode, path, errors))
+            Value::Object(take_members(keys, values, map, mode, trail, errors))
         }
         (Type::Map { .. }, Value::Array(list)) if list.is_empty() => Value::Object(Map::new()),
         (Type::Map { .. }, _) => expected("a map"),
         (Type::Record(record), Value::Array(list)) if list.is_empty() => {
-            take_record(record, Value::Object(Map::new()), mode, path, errors)
+            take_record(record, Value::Object(Map::new()), mode, trail, errors)
         }
-        (Type::Record(record), value) => take_record(record, value, mode, path, errors),
-        (Type::Foreign(foreign), value) => take_foreign(foreign, value, path, errors),
+        (Type::Record(record), value) => take_record(record, value, mode, trail, errors),
+        (Type::Foreign(foreign), value) => take_foreign(foreign, value, trail, errors),
     };
     if errors.len() == before {
         for message in broken_rules(field, &value) {
-            errors.push(FieldError::field(path.clone(), message));
+            errors.push(trail.error(message));
         }
     }
     value
@@ -206,13 +236,23 @@ fn take_elements(
     each: &Field,
     list: Vec<Value>,
     mode: Mode,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Vec<Value> {
-    list.into_iter()
-        .enumerate()
-        .map(|(at, value)| take_set(each, value, mode, &path.index(at), errors))
-        .collect()
+    let mut taken = Vec::with_capacity(list.len());
+    for (at, value) in list.into_iter().enumerate() {
+        if errors.len() >= ERRORS_MAX {
+            break;
+        }
+        taken.push(take_set(
+            each,
+            value,
+            mode,
+            Trail::Index(&trail, at),
+            errors,
+        ));
+    }
+    taken
 }
 
 fn take_members(
@@ -220,14 +260,18 @@ fn take_members(
     values: &Field,
     map: Map<String, Value>,
     mode: Mode,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Map<String, Value> {
     let mut taken = Map::new();
     for (key, value) in map {
-        let path = path.key(&key);
-        take_set(keys, Value::String(key.clone()), mode, &path, errors);
-        taken.insert(key, take_set(values, value, mode, &path, errors));
+        if errors.len() >= ERRORS_MAX {
+            break;
+        }
+        let trail = Trail::Key(&trail, &key);
+        take_set(keys, Value::String(key.clone()), mode, trail, errors);
+        let value = take_set(values, value, mode, trail, errors);
+        taken.insert(key, value);
     }
     taken
 }
@@ -236,17 +280,20 @@ fn take_members(
 fn take_foreign(
     foreign: &Foreign,
     value: Value,
-    path: &Path,
+    trail: Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Value {
     if foreign.kind.is_none() {
         let message = format!("{} are not supported by this build", foreign.reference);
-        errors.push(FieldError::field(path.clone(), message));
+        errors.push(trail.error(message));
         return Value::Null;
     }
     let (id, at) = match value {
-        Value::Object(mut map) => (map.remove("id").unwrap_or(Value::Null), path.key("id")),
-        other => (other, path.clone()),
+        Value::Object(mut map) => (
+            map.remove("id").unwrap_or(Value::Null),
+            Trail::Key(&trail, "id"),
+        ),
+        other => (other, trail),
     };
     match &id {
         Value::String(text) => {
@@ -255,91 +302,12 @@ fn take_foreign(
                 map.insert("id".to_owned(), Value::String(id.to_string()));
                 return Value::Object(map);
             }
-            errors.push(FieldError::field(at, "expected a valid UUID"));
+            errors.push(at.error("expected a valid UUID"));
         }
-        Value::Null => errors.push(FieldError::field(at, "missing primary key")),
-        _ => errors.push(FieldError::field(at, "expected a string")),
+        Value::Null => errors.push(at.error("missing primary key")),
+        _ => errors.push(at.error("expected a string")),
     }
     Value::Null
-}
-
-/// What the rules of a field say against a value of its type.
-fn broken_rules(field: &Field, value: &Value) -> Vec<String> {
-    let mut messages = Vec::new();
-    let sized = field
-        .rules
-        .iter()
-        .any(|rule| matches!(rule, Rule::Len { .. }));
-    if !sized && value.as_str() == Some("") {
-        messages.push("length must be at least 1".to_owned());
-    }
-    for rule in &field.rules {
-        if let Err(message) = broken_rule(rule, value) {
-            messages.push(message);
-        }
-    }
-    messages
-}
-
-fn broken_rule(rule: &Rule, value: &Value) -> Result<(), String> {
-    match rule {
-        Rule::OneOf(list) if !list.contains(value) => {
-            let list: Vec<String> = list.iter().map(plain).collect();
-            Err(format!("expected one of: {}", list.join(", ")))
-        }
-        Rule::Between(min, max) => match value
-            .as_number()
-            .map(|number| compare(number, *min).is_ge() && compare(number, *max).is_le())
-        {
-            Some(false) => Err(format!("value should be between {min} and {max}")),
-            _ => Ok(()),
-        },
-        Rule::Above(floor) => match value
-            .as_number()
-            .map(|number| compare(number, *floor).is_gt())
-        {
-            Some(false) => Err(format!("value must be greater than {floor}")),
-            _ => Ok(()),
-        },
-        Rule::Len { min, max } => {
-            let len = match value {
-                Value::String(text) => text.len(),
-                Value::Array(list) => list.len(),
-                Value::Object(map) => map.len(),
-                _ => return Ok(()),
-            };
-            match len {
-                len if len < *min => Err(format!("length must be at least {min}")),
-                len if len > *max => Err(format!("length must be at most {max}")),
-                _ => Ok(()),
-            }
-        }
-        Rule::StartsWith(prefix) => match value.as_str() {
-            Some(text) if !text.starts_with(prefix) => Err(format!("should start with: {prefix}")),
-            _ => Ok(()),
-        },
-        Rule::Custom(check) => check(value),
-        Rule::OneOf(_) | Rule::Null => Ok(()),
-    }
-}
-
-/// A value as messages show it: text without quotes.
-fn plain(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn compare(number: &Number, bound: i64) -> std::cmp::Ordering {
-    match (number.as_i64(), number.as_u64(), number.as_f64()) {
-        (Some(whole), _, _) => whole.cmp(&bound),
-        (None, Some(_), _) => std::cmp::Ordering::Greater,
-        (None, None, float) => {
-            let float = float.unwrap_or(f64::INFINITY);
-            #[allow(clippy::cast_precision_loss, reason = "bounds of schemas are small")]
-            float.total_cmp(&(bound as f64))
-        }
-    }
 }
 
 /// The number as a whole one, if it is whole and exact.

@@ -14,6 +14,7 @@ use super::leaf::LeafError;
 use super::pem::{PemError, certificates, read_pem};
 use super::pinned_server::PinnedServer;
 use super::provider;
+use super::unverified_server::UnverifiedServer;
 
 /// Which servers are believed.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub enum ServerTrust {
     Roots(Arc<RootCertStore>),
     /// The one with exactly this certificate, whatever the names in it.
     Exactly(CertificateDer<'static>),
+    /// Any. For upstreams that nobody asked to verify.
+    Anybody,
 }
 
 /// Why a client configuration cannot be made.
@@ -54,6 +57,9 @@ pub fn client_config(
                 .dangerous()
                 .with_custom_certificate_verifier(verifier)
         }
+        ServerTrust::Anybody => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(UnverifiedServer)),
     };
     Ok(match identity {
         None => builder.with_no_client_auth(),

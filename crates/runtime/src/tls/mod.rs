@@ -8,6 +8,7 @@ pub mod pem;
 pub mod pinned_server;
 pub mod presented_client;
 pub mod server;
+mod unverified_server;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,167 @@
+//! Compares the gateway with other proxies under load, whole processes on this machine.
+//!
+//! The backend, the load generator and the method are in `docs/benchmarks.md`. Progress goes to
+//! standard error, the result to standard output.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a report is what it is for"
+)]
+
+mod machine;
+mod measure;
+mod peer;
+mod process;
+mod report;
+mod workload;
+mod wrk;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+
+use crate::measure::{Bench, Cores};
+use crate::peer::Peer;
+use crate::workload::Workload;
+
+/// Load comparison of `sallyport gateway` with other proxies on this machine.
+///
+/// Needs Linux, two cores, `nginx` and `wrk` (Debian packages). Everything runs on loopback with
+/// its files in a temporary directory, and ends by itself.
+#[derive(Debug, Parser)]
+#[command(name = "sallyport-bench")]
+struct Args {
+    /// What to run through the proxies; may be given several times [default: all]
+    #[arg(long = "workload", value_name = "NAME", value_enum)]
+    workloads: Vec<workload::Name>,
+    /// Proxies to compare; the first is the one that ratios refer to [default: nginx sallyport]
+    ///
+    /// The same one twice shows the noise of this machine.
+    #[arg(long = "peer", value_name = "NAME", value_enum)]
+    peers: Vec<peer::Name>,
+    /// Rounds, each with fresh processes
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Measurements per proxy and round, in turns
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    slices: u32,
+    /// Length of one measurement
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=300))]
+    slice_seconds: u32,
+    /// Load per proxy and round that is not counted
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
+    warmup_seconds: u32,
+    /// Client connections, all kept alive
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    connections: u32,
+    /// Routes of the workload `gateway`
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=9_999))]
+    routes: u32,
+    /// Size of the body that the backend answers with
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=3_500))]
+    body_bytes: u32,
+    /// Core on which the proxy runs
+    #[arg(long, default_value_t = 0)]
+    proxy_core: u32,
+    /// Cores of backend and load generator, as a list for `taskset` [default: all others]
+    #[arg(long, value_name = "LIST")]
+    load_cores: Option<String>,
+    /// This executable instead of one that is built with `--profile bench`
+    #[arg(long, value_name = "PATH")]
+    sallyport: Option<PathBuf>,
+    /// Date for the heading [default: today]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    date: Option<String>,
+    /// Ends with status 1 when a bar is missed
+    #[arg(long)]
+    enforce: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mut args: Args) -> anyhow::Result<ExitCode> {
+    if args.peers.is_empty() {
+        args.peers = vec![peer::Name::Nginx, peer::Name::Sallyport];
+    }
+    if args.workloads.is_empty() {
+        args.workloads = vec![workload::Name::Plain, workload::Name::Gateway];
+    }
+    machine::need_programs()?;
+    let cores = cores(&args)?;
+    let peers = peers(&args)?;
+    let bench = Bench {
+        rounds: args.rounds,
+        slices: args.slices,
+        slice_seconds: args.slice_seconds,
+        warmup_seconds: args.warmup_seconds,
+        connections: args.connections,
+        cores,
+    };
+    let machine = machine::describe(args.date.clone(), &peers)?;
+    let sizes = bench.describe();
+    let minutes = bench.minutes(args.workloads.len() * peers.len());
+    eprintln!("{machine}\n{sizes}\nthis takes about {minutes} min");
+    let mut results = Vec::new();
+    for name in &args.workloads {
+        let workload = Workload::new(*name, args.routes, args.body_bytes);
+        let runs = bench
+            .run(&workload, &peers)
+            .with_context(|| format!("workload {name}"))?;
+        results.push((*name, runs));
+    }
+    let report = report::Report::new(&peers, results);
+    println!("{machine}\n{sizes}\n\n{report}");
+    let failed = args.enforce && report.missed_bars() > 0;
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// The chosen proxies, with names of their own where one was chosen twice.
+fn peers(args: &Args) -> anyhow::Result<Vec<Box<dyn Peer>>> {
+    let mut peers: Vec<Box<dyn Peer>> = Vec::new();
+    for (at, name) in args.peers.iter().enumerate() {
+        let times = args.peers[..at].iter().filter(|n| *n == name).count();
+        let label = match times {
+            0 => name.to_string(),
+            _ => format!("{name} #{}", times + 1),
+        };
+        peers.push(name.make(label, args.sallyport.as_deref())?);
+    }
+    Ok(peers)
+}
+
+fn cores(args: &Args) -> anyhow::Result<Cores> {
+    let there = machine::cores()?;
+    if !there.contains(&args.proxy_core) {
+        bail!(
+            "--proxy-core {}: this process may use the cores {there:?}",
+            args.proxy_core
+        );
+    }
+    let others = there
+        .iter()
+        .filter(|core| **core != args.proxy_core)
+        .map(u32::to_string);
+    let others = others.collect::<Vec<_>>().join(",");
+    let load = args.load_cores.clone().unwrap_or(others);
+    if load.is_empty() {
+        bail!("one core is not enough: load and proxy would take it from each other");
+    }
+    Ok(Cores {
+        proxy: args.proxy_core.to_string(),
+        load,
+    })
+}
