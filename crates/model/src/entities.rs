@@ -30,7 +30,10 @@ pub enum Protocol {
 impl Protocol {
     /// Whether bytes on this protocol are encrypted by TLS that the gateway ends or starts.
     pub fn is_tls(self) -> bool {
-        matches!(self, Protocol::Https | Protocol::Grpcs | Protocol::Tls | Protocol::Wss)
+        matches!(
+            self,
+            Protocol::Https | Protocol::Grpcs | Protocol::Tls | Protocol::Wss
+        )
     }
 }
 
@@ -155,7 +158,10 @@ pub struct KeyAuth {
 
 impl std::fmt::Debug for KeyAuth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeyAuth").field("id", &self.id).field("key", &"***").finish()
+        f.debug_struct("KeyAuth")
+            .field("id", &self.id)
+            .field("key", &"***")
+            .finish()
     }
 }
 

@@ -1,1 +1,14 @@
-//! placeholder
+//! What every role needs from the machine: sockets by contract id, TLS, certificates, tasks.
+//!
+//! No listener and no outbound connection exists without an entry of the network contract, so
+//! [`listen`](listen::listen) and [`dial`](dial::dial) take a contract id.
+
+pub mod certs;
+pub mod dial;
+pub mod listen;
+pub mod tasks;
+pub mod tls;
+
+pub use dial::{DialError, dial};
+pub use listen::{ListenError, ListenOptions, bind, listen};
+pub use tasks::Tasks;

@@ -1,1 +1,10 @@
-//! placeholder
+//! The bytes on each port: one codec module per slug.
+//!
+//! Everything here is a pure function of its arguments: no socket, file, clock, randomness or
+//! async runtime. Bytes that come from outside may be anything; they decode to a value or to an
+//! error that says what was wrong, and never panic.
+
+pub mod config_hash;
+pub mod config_sync;
+
+pub use config_hash::{ConfigHash, Hashes, hashes};

@@ -1,0 +1,214 @@
+//! Which plugin configurations run for a request, and in which order.
+//!
+//! One configuration per plugin, the most specific scope first: route+service+consumer,
+//! route+consumer, service+consumer, route+service, consumer, route, service, global. A consumer
+//! counts from the moment an earlier plugin has recognised it.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use sallyport_model::entities::{self, Foreign};
+use sallyport_plugins::{ALL, Handler};
+use uuid::Uuid;
+
+/// Index of a handler in [`Handlers`].
+type Index = u32;
+
+/// Every plugin configuration of a gateway configuration, ready to run.
+#[derive(Default)]
+pub(crate) struct Handlers {
+    all: Vec<Box<dyn Handler>>,
+    by_scope: AHashMap<Scope, Index>,
+    by_consumer: AHashMap<Scope, Arc<AHashMap<Uuid, Index>>>,
+}
+
+/// The part of a scope that is known once a route matched.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Scope {
+    /// Place in the registry, which is the order plugins run in.
+    plugin: usize,
+    route: Option<Uuid>,
+    service: Option<Uuid>,
+}
+
+/// The plugins of one route, in the order they run.
+#[derive(Debug, Default)]
+pub(crate) struct Chain(Vec<Slot>);
+
+/// One plugin of a route: what may apply, most specific first.
+#[derive(Debug)]
+struct Slot {
+    /// With a consumer: route+service, route, service.
+    consumer_here: Vec<Arc<AHashMap<Uuid, Index>>>,
+    route_and_service: Option<Index>,
+    consumer: Option<Arc<AHashMap<Uuid, Index>>>,
+    other: Option<Index>,
+}
+
+impl Handlers {
+    /// Makes every enabled plugin ready to run; several consumer scopes of one plugin share an
+    /// entry a scope.
+    ///
+    /// # Errors
+    /// Every plugin that cannot be used, as its id, name and the reason.
+    pub(crate) fn new(
+        plugins: &[entities::Plugin],
+    ) -> Result<Handlers, Vec<(Uuid, String, String)>> {
+        let mut handlers = Handlers::default();
+        let mut by_consumer: AHashMap<Scope, AHashMap<Uuid, Index>> = AHashMap::new();
+        let mut problems = Vec::new();
+        for plugin in plugins.iter().filter(|plugin| plugin.enabled) {
+            let compiled = ALL
+                .iter()
+                .position(|known| known.name() == plugin.name)
+                .ok_or_else(|| "this build does not have it".to_owned())
+                .and_then(|at| {
+                    let handler = ALL[at].compile(&plugin.config);
+                    handler.map(|handler| (at, handler)).map_err(|error| error.to_string())
+                });
+            match compiled {
+                Err(reason) => problems.push((plugin.id, plugin.name.clone(), reason)),
+                Ok((at, handler)) => {
+                    let index = handlers.all.len() as Index;
+                    handlers.all.push(handler);
+                    let id = |foreign: Option<Foreign>| foreign.map(|Foreign(id)| id);
+                    let scope =
+                        Scope { plugin: at, route: id(plugin.route), service: id(plugin.service) };
+                    match id(plugin.consumer) {
+                        None => _ = handlers.by_scope.insert(scope, index),
+                        Some(consumer) => {
+                            by_consumer.entry(scope).or_default().insert(consumer, index);
+                        }
+                    }
+                }
+            }
+        }
+        handlers.by_consumer =
+            by_consumer.into_iter().map(|(scope, map)| (scope, Arc::new(map))).collect();
+        match problems.is_empty() {
+            true => Ok(handlers),
+            false => Err(problems),
+        }
+    }
+
+    /// The handler at an index that a chain of the same configuration gave.
+    pub(crate) fn get(&self, index: Index) -> &dyn Handler {
+        &*self.all[index as usize]
+    }
+
+    /// The plugins of one route; without a route only the global ones.
+    pub(crate) fn chain(&self, route: Option<Uuid>, service: Option<Uuid>) -> Chain {
+        let slot = |plugin: usize| {
+            let scope = |route, service| Scope { plugin, route, service };
+            let both = scope(route, service);
+            let either = [scope(route, None), scope(None, service)];
+            let global = scope(None, None);
+            let whole = |scope: Scope| scope.route.is_some() && scope.service.is_some();
+            let bound = |scope: &Scope| scope.route.is_some() || scope.service.is_some();
+            let mut here = vec![];
+            if whole(both) {
+                here.push(both);
+            }
+            here.extend(either.into_iter().filter(bound));
+            let slot = Slot {
+                consumer_here: here
+                    .iter()
+                    .filter_map(|scope| self.by_consumer.get(scope).cloned())
+                    .collect(),
+                route_and_service: match whole(both) {
+                    true => self.by_scope.get(&both).copied(),
+                    false => None,
+                },
+                consumer: self.by_consumer.get(&global).cloned(),
+                other: either
+                    .iter()
+                    .filter(|scope| bound(scope))
+                    .chain([&global])
+                    .find_map(|scope| self.by_scope.get(scope).copied()),
+            };
+            slot.applies().then_some(slot)
+        };
+        Chain((0..ALL.len()).filter_map(slot).collect())
+    }
+}
+
+impl Chain {
+    /// Slots, in the order they run.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The handler of one slot for what is known of the caller now.
+    pub(crate) fn pick(&self, slot: usize, consumer: Option<Uuid>) -> Option<Index> {
+        let slot = &self.0[slot];
+        let of = |map: &Arc<AHashMap<Uuid, Index>>| consumer.and_then(|id| map.get(&id).copied());
+        slot.consumer_here
+            .iter()
+            .find_map(of)
+            .or(slot.route_and_service)
+            .or_else(|| slot.consumer.as_ref().and_then(of))
+            .or(slot.other)
+    }
+}
+
+impl Slot {
+    fn applies(&self) -> bool {
+        !self.consumer_here.is_empty()
+            || self.route_and_service.is_some()
+            || self.consumer.is_some()
+            || self.other.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ROUTE: Uuid = Uuid::from_u128(1);
+    const SERVICE: Uuid = Uuid::from_u128(2);
+    const CONSUMER: Uuid = Uuid::from_u128(3);
+
+    /// Which of these scopes (letters of r, s, c) applies, given route, service and consumer.
+    fn pick(scopes: &[&str]) -> Option<String> {
+        let plugin = |(n, scope): (usize, &&str)| {
+            let id = |letter: char, id: Uuid| scope.contains(letter).then_some(id);
+            let config = json!({"minute": n + 1, "limit_by": "ip", "hide_client_headers": false,
+                                "error_code": 429, "error_message": ""});
+            serde_json::from_value(json!({
+                "id": Uuid::from_u128(100 + n as u128), "name": "rate-limiting", "enabled": true,
+                "config": config, "route": id('r', ROUTE), "service": id('s', SERVICE),
+                "consumer": id('c', CONSUMER),
+            }))
+            .unwrap()
+        };
+        let plugins: Vec<_> = scopes.iter().enumerate().map(plugin).collect();
+        let handlers = Handlers::new(&plugins).unwrap();
+        let chain = handlers.chain(Some(ROUTE), Some(SERVICE));
+        let index = chain.pick(0, Some(CONSUMER))?;
+        Some(scopes[index as usize].to_owned())
+    }
+
+    #[test]
+    fn the_most_specific_scope_wins_alone() {
+        let order = ["rsc", "rc", "sc", "rs", "c", "r", "s", ""];
+        for (n, best) in order.iter().enumerate() {
+            let mut scopes = order[n..].to_vec();
+            assert_eq!(pick(&scopes).as_deref(), Some(*best));
+            scopes.reverse();
+            assert_eq!(pick(&scopes).as_deref(), Some(*best), "whatever the order they came in");
+        }
+    }
+
+    #[test]
+    fn a_scope_of_somebody_else_does_not_apply() {
+        let other = json!({"id": Uuid::nil(), "name": "key-auth", "enabled": true,
+            "route": Uuid::from_u128(9), "config": {"key_names": ["k"], "hide_credentials": false,
+            "anonymous": null, "key_in_header": true, "key_in_query": true,
+            "run_on_preflight": true, "realm": null}});
+        let handlers = Handlers::new(&[serde_json::from_value(other).unwrap()]).unwrap();
+        assert_eq!(handlers.chain(Some(ROUTE), Some(SERVICE)).len(), 0);
+        assert_eq!(handlers.chain(None, None).len(), 0);
+    }
+}

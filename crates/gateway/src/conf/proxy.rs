@@ -1,0 +1,326 @@
+//! The properties that shape how traffic is served.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::CertificateSetting;
+use super::listener::{self, Listener};
+use super::reader::Reader;
+
+/// nginx's levels, least severe first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Notice,
+    Warn,
+    Error,
+    Crit,
+    Alert,
+    Emerg,
+}
+
+/// Where log lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Nowhere.
+    Off,
+    /// To a file, `/dev/stdout` and `/dev/stderr` among them; the path is absolute.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Name of a format, if one was given.
+        format: Option<String>,
+    },
+}
+
+/// Response headers the gateway adds (`headers`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeadersAdded {
+    /// `Server` on responses the gateway makes itself.
+    pub server: bool,
+    /// `Via` on proxied responses.
+    pub via: bool,
+    /// `X-Kong-Proxy-Latency`.
+    pub proxy_latency: bool,
+    /// `X-Kong-Response-Latency`.
+    pub response_latency: bool,
+    /// `X-Kong-Admin-Latency`.
+    pub admin_latency: bool,
+    /// `X-Kong-Upstream-Latency`.
+    pub upstream_latency: bool,
+    /// `X-Kong-Upstream-Status`.
+    pub upstream_status: bool,
+    /// `X-Kong-Request-Id`.
+    pub request_id: bool,
+}
+
+/// Whose word about the client's address is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealIp {
+    /// Peers whose `X-Forwarded-*` are believed.
+    pub trusted: Vec<IpNet>,
+    /// The header that holds the address.
+    pub header: HeaderName,
+    /// Skip trusted addresses in the header, from right to left.
+    pub recursive: bool,
+}
+
+/// Idle connections to upstreams, per worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamKeepalive {
+    /// Idle connections kept per pool; 0: none.
+    pub pool_size: usize,
+    /// Requests per connection; `None`: no limit.
+    pub max_requests: Option<u64>,
+    /// How long an idle connection is kept; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// How routes are matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterFlavor {
+    /// Kong's older router; `path_handling` counts.
+    Traditional,
+    /// The default.
+    TraditionalCompatible,
+}
+
+impl RouterFlavor {
+    /// The word of the property.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RouterFlavor::Traditional => "traditional",
+            RouterFlavor::TraditionalCompatible => "traditional_compatible",
+        }
+    }
+}
+
+/// Content type of error bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorType {
+    /// `text/plain`
+    Plain,
+    /// `application/json`
+    Json,
+    /// `application/xml`
+    Xml,
+    /// `text/html`
+    Html,
+}
+
+pub(super) fn log_level(reader: &mut Reader) -> LogLevel {
+    reader.choice(
+        "log_level",
+        &[
+            ("notice", LogLevel::Notice),
+            ("debug", LogLevel::Debug),
+            ("info", LogLevel::Info),
+            ("warn", LogLevel::Warn),
+            ("error", LogLevel::Error),
+            ("crit", LogLevel::Crit),
+            ("alert", LogLevel::Alert),
+            ("emerg", LogLevel::Emerg),
+        ],
+    )
+}
+
+pub(super) fn log_target(reader: &mut Reader, key: &str, prefix: &Path) -> LogTarget {
+    let text = reader.text(key).unwrap_or_default();
+    let mut words = text.split_whitespace();
+    match words.next() {
+        None | Some("off") => LogTarget::Off,
+        Some(syslog) if syslog.starts_with("syslog:") => {
+            reader.problem(
+                key,
+                "syslog is not supported by this build; give a path or off",
+            );
+            LogTarget::Off
+        }
+        Some(path) => LogTarget::File {
+            path: prefix.join(path),
+            format: words.next().map(str::to_owned),
+        },
+    }
+}
+
+/// `80:8000` means: port 8000 here is port 80 to the world.
+pub(super) fn port_maps(reader: &mut Reader) -> BTreeMap<u16, u16> {
+    const KEY: &str = "port_maps";
+    let mut maps = BTreeMap::new();
+    for pair in reader.list(KEY) {
+        let ports = pair.split_once(':').and_then(|(public, own)| {
+            let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+            Some((port(own)?, port(public)?))
+        });
+        match ports {
+            Some((own, public)) => {
+                maps.insert(own, public);
+            }
+            None => reader.problem(KEY, format!("{pair:?} is not public:own (two ports)")),
+        }
+    }
+    maps
+}
+
+pub(super) fn listeners(reader: &mut Reader, key: &str) -> Vec<Listener> {
+    let Some(text) = reader.text(key) else {
+        return Vec::new();
+    };
+    let listeners = listener::listeners(&text).unwrap_or_else(|errors| {
+        for error in errors {
+            reader.problem(key, error.to_string());
+        }
+        Vec::new()
+    });
+    if listeners.iter().any(|listener| listener.proxy_protocol) {
+        reader.problem(key, "flag proxy_protocol is not supported by this build");
+    }
+    listeners
+}
+
+pub(super) fn certificates(
+    reader: &mut Reader,
+    cert_key: &str,
+    key_key: &str,
+) -> Vec<CertificateSetting> {
+    let (certificates, keys) = (reader.list(cert_key), reader.list(key_key));
+    if certificates.len() != keys.len() {
+        let message = format!(
+            "has {} certificate(s), and {key_key} has {} key(s): there must be as many",
+            certificates.len(),
+            keys.len()
+        );
+        reader.problem(cert_key, message);
+    }
+    let pair = |(certificate, key)| CertificateSetting { certificate, key };
+    certificates.into_iter().zip(keys).map(pair).collect()
+}
+
+pub(super) fn headers(reader: &mut Reader) -> HeadersAdded {
+    let mut added = HeadersAdded::default();
+    for name in reader.list("headers") {
+        match name.to_ascii_lowercase().as_str() {
+            "off" => {}
+            "server_tokens" => (added.server, added.via) = (true, true),
+            "latency_tokens" => {
+                added.proxy_latency = true;
+                added.response_latency = true;
+                added.admin_latency = true;
+                added.upstream_latency = true;
+            }
+            "server" => added.server = true,
+            "via" => added.via = true,
+            "x-kong-proxy-latency" => added.proxy_latency = true,
+            "x-kong-response-latency" => added.response_latency = true,
+            "x-kong-admin-latency" => added.admin_latency = true,
+            "x-kong-upstream-latency" => added.upstream_latency = true,
+            "x-kong-upstream-status" => added.upstream_status = true,
+            "x-kong-request-id" => added.request_id = true,
+            _ => reader.problem(
+                "headers",
+                format!(
+                    "{name:?} is not one of off, server_tokens, latency_tokens, Server, Via, \
+                     X-Kong-Proxy-Latency, X-Kong-Response-Latency, X-Kong-Admin-Latency, \
+                     X-Kong-Upstream-Latency, X-Kong-Upstream-Status, X-Kong-Request-Id"
+                ),
+            ),
+        }
+    }
+    added
+}
+
+pub(super) fn headers_upstream(reader: &mut Reader) -> bool {
+    let mut request_id = false;
+    for name in reader.list("headers_upstream") {
+        match name.to_ascii_lowercase().as_str() {
+            "off" => {}
+            "x-kong-request-id" => request_id = true,
+            _ => reader.problem(
+                "headers_upstream",
+                format!("{name:?} is neither off nor X-Kong-Request-Id"),
+            ),
+        }
+    }
+    request_id
+}
+
+pub(super) fn real_ip(reader: &mut Reader) -> RealIp {
+    const KEY: &str = "real_ip_header";
+    let trusted = reader.networks("trusted_ips");
+    let recursive = reader.flag("real_ip_recursive");
+    let name = reader.text(KEY).unwrap_or_default();
+    if name == "proxy_protocol" {
+        reader.problem(KEY, "proxy_protocol is not supported by this build");
+    }
+    let header = HeaderName::from_bytes(name.as_bytes()).unwrap_or_else(|_| {
+        reader.problem(KEY, "is not the name of a header");
+        HeaderName::from_static("x-real-ip")
+    });
+    RealIp {
+        trusted,
+        header,
+        recursive,
+    }
+}
+
+pub(super) fn upstream_keepalive(reader: &mut Reader) -> UpstreamKeepalive {
+    let pool_size = reader.number("upstream_keepalive_pool_size", 0..=1_000_000);
+    let max_requests = reader.number("upstream_keepalive_max_requests", 0..=u64::MAX);
+    let idle: f64 = reader.number("upstream_keepalive_idle_timeout", 0.0..=31_536_000.0);
+    UpstreamKeepalive {
+        pool_size,
+        max_requests: Some(max_requests).filter(|requests| *requests > 0),
+        idle_timeout: Some(Duration::from_secs_f64(idle)).filter(|idle| !idle.is_zero()),
+    }
+}
+
+pub(super) fn router_flavor(reader: &mut Reader) -> RouterFlavor {
+    let flavor = reader.choice(
+        "router_flavor",
+        &[
+            (
+                "traditional_compatible",
+                Some(RouterFlavor::TraditionalCompatible),
+            ),
+            ("traditional", Some(RouterFlavor::Traditional)),
+            ("expressions", None),
+        ],
+    );
+    if flavor.is_none() {
+        let message = "not supported by this build; possible: traditional_compatible, traditional";
+        reader.problem("router_flavor", message);
+    }
+    flavor.unwrap_or(RouterFlavor::TraditionalCompatible)
+}
+
+pub(super) fn error_default_type(reader: &mut Reader) -> ErrorType {
+    reader.choice(
+        "error_default_type",
+        &[
+            ("text/plain", ErrorType::Plain),
+            ("application/json", ErrorType::Json),
+            ("application/xml", ErrorType::Xml),
+            ("text/html", ErrorType::Html),
+        ],
+    )
+}
+
+pub(super) fn workers(reader: &mut Reader) -> Option<usize> {
+    const KEY: &str = "nginx_main_worker_processes";
+    match reader.text(KEY).as_deref() {
+        None | Some("auto") => None,
+        Some(text) => match text.parse() {
+            Ok(workers @ 1..=1024) => Some(workers),
+            _ => {
+                reader.problem(KEY, "must be auto or a number from 1 to 1024");
+                None
+            }
+        },
+    }
+}

@@ -1,0 +1,208 @@
+//! A configuration made ready to serve: immutable, swapped as a whole.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Scheme;
+use sallyport_model::entities::{ConfigTable, Protocol, Route, Service};
+use sallyport_plugins::Identities;
+use uuid::Uuid;
+
+use crate::balancer::Peers;
+use crate::chain::{Chain, Handlers};
+use crate::router::{Match, Query, Router, is_http};
+
+/// A configuration made ready to serve.
+#[derive(Default)]
+pub struct Configuration {
+    /// Its hash, 32 hex digits; zeros before the first one.
+    pub hash: String,
+    pub(crate) identities: Identities,
+    pub(crate) handlers: Handlers,
+    pub(crate) global_chain: Chain,
+    router: Router,
+    routes: Vec<ServedRoute>,
+}
+
+/// What of a route matters once it matched.
+#[derive(Debug)]
+pub(crate) struct ServedRoute {
+    pub(crate) id: Uuid,
+    pub(crate) strip_path: bool,
+    pub(crate) preserve_host: bool,
+    /// Status for plain HTTP, if only TLS is served.
+    pub(crate) tls_only: Option<u16>,
+    pub(crate) service: Option<Arc<ServedService>>,
+    pub(crate) chain: Chain,
+}
+
+/// What of a service matters for a request.
+#[derive(Debug)]
+pub(crate) struct ServedService {
+    pub(crate) id: Uuid,
+    pub(crate) scheme: Scheme,
+    pub(crate) path: Box<str>,
+    /// Further tries after the first.
+    pub(crate) retries: u16,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) read_timeout: Duration,
+    /// Whether the upstream's certificate is verified.
+    pub(crate) verify: bool,
+    pub(crate) peers: Peers,
+}
+
+/// Something in a configuration that this gateway cannot serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unservable {
+    /// The entity, as `route 1f0c… (orders)`.
+    pub entity: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for Unservable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.entity, self.reason)
+    }
+}
+
+impl Configuration {
+    /// Makes a checked configuration ready to serve.
+    ///
+    /// # Errors
+    /// Everything in it that this gateway cannot serve.
+    pub fn new(table: &ConfigTable, hash: String) -> Result<Configuration, Vec<Unservable>> {
+        let mut problems = Vec::new();
+        let handlers = Handlers::new(&table.plugins).unwrap_or_else(|bad| {
+            problems.extend(bad.into_iter().map(|(id, name, reason)| Unservable {
+                entity: named("plugin", id, Some(&name)),
+                reason,
+            }));
+            Handlers::default()
+        });
+        let services = services(table, &mut problems);
+        let mut routes: Vec<&Route> = Vec::new();
+        for route in &table.routes {
+            let unservable = |reason: String| Unservable {
+                entity: named("route", route.id, route.name.as_deref()),
+                reason,
+            };
+            match route.protocols.iter().copied().find(|protocol| !is_plain_http(*protocol)) {
+                Some(other) => problems.push(unservable(format!(
+                    "protocol {other:?} is not supported by this build, only http and https are"
+                ))),
+                None => routes.push(route),
+            }
+        }
+        let only: Vec<Route> = routes.iter().map(|route| (*route).clone()).collect();
+        let router = Router::new(&only).unwrap_or_else(|(index, error)| {
+            let route = routes[index];
+            problems.push(Unservable {
+                entity: named("route", route.id, route.name.as_deref()),
+                reason: error.to_string(),
+            });
+            Router::default()
+        });
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let served = routes
+            .into_iter()
+            .map(|route| {
+                let service = route.service.and_then(|id| services.get(&id.0).cloned());
+                let tls_only = !route.protocols.contains(&Protocol::Http);
+                ServedRoute {
+                    id: route.id,
+                    strip_path: route.strip_path,
+                    preserve_host: route.preserve_host,
+                    tls_only: tls_only.then_some(route.https_redirect_status_code),
+                    chain: handlers.chain(Some(route.id), service.as_ref().map(|s| s.id)),
+                    service,
+                }
+            })
+            .collect();
+        Ok(Configuration {
+            hash,
+            identities: Identities::new(table),
+            global_chain: handlers.chain(None, None),
+            handlers,
+            router,
+            routes: served,
+        })
+    }
+
+    /// The route of a request and how much of the path it matched.
+    pub(crate) fn find(&self, query: &Query<'_>) -> Option<(&ServedRoute, usize)> {
+        let Match { route, matched } = self.router.find(query)?;
+        Some((&self.routes[route], matched))
+    }
+
+    /// Routes served.
+    pub fn routes(&self) -> usize {
+        self.routes.len()
+    }
+}
+
+fn is_plain_http(protocol: Protocol) -> bool {
+    is_http(protocol) && !matches!(protocol, Protocol::Grpc | Protocol::Grpcs)
+}
+
+/// Every enabled service, with its peers.
+fn services(
+    table: &ConfigTable,
+    problems: &mut Vec<Unservable>,
+) -> HashMap<Uuid, Arc<ServedService>> {
+    let upstreams: HashMap<_, _> =
+        table.upstreams.iter().map(|upstream| (upstream.name.as_str(), upstream)).collect();
+    let mut targets: HashMap<Uuid, Vec<_>> = HashMap::new();
+    for target in &table.targets {
+        targets.entry(target.upstream.0).or_default().push(target);
+    }
+    let mut served = HashMap::new();
+    for service in table.services.iter().filter(|service| service.enabled) {
+        let upstream = upstreams.get(service.host.as_str()).map(|upstream| {
+            (*upstream, targets.get(&upstream.id).map(Vec::as_slice).unwrap_or_default())
+        });
+        let made = scheme(service).and_then(|scheme| {
+            Ok(ServedService {
+                id: service.id,
+                scheme,
+                path: service.path.as_deref().unwrap_or("/").into(),
+                retries: service.retries,
+                connect_timeout: Duration::from_millis(service.connect_timeout.into()),
+                write_timeout: Duration::from_millis(service.write_timeout.into()),
+                read_timeout: Duration::from_millis(service.read_timeout.into()),
+                verify: service.tls_verify.unwrap_or(false),
+                peers: Peers::new(service, upstream)?,
+            })
+        });
+        match made {
+            Ok(made) => _ = served.insert(service.id, Arc::new(made)),
+            Err(reason) => problems.push(Unservable {
+                entity: named("service", service.id, service.name.as_deref()),
+                reason,
+            }),
+        }
+    }
+    served
+}
+
+fn scheme(service: &Service) -> Result<Scheme, String> {
+    match service.protocol {
+        Protocol::Http => Ok(Scheme::HTTP),
+        Protocol::Https => Ok(Scheme::HTTPS),
+        other => Err(format!(
+            "protocol {other:?} is not supported by this build, only http and https are"
+        )),
+    }
+}
+
+fn named(kind: &str, id: Uuid, name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("{kind} {id} ({name})"),
+        None => format!("{kind} {id}"),
+    }
+}

@@ -1,0 +1,15 @@
+//! The proxy path: listeners on every core, requests, upstream connections.
+
+mod body;
+mod headers;
+mod listeners;
+mod options;
+mod pool;
+mod reply;
+mod serve;
+mod upstream;
+mod worker;
+
+pub(crate) use listeners::{Bound, open};
+pub(crate) use options::{ErrorType, Keepalive, Options, RealIp, Shown, Via};
+pub(crate) use worker::{Shared, Workers};

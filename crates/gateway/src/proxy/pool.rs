@@ -1,0 +1,79 @@
+//! Idle upstream connections of one worker.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::Poll;
+
+use ahash::AHashMap;
+use tokio::time::Instant;
+
+use super::options::Keepalive;
+use super::upstream::Upstream;
+
+/// What two requests must share to share a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// Where it leads.
+    pub(crate) address: SocketAddr,
+    /// For TLS: the server name, and whether the certificate was verified.
+    pub(crate) tls: Option<(Box<str>, bool)>,
+}
+
+/// Idle upstream connections of one worker, the last used on top.
+pub(crate) struct Pool {
+    idle: RefCell<AHashMap<Key, Vec<Upstream>>>,
+    keepalive: Keepalive,
+}
+
+impl Pool {
+    /// An empty pool with these limits.
+    pub(crate) fn new(keepalive: Keepalive) -> Pool {
+        Pool { idle: RefCell::default(), keepalive }
+    }
+
+    /// An idle connection that is still open, if there is one.
+    pub(crate) async fn take(&self, key: &Key) -> Option<Upstream> {
+        poll_fn(|cx| {
+            loop {
+                let Some(mut upstream) = self.pop(key) else { return Poll::Ready(None) };
+                if upstream.is_open(cx) {
+                    return Poll::Ready(Some(upstream));
+                }
+            }
+        })
+        .await
+    }
+
+    fn pop(&self, key: &Key) -> Option<Upstream> {
+        self.idle.borrow_mut().get_mut(key)?.pop()
+    }
+
+    /// Keeps a connection for later, within the limits.
+    pub(crate) fn put(&self, mut upstream: Upstream) {
+        let Keepalive { pool_size, requests_max, .. } = self.keepalive;
+        if pool_size == 0 || (requests_max > 0 && upstream.requests >= requests_max) {
+            return;
+        }
+        upstream.idle_since = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        match idle.get_mut(&upstream.key) {
+            Some(kept) => {
+                if kept.len() >= pool_size {
+                    kept.remove(0);
+                }
+                kept.push(upstream);
+            }
+            None => _ = idle.insert(upstream.key.clone(), vec![upstream]),
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        self.idle.borrow_mut().retain(|_, kept| {
+            kept.retain(|upstream| now - upstream.idle_since < self.keepalive.idle);
+            !kept.is_empty()
+        });
+    }
+}

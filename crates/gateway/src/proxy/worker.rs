@@ -1,0 +1,397 @@
+//! Workers: one thread, one runtime, one set of listeners and one upstream pool for each core.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sallyport_plugins::Counters;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::headers::Client;
+use super::listeners::{Bound, Listeners};
+use super::options::Options;
+use super::pool::{Key, Pool};
+use super::serve::{open, serve};
+use super::upstream::Upstream;
+use crate::balancer::Resolver;
+use crate::configuration::Configuration;
+
+/// How long a client may take for a TLS handshake or for a request head. Source: nginx
+/// `client_header_timeout`.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
+/// Largest request head, bytes: four buffers of 8 KiB, as Kong's nginx has.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// How often idle connections and old configurations are let go.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What all workers of a gateway share.
+pub(crate) struct Shared {
+    configuration: ArcSwap<Configuration>,
+    /// Grows with every swap, so that a worker sees one with a plain load.
+    generation: AtomicU64,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) options: Arc<Options>,
+    /// Requests answered.
+    pub(crate) requests: AtomicU64,
+    /// Client connections accepted.
+    pub(crate) accepted: AtomicU64,
+    /// Client connections open now.
+    pub(crate) open: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(options: Options, configuration: Configuration) -> Shared {
+        Shared {
+            configuration: ArcSwap::from_pointee(configuration),
+            generation: AtomicU64::new(1),
+            counters: Arc::default(),
+            options: Arc::new(options),
+            requests: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+        }
+    }
+
+    /// Serves `configuration` from the next request on; requests under way finish with theirs.
+    pub(crate) fn swap(&self, configuration: Configuration) {
+        self.configuration.store(Arc::new(configuration));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The configuration in force.
+    pub(crate) fn configuration(&self) -> Arc<Configuration> {
+        self.configuration.load_full()
+    }
+}
+
+/// The part of a gateway that runs on one core.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    pub(super) options: Arc<Options>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) pool: Rc<Pool>,
+    pub(super) resolver: Resolver,
+    configuration: RefCell<(u64, Rc<Arc<Configuration>>)>,
+    ids: Cell<u64>,
+    id_prefix: u64,
+    // counted here and published on each tick: a shared line would bounce between cores
+    requests: Cell<u64>,
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>, seed: [u64; 2]) -> Worker {
+        let current = Rc::new(shared.configuration());
+        Worker {
+            options: shared.options.clone(),
+            counters: shared.counters.clone(),
+            pool: Rc::new(Pool::new(shared.options.keepalive)),
+            resolver: Resolver::default(),
+            configuration: RefCell::new((0, current)),
+            ids: Cell::new(seed[0]),
+            id_prefix: seed[1],
+            requests: Cell::new(0),
+            shared,
+        }
+    }
+
+    /// The configuration in force, without touching what other cores write.
+    pub(super) fn configuration(&self) -> Rc<Arc<Configuration>> {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        let mut held = self.configuration.borrow_mut();
+        if held.0 != generation {
+            *held = (generation, Rc::new(self.shared.configuration()));
+        }
+        held.1.clone()
+    }
+
+    /// A fresh request id: 32 hex digits, unique in practice, not a secret.
+    pub(super) fn request_id(&self) -> HeaderValue {
+        self.requests.set(self.requests.get() + 1);
+        let next = self.ids.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.ids.set(next);
+        // splitmix64
+        let mixed = (next ^ (next >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let id = (u128::from(self.id_prefix) << 64) | u128::from(mixed ^ (mixed >> 31));
+        let mut text = [0; 32];
+        for (at, digit) in text.iter_mut().enumerate() {
+            *digit = b"0123456789abcdef"[(id >> (124 - 4 * at)) as usize & 15];
+        }
+        HeaderValue::from_bytes(&text).expect("hex digits are a header value")
+    }
+
+    /// A new connection to an upstream.
+    pub(super) async fn connect(&self, key: Key) -> io::Result<Upstream> {
+        let stream = open(self, &key).await?;
+        Upstream::handshake(stream, key).await.map_err(io::Error::other)
+    }
+
+    fn tick(&self) {
+        self.pool.sweep();
+        drop(self.configuration());
+        self.shared.requests.fetch_add(self.requests.take(), Ordering::Relaxed);
+    }
+}
+
+/// The running workers of a gateway.
+pub(crate) struct Workers(Vec<JoinHandle<()>>);
+
+impl Workers {
+    /// Starts one worker for each set of listeners. They stop accepting at `stop` and then give
+    /// open requests `grace` to finish.
+    ///
+    /// # Errors
+    /// The system gives no thread, no runtime or no randomness.
+    pub(crate) fn start(
+        shared: &Arc<Shared>,
+        listeners: Vec<Listeners>,
+        stop: &CancellationToken,
+        grace: Duration,
+    ) -> io::Result<Workers> {
+        let mut threads = Vec::new();
+        for (n, listeners) in listeners.into_iter().enumerate() {
+            let mut seed = [0; 16];
+            getrandom::fill(&mut seed).map_err(io::Error::other)?;
+            let (low, high) = seed.split_at(8);
+            let half = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
+            let seed = [half(low), half(high)];
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (shared, stop) = (shared.clone(), stop.clone());
+            let thread = std::thread::Builder::new().name(format!("proxy-{n}")).spawn(move || {
+                let worker = Rc::new(Worker::new(shared, seed));
+                LocalSet::new().block_on(&runtime, run(worker, listeners, stop, grace));
+            })?;
+            threads.push(thread);
+        }
+        Ok(Workers(threads))
+    }
+
+    /// Waits until every worker has stopped. Blocks.
+    pub(crate) fn join(self) {
+        for thread in self.0 {
+            if thread.join().is_err() {
+                warn!("a worker panicked");
+            }
+        }
+    }
+}
+
+async fn run(
+    worker: Rc<Worker>,
+    listeners: Listeners,
+    stop: CancellationToken,
+    grace: Duration,
+) {
+    let mut accepting = JoinSet::new();
+    for (bound, listener) in listeners {
+        let (worker, stop) = (worker.clone(), stop.clone());
+        accepting.spawn_local(accept(worker, bound, listener, stop, grace));
+    }
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => worker.tick(),
+            ended = accepting.join_next() => match ended {
+                None => break,
+                Some(Err(error)) => warn!(%error, "a listener ended"),
+                Some(Ok(())) => {}
+            },
+        }
+    }
+    worker.tick();
+}
+
+/// Accepts until `stop`, then lets open connections finish within `grace`.
+async fn accept(
+    worker: Rc<Worker>,
+    bound: Bound,
+    listener: std::net::TcpListener,
+    stop: CancellationToken,
+    grace: Duration,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return warn!(%error, address = %bound.address, "listener lost"),
+    };
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    worker.shared.accepted.fetch_add(1, Ordering::Relaxed);
+                    worker.shared.open.fetch_add(1, Ordering::Relaxed);
+                    let (worker, bound, stop) = (worker.clone(), bound.clone(), stop.clone());
+                    connections.spawn_local(async move {
+                        connection(&worker, &bound, stream, peer.ip(), stop).await;
+                        worker.shared.open.fetch_sub(1, Ordering::Relaxed);
+                    });
+                }
+                // out of file descriptors, most likely: wait for some to come back
+                Err(error) => {
+                    warn!(%error, address = %bound.address, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            Some(ended) = connections.join_next() => report(ended),
+        }
+    }
+    drop(listener);
+    let finish = async { while let Some(ended) = connections.join_next().await { report(ended) } };
+    if timeout(grace, finish).await.is_err() {
+        warn!(open = connections.len(), "grace period over, closing");
+        connections.shutdown().await;
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        warn!(%error, "a connection's task panicked");
+    }
+}
+
+async fn connection(
+    worker: &Rc<Worker>,
+    bound: &Bound,
+    stream: TcpStream,
+    peer: std::net::IpAddr,
+    stop: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        return debug!(%error, "connection lost");
+    }
+    let options = &worker.options;
+    let port = bound.address.port();
+    let Some(tls) = &bound.tls else {
+        let client = Client::new(options, peer, port, false, None);
+        return match bound.http2 {
+            true => speak_either(worker, client, stream, stop).await,
+            false => speak_http1(worker, client, TokioIo::new(stream), stop).await,
+        };
+    };
+    match timeout(HEAD_TIME_MAX, TlsAcceptor::from(tls.clone()).accept(stream)).await {
+        Err(_) => debug!("TLS handshake timed out"),
+        Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
+        Ok(Ok(stream)) => {
+            let (_, session) = stream.get_ref();
+            let h2 = session.alpn_protocol() == Some(b"h2");
+            let client = Client::new(options, peer, port, true, session.server_name());
+            let io = TokioIo::new(stream);
+            match h2 {
+                true => speak_http2(worker, client, io, stop).await,
+                false => speak_http1(worker, client, io, stop).await,
+            }
+        }
+    }
+}
+
+/// HTTP/1.1, or HTTP/2 with prior knowledge.
+async fn speak_either(
+    worker: &Rc<Worker>,
+    client: Client,
+    stream: TcpStream,
+    stop: CancellationToken,
+) {
+    let h2 = match timeout(HEAD_TIME_MAX, knows_http2(&stream)).await {
+        Ok(Some(h2)) => h2,
+        Ok(None) | Err(_) => return debug!("connection closed before a request"),
+    };
+    let io = TokioIo::new(stream);
+    match h2 {
+        true => speak_http2(worker, client, io, stop).await,
+        false => speak_http1(worker, client, io, stop).await,
+    }
+}
+
+/// Whether a connection starts with the HTTP/2 preface; `None` if it ends before that shows.
+async fn knows_http2(stream: &TcpStream) -> Option<bool> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+    let mut start = [0; PREFACE.len()];
+    loop {
+        match stream.peek(&mut start).await {
+            Err(_) | Ok(0) => return None,
+            Ok(length) if start[..length] != PREFACE[..length] => return Some(false),
+            Ok(length) if length == PREFACE.len() => return Some(true),
+            // readiness does not tell when more has come than was peeked at
+            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+async fn speak_http1<I>(worker: &Rc<Worker>, client: Client, io: I, stop: CancellationToken)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+{
+    let client = Rc::new(client);
+    let service = service_fn(|request| {
+        let (worker, client) = (worker.clone(), client.clone());
+        async move { Ok::<_, std::convert::Infallible>(serve(&worker, &client, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .pipeline_flush(true)
+        .serve_connection(io, service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return log_end(ended),
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    log_end(connection.await);
+}
+
+async fn speak_http2<I>(worker: &Rc<Worker>, client: Client, io: I, stop: CancellationToken)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+{
+    let client = Rc::new(client);
+    let service = service_fn(|request| {
+        let (worker, client) = (worker.clone(), client.clone());
+        async move { Ok::<_, std::convert::Infallible>(serve(&worker, &client, request).await) }
+    });
+    let connection = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .serve_connection(io, service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return log_end(ended),
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    log_end(connection.await);
+}
+
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        debug!(%error, "connection ended");
+    }
+}
+
+/// Runs a connection's streams on the worker's own thread; they end with the connection.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}

@@ -1,0 +1,258 @@
+//! Request paths: the normal form that routes match, and the path that goes upstream.
+
+use std::borrow::Cow;
+
+/// The form of a request path that routes are matched against.
+///
+/// Percent-encoded unreserved and other non-reserved bytes are decoded, reserved ones stay
+/// encoded with upper-case hex, `.` and `..` segments are removed, repeated slashes merged.
+/// Source: data-plane reference 4.5 (Kong's `kong/tools/uri.lua`).
+pub(crate) fn normalise(raw: &str) -> Cow<'_, str> {
+    if is_normal(raw.as_bytes()) {
+        return Cow::Borrowed(raw);
+    }
+    Cow::Owned(remove_dots(&decode(raw.as_bytes())))
+}
+
+/// Whether there is nothing to change: no escape, no dot segment, no double slash.
+fn is_normal(raw: &[u8]) -> bool {
+    let mut previous = 0;
+    for &byte in raw {
+        if byte == b'%' || (previous == b'/' && (byte == b'/' || byte == b'.')) {
+            return false;
+        }
+        previous = byte;
+    }
+    true
+}
+
+/// RFC 3986 reserved characters: an escape of one of them means something else than itself.
+fn is_reserved(byte: u8) -> bool {
+    b":/?#[]@!$&'()*+,;=%".contains(&byte)
+}
+
+fn decode(raw: &[u8]) -> Vec<u8> {
+    let hex = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
+    let mut out = Vec::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte == b'%'
+            && let [high, low, tail @ ..] = tail
+            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
+        {
+            let decoded = high * 16 + low;
+            rest = tail;
+            if is_reserved(decoded) {
+                out.extend(format!("%{decoded:02X}").bytes());
+            } else {
+                out.push(decoded);
+            }
+        } else {
+            out.push(byte);
+        }
+    }
+    out
+}
+
+/// Removes dot segments and merges slashes; what cannot be text stays percent-encoded.
+fn remove_dots(path: &[u8]) -> String {
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut segments = path.split(|&byte| byte == b'/').peekable();
+    let mut ends_with_slash = false;
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            b"" | b"." => ends_with_slash = last,
+            b".." => {
+                kept.pop();
+                ends_with_slash = last;
+            }
+            other => {
+                kept.push(other);
+                ends_with_slash = false;
+            }
+        }
+    }
+    let mut out = String::with_capacity(path.len());
+    for segment in kept {
+        out.push('/');
+        for chunk in segment.utf8_chunks() {
+            out.push_str(chunk.valid());
+            for byte in chunk.invalid() {
+                out.push_str(&format!("%{byte:02X}"));
+            }
+        }
+    }
+    if ends_with_slash || out.is_empty() {
+        out.push('/');
+    }
+    out
+}
+
+/// The path to send upstream (`path_handling` v0).
+///
+/// `base` is the service's path (`/` when it has none), `path` the normalised request path and
+/// `matched` how many of its bytes the route matched and `strip_path` removes (0: none).
+/// Source: data-plane reference 4.6.
+pub(crate) fn upstream(base: &str, path: &str, matched: usize, strip: bool) -> String {
+    let mut out = String::with_capacity(base.len() + path.len() + 1);
+    let open = base.strip_suffix('/');
+    if strip && matched > 0 {
+        let rest = clean(&path[matched..]);
+        let keeps_slash = path.len() > 1 && path.ends_with('/');
+        match (open, rest) {
+            (Some(_), "") if base == "/" || keeps_slash => out.push_str(base),
+            (Some(open), "") => out.push_str(open),
+            (Some(open), rest) if rest.starts_with('/') => out.extend([open, rest]),
+            (None, "") => {
+                out.push_str(base);
+                if keeps_slash {
+                    out.push('/');
+                }
+            }
+            (None, rest) if !rest.starts_with('/') => out.extend([base, "/", rest]),
+            (_, rest) => out.extend([base, rest]),
+        }
+    } else if open.is_some() {
+        out.extend([base, path.strip_prefix('/').unwrap_or(path)]);
+    } else if path == "/" {
+        out.push_str(base);
+    } else {
+        out.extend([base, path]);
+    }
+    escape(out)
+}
+
+/// What was cut off may not climb: `/route../x` with `/route` stripped is `/x`.
+fn clean(rest: &str) -> &str {
+    match rest {
+        "." | ".." => "",
+        rest => rest.strip_prefix("../").map_or_else(
+            || rest.strip_prefix("./").map_or(rest, |_| &rest[1..]),
+            |_| &rest[2..],
+        ),
+    }
+}
+
+/// Percent-encodes what may not stand in a path; `%` and reserved characters stay.
+fn escape(path: String) -> String {
+    let plain = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || b"-._~".contains(&byte)
+            || (is_reserved(byte) && !b"?#".contains(&byte))
+    };
+    if path.bytes().all(plain) {
+        return path;
+    }
+    let mut out = String::with_capacity(path.len() + 16);
+    for byte in path.bytes() {
+        if plain(byte) {
+            out.push(byte as char);
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check_normal(raw: &str, expected: &str) {
+        assert_eq!(normalise(raw), expected);
+    }
+
+    #[test]
+    fn paths_have_one_normal_form() {
+        check_normal("/", "/");
+        check_normal("/a/b", "/a/b");
+        check_normal("//a///b/", "/a/b/");
+        check_normal("/a/./b/../c", "/a/c");
+        check_normal("/../../a", "/a");
+        check_normal("/a/..", "/");
+        check_normal("/a/.", "/a/");
+        check_normal("/%61%62", "/ab");
+        check_normal("/a%2fb%2Fc", "/a%2Fb%2Fc");
+        check_normal("/a%2e%2e/b", "/a../b");
+        check_normal("/a/%2e%2e/b", "/b");
+        check_normal("/%zz%4", "/%zz%4");
+        check_normal("/%ff", "/%FF");
+        check_normal("/%E4%BD%A0", "/你");
+        check_normal("/.hidden", "/.hidden");
+        check_normal("/a%25b", "/a%25b");
+    }
+
+    #[track_caller]
+    fn check_upstream(base: &str, route: &str, strip: bool, request: &str, expected: &str) {
+        let path = normalise(request);
+        assert!(path.starts_with(route), "the case does not match its route");
+        assert_eq!(upstream(base, &path, route.len(), strip), expected);
+    }
+
+    #[test]
+    fn upstream_paths_join_as_v0_says() {
+        check_upstream("/", "/route", true, "/route", "/");
+        check_upstream("/", "/route", true, "/routereq", "/req");
+        check_upstream("/", "/route", true, "/route/", "/");
+        check_upstream("/srv", "/rou", false, "/roureq", "/srv/roureq");
+        check_upstream("/srv", "/rou", true, "/roureq", "/srv/req");
+        check_upstream("/srv/", "/rou", true, "/rou", "/srv");
+        check_upstream("/srv/", "/rou", true, "/rou/", "/srv/");
+        check_upstream("/srv/", "/rou", true, "/rou/x", "/srv/x");
+        check_upstream("/srv/", "/rou", true, "/roux", "/srv/x");
+        check_upstream("/srv/", "/rou", false, "/rou", "/srv/rou");
+        check_upstream("/service", "/", true, "/route/", "/service/route/");
+        check_upstream("/service", "/", false, "/route/", "/service/route/");
+        check_upstream("/service", "/", true, "/", "/service");
+        check_upstream("/service", "/", false, "/", "/service");
+        check_upstream("/service", "/route/", true, "/route/", "/service/");
+        check_upstream("/service", "/route", true, "/route/", "/service/");
+        check_upstream("/service/", "/route/", true, "/route/req", "/service/req");
+        check_upstream("/service", "/route", true, "/route../req", "/service/req");
+        check_upstream(
+            "/service",
+            "/route",
+            true,
+            "/route%2E%2e/req",
+            "/service/req",
+        );
+        check_upstream(
+            "/service",
+            "/route",
+            false,
+            "/route%2e/req",
+            "/service/route./req",
+        );
+        check_upstream("/service", "/route", true, "/route", "/service");
+        check_upstream("/service", "/route", true, "/route/a%20b", "/service/a%20b");
+        assert_eq!(
+            upstream("/service", "/route", 0, true),
+            "/service/route",
+            "host match"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn normalising_never_fails_and_leaves_no_way_up(raw in "/[ -~]{0,40}") {
+            let normal = normalise(&raw).into_owned();
+            prop_assert!(normal.starts_with('/'));
+            prop_assert!(!normal.contains("//"));
+            prop_assert!(!normal.split('/').any(|segment| segment == ".." || segment == "."));
+        }
+
+        #[test]
+        fn upstream_paths_are_valid_targets(raw in "/\\PC{0,30}", base in "/[a-z]{0,5}/?", cut in 0usize..30, strip: bool) {
+            let path = normalise(&raw);
+            let cut = (0..=cut.min(path.len())).rev().find(|&at| path.is_char_boundary(at)).unwrap_or(0);
+            let out = upstream(&base, &path, cut, strip);
+            prop_assert!(out.starts_with('/'));
+            prop_assert!(out.bytes().all(|byte| byte.is_ascii_graphic()));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The configuration as gateways get it: flat lists per kind, references as bare ids.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::Kind;
+use crate::schema::{self, Type};
+
+/// Writes entities (as [`schema::parse_entity`] returns them, with their ids) as the
+/// `config_table` of the hybrid protocol and of declarative files.
+///
+/// Disabled services, their routes, plugins on either, and disabled plugins are left out, so a
+/// gateway never sees them. Members that are null are left out too: a gateway fills defaults
+/// itself. Kinds without entities have no list. The order of each list is kept.
+pub fn to_config_table(entities: &BTreeMap<Kind, Vec<Value>>) -> Value {
+    let all = |kind: Kind| entities.get(&kind).map(Vec::as_slice).unwrap_or_default();
+    let id = |entity: &Value| schema::reference(&entity["id"]);
+    let points_into = |entity: &Value, field: &str, ids: &BTreeSet<Uuid>| {
+        schema::reference(&entity[field]).is_some_and(|id| ids.contains(&id))
+    };
+    let disabled = |entity: &&Value| entity["enabled"] == Value::Bool(false);
+    let services: BTreeSet<Uuid> = all(Kind::Service)
+        .iter()
+        .filter(disabled)
+        .filter_map(id)
+        .collect();
+    let routes: BTreeSet<Uuid> = all(Kind::Route)
+        .iter()
+        .filter(|route| points_into(route, "service", &services))
+        .filter_map(id)
+        .collect();
+    let live = |kind: Kind, entity: &Value| match kind {
+        Kind::Service => !disabled(&entity),
+        Kind::Route => !points_into(entity, "service", &services),
+        Kind::Plugin => {
+            !disabled(&entity)
+                && !points_into(entity, "service", &services)
+                && !points_into(entity, "route", &routes)
+        }
+        Kind::Consumer | Kind::KeyAuth | Kind::Upstream | Kind::Target => true,
+    };
+    let mut table = Map::new();
+    table.insert("_format_version".to_owned(), json!("3.0"));
+    table.insert("_transform".to_owned(), json!(false));
+    for kind in Kind::ALL {
+        let list: Vec<Value> = all(kind)
+            .iter()
+            .filter(|entity| live(kind, entity))
+            .map(|entity| flat(kind, entity))
+            .collect();
+        if !list.is_empty() {
+            table.insert(kind.table().to_owned(), Value::Array(list));
+        }
+    }
+    Value::Object(table)
+}
+
+fn flat(kind: Kind, entity: &Value) -> Value {
+    let mut flat = Map::new();
+    for field in &schema::of(kind).record.fields {
+        let value = match (&field.ty, &entity[field.name]) {
+            (_, Value::Null) => continue,
+            (Type::Foreign(_), Value::Object(reference)) => match reference.get("id") {
+                Some(id) => id.clone(),
+                None => continue,
+            },
+            (_, value) => value.clone(),
+        };
+        flat.insert(field.name.to_owned(), value);
+    }
+    Value::Object(flat)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disabled_objects_and_what_hangs_on_them_are_left_out() {
+        let id = |n: u8| format!("00000000-0000-4000-8000-0000000000{n:02}");
+        let entities = BTreeMap::from([
+            (
+                Kind::Service,
+                vec![
+                    json!({"id": id(1), "host": "a", "enabled": true, "path": null}),
+                    json!({"id": id(2), "host": "b", "enabled": false}),
+                ],
+            ),
+            (
+                Kind::Route,
+                vec![
+                    json!({"id": id(3), "service": {"id": id(1)}}),
+                    json!({"id": id(4), "service": {"id": id(2)}}),
+                    json!({"id": id(5), "service": null}),
+                ],
+            ),
+            (
+                Kind::Plugin,
+                vec![
+                    json!({"id": id(6), "name": "p", "enabled": true, "route": {"id": id(3)}}),
+                    json!({"id": id(7), "name": "p", "enabled": true, "route": {"id": id(4)}}),
+                    json!({"id": id(8), "name": "p", "enabled": true, "service": {"id": id(2)}}),
+                    json!({"id": id(9), "name": "p", "enabled": false}),
+                ],
+            ),
+        ]);
+        assert_eq!(
+            to_config_table(&entities),
+            json!({
+                "_format_version": "3.0",
+                "_transform": false,
+                "services": [{"id": id(1), "host": "a", "enabled": true}],
+                "routes": [{"id": id(3), "service": id(1)}, {"id": id(5)}],
+                "plugins": [{"id": id(6), "name": "p", "enabled": true, "route": id(3)}],
+            })
+        );
+    }
+}

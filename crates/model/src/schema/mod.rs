@@ -1,0 +1,42 @@
+//! The one schema table: it validates and fills defaults, answers schema requests, and says what
+//! is unique and what refers to what.
+//!
+//! One table for all three, because a field that is filled on write without the same default in
+//! its schema document shows up in decK as a change for ever.
+
+mod checks;
+mod consumers;
+#[cfg(test)]
+mod deck_tests;
+mod documents;
+mod entity;
+mod error;
+mod field;
+mod key_auths;
+mod plugin;
+mod plugins;
+#[cfg(test)]
+pub(crate) mod property_tests;
+mod record;
+mod routes;
+mod rules;
+mod services;
+#[cfg(test)]
+mod table_tests;
+mod targets;
+#[cfg(test)]
+pub(crate) mod tests;
+mod upstreams;
+mod validate;
+
+pub use documents::{json_schema, lua_schema};
+pub(crate) use entity::reference;
+pub use entity::{
+    EntitySchema, Fill, Index, index, of, parse_entity, parse_entity_in, unique_target,
+};
+pub use error::{ErrorKind, FieldError, Path, PathPart, nested};
+pub use field::{Field, Foreign, OnDelete, Rule, Type, each};
+pub use plugin::{PROTOCOLS_HTTP, PluginSchemas, plugin_schema};
+pub use record::{Alias, EntityCheck, Match, Record};
+pub(crate) use validate::canonical_uuid;
+pub use validate::{Mode, validate};

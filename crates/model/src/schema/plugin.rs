@@ -1,0 +1,72 @@
+//! Plugin schemas: what the crate that has the plugins tells about them, and the document that
+//! clients get.
+
+use serde_json::{Value, json};
+
+use super::documents::lua_field;
+use super::error::{FieldError, Path};
+use super::field::{Field, OnDelete};
+use super::plugins;
+use super::record::Record;
+use crate::Kind;
+
+/// The protocols a plugin runs on unless it says otherwise.
+pub const PROTOCOLS_HTTP: &[&str] = &["grpc", "grpcs", "http", "https"];
+
+/// What this build knows about its plugins.
+pub trait PluginSchemas: Send + Sync {
+    /// Names of all plugins, such as `key-auth`.
+    fn names(&self) -> Vec<&str>;
+
+    /// The members of `config`; `None` for a plugin that this build does not have.
+    fn config(&self, plugin: &str) -> Option<&Record>;
+
+    /// Whether it may be set on one consumer.
+    fn consumer_scope(&self, plugin: &str) -> bool;
+
+    /// The protocols it runs on; default and only valid values of the entity's `protocols`.
+    fn protocols(&self, plugin: &str) -> &'static [&'static str] {
+        let _ = plugin;
+        PROTOCOLS_HTTP
+    }
+}
+
+/// The whole record of one plugin: the entity's members with `config`, `protocols` and
+/// `consumer` as this plugin has them.
+///
+/// # Errors
+/// A field error on `name` if this build does not have the plugin.
+pub(super) fn plugin_record(name: &str, known: &dyn PluginSchemas) -> Result<Record, FieldError> {
+    let config = known.config(name).ok_or_else(|| not_enabled(name))?;
+    let protocols = known.protocols(name);
+    let consumer = Field::foreign("consumer", Kind::Consumer).on_delete(OnDelete::Cascade);
+    let consumer = match known.consumer_scope(name) {
+        true => consumer,
+        false => consumer.null(),
+    };
+    let config = Field::record("config", config.clone()).required();
+    Ok(plugins::fields(consumer, config, protocols, protocols))
+}
+
+/// The error for a plugin that this build does not have.
+pub(super) fn not_enabled(name: &str) -> FieldError {
+    let message =
+        format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property");
+    FieldError::field(Path::root().key("name"), message)
+}
+
+/// The document of `schemas/plugins/{name}`: scope fields, `protocols` and `config` in Kong's
+/// schema form.
+///
+/// # Errors
+/// A field error on `name` if this build does not have the plugin.
+pub fn plugin_schema(name: &str, plugins: &dyn PluginSchemas) -> Result<Value, FieldError> {
+    let record = plugin_record(name, plugins)?;
+    let shown = ["consumer", "service", "route", "protocols", "config"];
+    let fields: Vec<Value> = shown
+        .iter()
+        .filter_map(|name| record.field(name))
+        .map(|field| json!({ field.name: lua_field(field) }))
+        .collect();
+    Ok(json!({ "fields": fields, "entity_checks": [] }))
+}

@@ -1,0 +1,370 @@
+//! `key-auth`: recognises a consumer by a key in a header or in the query.
+
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use percent_encoding::percent_decode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use sallyport_model::schema::{Field, Record, each};
+
+use crate::exchange::{Env, Exchange, Flow, Handler, Reply};
+use crate::identities::tell_upstream;
+use crate::{CompileError, Plugin};
+
+/// The plugin, as the registry lists it.
+pub(crate) struct KeyAuth;
+
+impl Plugin for KeyAuth {
+    fn name(&self) -> &'static str {
+        "key-auth"
+    }
+
+    fn priority(&self) -> i32 {
+        1250
+    }
+
+    fn consumer_scope(&self) -> bool {
+        false
+    }
+
+    fn schema(&self) -> Record {
+        Record::new([
+            Field::array("key_names", each::string().check(header_name))
+                .required()
+                .len(1, 64)
+                .default(json!(["apikey"])),
+            Field::boolean("hide_credentials")
+                .required()
+                .default(json!(false)),
+            Field::string("anonymous"),
+            Field::boolean("key_in_header")
+                .required()
+                .default(json!(true)),
+            Field::boolean("key_in_query")
+                .required()
+                .default(json!(true)),
+            Field::boolean("key_in_body")
+                .required()
+                .default(json!(false))
+                .check(not_in_body),
+            Field::boolean("run_on_preflight")
+                .required()
+                .default(json!(true)),
+            Field::string("realm"),
+        ])
+    }
+
+    fn compile(&self, config: &Value) -> Result<Box<dyn Handler>, CompileError> {
+        let config = Config::deserialize(config)?;
+        let challenge = match &config.realm {
+            Some(realm) => format!("Key realm=\"{}\"", realm.replace(['"', '\\'], "")),
+            None => "Key".to_owned(),
+        };
+        let key_names = config
+            .key_names
+            .iter()
+            .map(|name| {
+                let header =
+                    HeaderName::from_bytes(name.as_bytes()).map_err(CompileError::value)?;
+                Ok((name.clone(), header))
+            })
+            .collect::<Result<_, CompileError>>()?;
+        Ok(Box::new(Active {
+            key_names,
+            challenge: HeaderValue::from_str(&challenge).map_err(CompileError::value)?,
+            config,
+        }))
+    }
+}
+
+fn header_name(name: &Value) -> Result<(), String> {
+    let name = name.as_str().unwrap_or_default();
+    match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!(
+            "bad header name '{name}', allowed characters are A-Z, a-z, 0-9, '_', and '-'"
+        )),
+    }
+}
+
+fn not_in_body(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Bool(true) => Err("keys in bodies are not supported by this build; \
+                                  send the key in a header or in the query"
+            .to_owned()),
+        _ => Ok(()),
+    }
+}
+
+#[derive(Deserialize)]
+struct Config {
+    key_names: Vec<String>,
+    hide_credentials: bool,
+    anonymous: Option<String>,
+    key_in_header: bool,
+    key_in_query: bool,
+    run_on_preflight: bool,
+    realm: Option<String>,
+}
+
+struct Active {
+    key_names: Vec<(String, HeaderName)>,
+    challenge: HeaderValue,
+    config: Config,
+}
+
+enum Found {
+    Key(Vec<u8>),
+    Nothing,
+    Twice,
+}
+
+impl Handler for Active {
+    fn access(&self, exchange: &mut Exchange, env: &Env<'_>) -> Flow {
+        if exchange.request.method == Method::OPTIONS && !self.config.run_on_preflight {
+            return Flow::Continue;
+        }
+        if self.config.anonymous.is_some() && exchange.credential.is_some() {
+            return Flow::Continue;
+        }
+        let refusal = match self.find(exchange) {
+            Found::Nothing => "No API key found in request",
+            Found::Twice => "Duplicate API key found",
+            Found::Key(key) => match env.identities.key(&key) {
+                None => "Unauthorized",
+                Some(owner) => {
+                    let headers = &mut exchange.request.headers;
+                    tell_upstream(headers, &owner.consumer, Some(&owner.credential));
+                    exchange.consumer = Some(owner.consumer.clone());
+                    exchange.credential = Some(owner.credential.clone());
+                    return Flow::Continue;
+                }
+            },
+        };
+        match &self.config.anonymous {
+            None => Flow::Respond(
+                Reply::error(StatusCode::UNAUTHORIZED, refusal)
+                    .with(WWW_AUTHENTICATE, self.challenge.clone()),
+            ),
+            Some(anonymous) => match env.identities.consumer(anonymous) {
+                Some(consumer) => {
+                    tell_upstream(&mut exchange.request.headers, consumer, None);
+                    exchange.consumer = Some(consumer.clone());
+                    exchange.credential = None;
+                    Flow::Continue
+                }
+                None => Flow::Respond(Reply::error(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("anonymous consumer {anonymous} is configured but doesn't exist"),
+                )),
+            },
+        }
+    }
+}
+
+impl Active {
+    /// The first key that is there, searched name by name: header, then query.
+    fn find(&self, exchange: &mut Exchange) -> Found {
+        for (name, header) in &self.key_names {
+            if self.config.key_in_header {
+                let mut values = exchange.request.headers.get_all(header).iter();
+                match (values.next(), values.next()) {
+                    (Some(_), Some(_)) => return Found::Twice,
+                    (Some(key), None) if !key.is_empty() => {
+                        let key = key.as_bytes().to_vec();
+                        if self.config.hide_credentials {
+                            exchange.request.headers.remove(header);
+                        }
+                        return Found::Key(key);
+                    }
+                    _ => {}
+                }
+            }
+            if self.config.key_in_query {
+                let mut values = query_values(exchange.request.uri.query(), name);
+                match (values.next(), values.next()) {
+                    (Some(_), Some(_)) => return Found::Twice,
+                    (Some(key), None) if !key.is_empty() => {
+                        drop(values);
+                        if self.config.hide_credentials {
+                            hide_in_query(&mut exchange.request.uri, name);
+                        }
+                        return Found::Key(key);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Found::Nothing
+    }
+}
+
+/// Decoded values of the query arguments with this name.
+fn query_values<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = Vec<u8>> + 'a {
+    query
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(move |argument| {
+            let (found, value) = argument.split_once('=')?;
+            is_named(found, name).then(|| decode(value))
+        })
+}
+
+fn is_named(encoded: &str, name: &str) -> bool {
+    encoded == name || (encoded.contains(['%', '+']) && decode(encoded) == name.as_bytes())
+}
+
+fn decode(encoded: &str) -> Vec<u8> {
+    percent_decode(encoded.replace('+', " ").as_bytes()).collect()
+}
+
+fn hide_in_query(uri: &mut Uri, name: &str) {
+    let query = uri.query().unwrap_or_default();
+    let kept: Vec<_> = query
+        .split('&')
+        .filter(|argument| !is_named(argument.split('=').next().unwrap_or_default(), name))
+        .collect();
+    let mut target = uri.path().to_owned();
+    if !kept.is_empty() {
+        target.push('?');
+        target.push_str(&kept.join("&"));
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = target.parse().ok();
+    *uri = Uri::from_parts(parts).expect("a part of a valid target is valid");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Outcome, access, exchange, identities};
+
+    fn run(config: Value, request: http::request::Builder) -> (Exchange, Outcome) {
+        let mut exchange = exchange(request);
+        let outcome = access(&KeyAuth, config, &mut exchange, &identities());
+        (exchange, outcome)
+    }
+
+    #[track_caller]
+    fn check(config: Value, request: http::request::Builder, expected: Outcome) {
+        assert_eq!(run(config, request).1, expected);
+    }
+
+    fn refused(status: u16, message: &str) -> Outcome {
+        Outcome::Refused(status, message.to_owned())
+    }
+
+    fn get(uri: &str) -> http::request::Builder {
+        http::Request::get(uri)
+    }
+
+    #[test]
+    fn a_key_is_taken_from_header_or_query() {
+        let none = "No API key found in request";
+        check(
+            json!({}),
+            get("/").header("apikey", "alice-key"),
+            Outcome::Continued,
+        );
+        check(json!({}), get("/?apikey=alice-key"), Outcome::Continued);
+        check(
+            json!({}),
+            get("/?a=1&%61pikey=alice%2Dkey"),
+            Outcome::Continued,
+        );
+        check(json!({}), get("/"), refused(401, none));
+        check(json!({}), get("/").header("apikey", ""), refused(401, none));
+        check(json!({}), get("/?apikey="), refused(401, none));
+        check(
+            json!({}),
+            get("/").header("apikey", "nobody"),
+            refused(401, "Unauthorized"),
+        );
+        check(
+            json!({"key_in_header": false}),
+            get("/").header("apikey", "alice-key"),
+            refused(401, none),
+        );
+        check(
+            json!({"key_in_query": false}),
+            get("/?apikey=alice-key"),
+            refused(401, none),
+        );
+        check(
+            json!({"key_names": ["x-key", "apikey"]}),
+            get("/?apikey=alice-key"),
+            Outcome::Continued,
+        );
+    }
+
+    #[test]
+    fn a_repeated_key_is_refused() {
+        let twice = refused(401, "Duplicate API key found");
+        check(
+            json!({}),
+            get("/").header("apikey", "a").header("apikey", "b"),
+            twice.clone(),
+        );
+        check(json!({}), get("/?apikey=a&apikey=b"), twice);
+    }
+
+    #[test]
+    fn the_upstream_learns_the_consumer_and_not_what_the_client_claimed() {
+        let request = get("/")
+            .header("apikey", "alice-key")
+            .header("x-consumer-username", "mallory")
+            .header("x-consumer-custom-id", "7")
+            .header("x-anonymous-consumer", "true");
+        let (exchange, _) = run(json!({}), request);
+        let headers = &exchange.request.headers;
+        assert_eq!(headers["x-consumer-username"], "alice");
+        assert!(!headers.contains_key("x-consumer-custom-id"));
+        assert!(!headers.contains_key("x-anonymous-consumer"));
+        assert!(headers.contains_key("x-credential-identifier"));
+        assert!(exchange.consumer.is_some() && exchange.credential.is_some());
+    }
+
+    #[test]
+    fn credentials_are_hidden_where_they_were_found() {
+        let config = json!({"hide_credentials": true});
+        let (exchange, _) = run(config.clone(), get("/").header("apikey", "alice-key"));
+        assert!(!exchange.request.headers.contains_key("apikey"));
+        let (exchange, _) = run(config.clone(), get("/p?a=1&apikey=alice-key&b=2"));
+        assert_eq!(exchange.request.uri, "/p?a=1&b=2");
+        let (exchange, _) = run(config, get("/p?apikey=alice-key"));
+        assert_eq!(exchange.request.uri, "/p");
+    }
+
+    #[test]
+    fn a_failure_with_anonymous_goes_on_as_that_consumer() {
+        let (exchange, outcome) = run(json!({"anonymous": "guest"}), get("/"));
+        assert_eq!(outcome, Outcome::Continued);
+        assert_eq!(exchange.request.headers["x-anonymous-consumer"], "true");
+        assert_eq!(exchange.request.headers["x-consumer-username"], "guest");
+        assert!(exchange.credential.is_none());
+        check(
+            json!({"anonymous": "ghost"}),
+            get("/"),
+            refused(
+                500,
+                "anonymous consumer ghost is configured but doesn't exist",
+            ),
+        );
+    }
+
+    #[test]
+    fn preflights_can_pass() {
+        let options = || http::Request::options("/");
+        check(
+            json!({"run_on_preflight": false}),
+            options(),
+            Outcome::Continued,
+        );
+        check(
+            json!({}),
+            options(),
+            refused(401, "No API key found in request"),
+        );
+    }
+}

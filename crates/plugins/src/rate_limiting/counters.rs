@@ -1,0 +1,251 @@
+//! Request counts of this node, shared by its cores.
+//!
+//! Sharded by key, so that cores rarely meet. A count and the decision on it are one step under
+//! the shard's lock: a burst on several cores cannot exceed a limit.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use ahash::{AHashMap, RandomState};
+use uuid::Uuid;
+
+use super::window::{Period, Window};
+
+const SHARDS: usize = 64;
+/// Below this many keys a shard is never swept.
+const SWEEP_MIN: usize = 1_024;
+
+/// Whose requests are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The route that matched.
+    pub route: Option<Uuid>,
+    /// Its service.
+    pub service: Option<Uuid>,
+    /// The caller, as `limit_by` says.
+    pub identity: Identity,
+}
+
+/// A caller.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the values of limit_by")]
+pub enum Identity {
+    Consumer(Uuid),
+    Credential(Uuid),
+    Service(Uuid),
+    Ip(IpAddr),
+    Header(Box<[u8]>),
+    Path(Box<str>),
+}
+
+/// Requests counted in one window.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    start_ms: u64,
+    end_ms: u64,
+    used: u64,
+}
+
+type Counts = [Count; Period::ALL.len()];
+
+struct Shard {
+    counts: AHashMap<Key, Counts>,
+    sweep_at: usize,
+}
+
+/// Request counts of this node.
+pub struct Counters {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        let shard = || {
+            Mutex::new(Shard {
+                counts: AHashMap::new(),
+                sweep_at: SWEEP_MIN,
+            })
+        };
+        Counters {
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+/// One limit and the window it is counted in.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Length of the window.
+    pub period: Period,
+    /// Requests allowed in it.
+    pub limit: u64,
+    /// The window that holds the request.
+    pub window: Window,
+}
+
+/// What was counted before a request, in the order of the limits given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Requests counted in each window before this one.
+    pub used: [u64; Period::ALL.len()],
+    /// Index of the first limit that refuses this request; then it was not counted.
+    pub refused_by: Option<usize>,
+}
+
+impl Counters {
+    /// Counts a request against all `limits`, or against none if any of them is used up.
+    ///
+    /// `limits` holds each period at most once.
+    pub fn take(&self, key: Key, limits: &[Limit], now_ms: u64) -> Taken {
+        let at = self.hasher.hash_one(&key) as usize % SHARDS;
+        let mut shard = self.shards[at]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if shard.counts.len() >= shard.sweep_at {
+            shard.sweep(now_ms);
+        }
+        let counts = shard.counts.entry(key).or_default();
+        let mut taken = Taken {
+            used: [0; Period::ALL.len()],
+            refused_by: None,
+        };
+        for (index, limit) in limits.iter().enumerate() {
+            let count = &counts[limit.period as usize];
+            taken.used[index] = if count.start_ms == limit.window.start_ms {
+                count.used
+            } else {
+                0
+            };
+            if taken.used[index] >= limit.limit && taken.refused_by.is_none() {
+                taken.refused_by = Some(index);
+            }
+        }
+        if taken.refused_by.is_none() {
+            for (index, limit) in limits.iter().enumerate() {
+                let Window { start_ms, end_ms } = limit.window;
+                counts[limit.period as usize] = Count {
+                    start_ms,
+                    end_ms,
+                    used: taken.used[index] + 1,
+                };
+            }
+        }
+        taken
+    }
+
+    /// Keys held now, in windows that may be over.
+    pub fn len(&self) -> usize {
+        let len = |shard: &Mutex<Shard>| {
+            shard
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .counts
+                .len()
+        };
+        self.shards.iter().map(len).sum()
+    }
+
+    /// Whether nothing was counted yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Shard {
+    /// Forgets keys whose windows are over, and waits until the rest has doubled.
+    fn sweep(&mut self, now_ms: u64) {
+        self.counts
+            .retain(|_, counts| counts.iter().any(|count| count.end_ms > now_ms));
+        self.sweep_at = (self.counts.len() * 2).max(SWEEP_MIN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u128) -> Key {
+        Key {
+            route: None,
+            service: None,
+            identity: Identity::Consumer(Uuid::from_u128(n)),
+        }
+    }
+
+    fn limit(period: Period, limit: u64, now_ms: u64) -> Limit {
+        Limit {
+            period,
+            limit,
+            window: period.window(now_ms),
+        }
+    }
+
+    #[test]
+    fn a_refused_request_is_not_counted_anywhere() {
+        let counters = Counters::default();
+        let limits = [
+            limit(Period::Second, 1, 500),
+            limit(Period::Minute, 10, 500),
+        ];
+        assert_eq!(counters.take(key(1), &limits, 500).refused_by, None);
+        for _ in 0..5 {
+            assert_eq!(counters.take(key(1), &limits, 500).refused_by, Some(0));
+        }
+        let next = [
+            limit(Period::Second, 1, 1_500),
+            limit(Period::Minute, 10, 1_500),
+        ];
+        let taken = counters.take(key(1), &next, 1_500);
+        assert_eq!(
+            (taken.refused_by, taken.used[0], taken.used[1]),
+            (None, 0, 1)
+        );
+    }
+
+    #[test]
+    fn callers_do_not_share_counts() {
+        let counters = Counters::default();
+        let limits = [limit(Period::Hour, 1, 0)];
+        assert_eq!(counters.take(key(1), &limits, 0).refused_by, None);
+        assert_eq!(counters.take(key(2), &limits, 0).refused_by, None);
+        assert_eq!(counters.take(key(1), &limits, 0).refused_by, Some(0));
+    }
+
+    #[test]
+    fn a_burst_on_many_threads_never_exceeds_the_limit() {
+        let counters = Counters::default();
+        let limits = [limit(Period::Year, 1_000, 0)];
+        let allowed: usize = std::thread::scope(|scope| {
+            let burst = || {
+                (0..500)
+                    .filter(|_| counters.take(key(1), &limits, 0).refused_by.is_none())
+                    .count()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(burst)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(allowed, 1_000);
+    }
+
+    #[test]
+    fn keys_of_past_windows_are_forgotten() {
+        let counters = Counters::default();
+        for second in 0..200u64 {
+            let now_ms = second * 1_000;
+            for n in 0..2_000 {
+                let limits = [limit(Period::Second, 5, now_ms)];
+                counters.take(key(u128::from(second) * 10_000 + n), &limits, now_ms);
+            }
+        }
+        assert!(
+            counters.len() < 2 * SHARDS * SWEEP_MIN,
+            "{} keys held",
+            counters.len()
+        );
+    }
+}

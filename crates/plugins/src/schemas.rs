@@ -1,0 +1,39 @@
+//! The plugins' schemas, as validation and schema requests ask for them.
+
+use std::sync::OnceLock;
+
+use sallyport_model::schema::{PluginSchemas, Record};
+
+use crate::{ALL, by_name};
+
+/// The schemas of [`ALL`], made once.
+pub struct Schemas(Vec<(&'static str, Record)>);
+
+/// The schemas of this build's plugins.
+pub fn schemas() -> &'static Schemas {
+    static SCHEMAS: OnceLock<Schemas> = OnceLock::new();
+    SCHEMAS.get_or_init(|| {
+        Schemas(
+            ALL.iter()
+                .map(|plugin| (plugin.name(), plugin.schema()))
+                .collect(),
+        )
+    })
+}
+
+impl PluginSchemas for Schemas {
+    fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| *name).collect()
+    }
+
+    fn config(&self, plugin: &str) -> Option<&Record> {
+        self.0
+            .iter()
+            .find(|(name, _)| *name == plugin)
+            .map(|(_, config)| config)
+    }
+
+    fn consumer_scope(&self, plugin: &str) -> bool {
+        by_name(plugin).is_some_and(|plugin| plugin.consumer_scope())
+    }
+}

@@ -1,0 +1,32 @@
+//! TLS building blocks: rustls on ring, TLS 1.2 and 1.3.
+
+pub mod client;
+pub mod explain;
+pub mod identity;
+pub mod leaf;
+pub mod pem;
+pub mod pinned_server;
+pub mod presented_client;
+pub mod server;
+mod unverified_server;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+pub use client::{ServerTrust, client_config, connect, trust_store};
+pub use explain::{TlsFailure, explain};
+pub use identity::Identity;
+pub use leaf::{CertDigest, Leaf, leaf_digest, not_after};
+pub use pem::{PemError, certificates, read_pem};
+pub use server::{ClientAuth, server_config};
+
+/// The one cryptography provider of this product.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
+    PROVIDER
+        .get_or_init(|| Arc::new(rustls::crypto::ring::default_provider()))
+        .clone()
+}
