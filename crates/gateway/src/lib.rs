@@ -1,2 +1,4 @@
 //! placeholder
 pub mod conf;
+pub mod config_sync;
+pub mod last_known_good;
