@@ -3,8 +3,10 @@
 mod balancer;
 mod chain;
 pub mod conf;
+pub mod config_sync;
 mod configuration;
 mod follow;
+pub mod last_known_good;
 mod proxy;
 mod router;
 mod start;

@@ -12,13 +12,15 @@ use sallyport_model::declarative::{Format, parse_text};
 use sallyport_plugins::schemas;
 use sallyport_runtime::listen::ListenError;
 use sallyport_runtime::tls::{self, ClientAuth, Identity, ServerTrust, trust_store};
+use sallyport_wire::ConfigHash;
 use sallyport_wire::config_hash::hashes;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::conf::{Conf, Listener, Material};
 use crate::configuration::{Configuration, Unservable};
-use crate::follow::{Follower, FollowError};
+use crate::config_sync::LinkState;
+use crate::follow::{FollowError, Follower, last_known_good};
 use crate::proxy::{Bound, Options, Shared, Via, Workers, open};
 use crate::status;
 
@@ -59,6 +61,7 @@ fn lines(problems: &[String]) -> String {
 pub struct Gateway {
     proxy: Vec<SocketAddr>,
     status: Vec<SocketAddr>,
+    shared: Arc<Shared>,
     workers: Workers,
     follower: Option<Follower>,
     status_tasks: status::Server,
@@ -71,9 +74,10 @@ impl Gateway {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(conf: Conf, material: Material) -> Result<Gateway, StartError> {
-        let configuration = match &material.declarative {
-            None => Configuration::empty(),
-            Some(declarative) => declared(&declarative.origin, &declarative.text)?,
+        let configuration = match (&material.declarative, &conf.cluster) {
+            (Some(declarative), _) => declared(&declarative.origin, &declarative.text)?,
+            (None, Some(_)) => last_known_good(&conf),
+            (None, None) => Configuration::empty(),
         };
         let stop = CancellationToken::new();
         let options = options(&conf)?;
@@ -83,9 +87,9 @@ impl Gateway {
         let proxy = listeners.first().map(|all| all.iter().map(|(b, _)| b.address).collect());
         let status = status::open(&conf.status_listen, &material.status)?;
         let shared = Arc::new(Shared::new(options, configuration));
-        let follower = match (&conf.cluster, &material.cluster) {
-            (Some(_), Some(_)) => Some(Follower::start(&conf, &material, &shared).await?),
-            _ => None,
+        let follower = match &material.cluster {
+            Some(cluster) => Some(Follower::start(&conf, cluster, &shared)?),
+            None => None,
         };
         let workers = Workers::start(&shared, listeners, &stop, GRACE)?;
         let status_addresses = status.iter().filter_map(|l| l.local_addr().ok()).collect();
@@ -93,6 +97,7 @@ impl Gateway {
         Ok(Gateway {
             proxy: proxy.unwrap_or_default(),
             status: status_addresses,
+            shared,
             workers,
             follower,
             status_tasks,
@@ -119,6 +124,16 @@ impl Gateway {
     /// Addresses of the Status API.
     pub fn status_addresses(&self) -> &[SocketAddr] {
         &self.status
+    }
+
+    /// Hash of the configuration in force; zeros while there is none.
+    pub fn configuration_hash(&self) -> ConfigHash {
+        self.shared.configuration().hash
+    }
+
+    /// How the link to the control plane is; `None` for a gateway that has none.
+    pub fn link(&self) -> Option<LinkState> {
+        self.follower.as_ref().map(|follower| follower.state().borrow().clone())
     }
 
     /// Stops: no new connections, requests under way get time to finish.
