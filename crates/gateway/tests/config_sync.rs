@@ -449,6 +449,40 @@ async fn fragments_and_oversized_frames_end_the_link() {
 }
 
 #[tokio::test]
+async fn hostile_bytes_only_cost_the_connection() {
+    let (pair, control_plane) = shared();
+    let mut node = Node::start(settings(control_plane.port(), &pair, &[]));
+    let mut dice = 1_u64;
+    for round in 0..24_u8 {
+        let (session, _) = control_plane.accept().await;
+        let junk: Vec<u8> = (0..200)
+            .map(|_| {
+                dice = dice
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(round.into());
+                dice.to_be_bytes()[0]
+            })
+            .collect();
+        // Every second one begins like a frame, with each opcode in turn.
+        let head = if round % 2 == 0 {
+            vec![]
+        } else {
+            vec![0x80 | (round / 2), 126, 0, 99]
+        };
+        let mut stream = session.ws.into_inner();
+        stream.write_all(&[head, junk].concat()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        // It stays down until the next round accepts it.
+        node.down_with("").await;
+        let state = node.state.borrow().clone();
+        assert!(!format!("{state:?}").contains("a bug"), "{state:?}");
+    }
+    let (mut session, _) = control_plane.accept().await;
+    session.expect_ping(ConfigHash::ZERO).await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_silent_control_plane_is_dropped() {
     let (pair, control_plane) = shared();
     let mut settings = settings(control_plane.port(), &pair, &[]);
