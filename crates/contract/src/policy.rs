@@ -172,8 +172,9 @@ impl Policy {
 /// The policy of `view` for what applies to `installation`.
 ///
 /// Rows bound to loopback are left out unless `exposed`. Peers are the addresses of `nodes` and
-/// `peers`. Where none are known, outgoing rules allow any address, incoming ones only for rows that
-/// are meant for anybody (clients, gateways); all others are withheld, not opened to the world.
+/// `peers`. Where some are not known (a role listed in `roles`, or a node without addresses, and no
+/// word about it in `peers`), outgoing rules allow any address, incoming ones only for roles that may
+/// be anywhere (clients, gateways); for all others they are withheld, not opened to the world.
 ///
 /// # Errors
 /// A description that contradicts the catalogue, or a node that it does not have.
@@ -258,12 +259,11 @@ fn same_place(node: &Node, geo: Option<&str>) -> bool {
     }
 }
 
-/// What is known about the far ends of one role.
-enum Far {
-    Known(Vec<Net>),
-    Unknown,
-    /// Only the machine itself: nothing leaves it.
-    Itself,
+/// What is known about the far ends of one role; both empty and known: only the machine itself.
+struct Far {
+    nets: Vec<Net>,
+    /// There are others, whose addresses nobody gave.
+    others: bool,
 }
 
 struct Ends<'a> {
@@ -281,15 +281,16 @@ impl Ends<'_> {
         let (id, title) = (entry.id.to_string(), entry.title.clone());
         let (mut any, mut nets) = (false, Vec::new());
         for &role in roles {
-            match self.far(role) {
-                Far::Itself => {}
-                Far::Known(known) => nets.extend(known),
-                Far::Unknown if self.side == Side::Out || is_public(role) => any = true,
-                Far::Unknown => policy.withheld.push(Withheld {
+            let far = self.far(role);
+            nets.extend(far.nets);
+            if far.others && (self.side == Side::Out || is_public(role)) {
+                any = true;
+            } else if far.others {
+                policy.withheld.push(Withheld {
                     id: id.clone(),
                     title: title.clone(),
                     reason: format!("the addresses of `{role}` are not known (peers.{role})"),
-                }),
+                });
             }
         }
         if !any && nets.is_empty() {
@@ -322,32 +323,36 @@ impl Ends<'_> {
         if !role.is_product()
             && let Some(nets) = peers.get(entry.id.as_str())
         {
-            return Far::Known(nets.clone());
+            return Far {
+                nets: nets.clone(),
+                others: false,
+            };
         }
         let mut nets: Vec<Net> = peers.get(role.as_str()).cloned().unwrap_or_default();
-        let mut only_itself = false;
-        let geo = self
-            .geo
-            .filter(|_| entry.hosts.iter().any(|host| host.has_geo()));
-        for node in &self.installation.nodes {
-            if !node.roles.contains(&role) || !same_place(node, geo) {
-                continue;
-            }
-            if self.itself == Some(node.name.as_str()) {
-                only_itself = true;
-            } else {
-                nets.extend(&node.addresses);
-            }
-        }
         if self.side == Side::Out {
             nets.extend(entry.addresses.iter().copied().map(Net::from));
             let named = self.row.hosts.iter().filter_map(|host| peers.get(host));
             nets.extend(named.flatten());
         }
-        match (nets.is_empty(), only_itself) {
-            (false, _) => Far::Known(nets),
-            (true, true) => Far::Itself,
-            (true, false) => Far::Unknown,
+        let told = !nets.is_empty() || peers.contains_key(role.as_str());
+        let geo = self
+            .geo
+            .filter(|_| entry.hosts.iter().any(|host| host.has_geo()));
+        let its = self
+            .installation
+            .nodes
+            .iter()
+            .filter(|node| node.roles.contains(&role));
+        let its: Vec<&Node> = its.filter(|node| same_place(node, geo)).collect();
+        let far = its
+            .iter()
+            .filter(|node| self.itself != Some(node.name.as_str()));
+        let without = far.clone().any(|node| node.addresses.is_empty());
+        nets.extend(far.flat_map(|node| &node.addresses));
+        let elsewhere = self.installation.roles.contains(&role) || its.is_empty();
+        Far {
+            nets,
+            others: !told && (elsewhere || without),
         }
     }
 }

@@ -392,6 +392,90 @@ fn policies_know_directions_and_peers() {
 }
 
 #[test]
+fn ends_that_nobody_described_are_open_outwards_and_closed_inwards() {
+    let ask = |more: &str, view: View| {
+        let text = format!(
+            "base = \"a.example\"\ngeos = [\"eu\"]\ncontrol_planes = [{{ prefix = \"p\", geo = \"eu\" }}]\n{more}"
+        );
+        let installation = Installation::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        policy(catalogue(), &installation, &view).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let peers = |policy: &sallyport_contract::Policy, id: &str, side: Side| {
+        let rule = policy
+            .rules
+            .iter()
+            .find(|rule| rule.id == *id && rule.side == side);
+        rule.map(|rule| rule.peers.clone())
+    };
+    let known = |nets: &[&str]| {
+        Some(Peers::Nets(
+            nets.iter()
+                .map(|net| net.parse().expect("a network"))
+                .collect(),
+        ))
+    };
+    let gateway = View::Role {
+        role: Role::Gateway,
+        geo: None,
+    };
+    let control = View::Role {
+        role: Role::ControlPlane,
+        geo: None,
+    };
+    let node = |name: &str, role: &str, rest: &str| {
+        format!("[[nodes]]\nname = \"{name}\"\nroles = [\"{role}\"]\n{rest}\n")
+    };
+    let lone = ask("roles = [\"gateway\"]", gateway.clone());
+    assert_eq!(peers(&lone, "config_sync", Side::Out), Some(Peers::Any));
+    // a host name with addresses narrows it
+    let named = ask(
+        "roles = [\"gateway\"]\n[peers]\n\"p.eu.cp0.a.example\" = [\"192.0.2.1\"]",
+        gateway,
+    );
+    assert_eq!(
+        peers(&named, "config_sync", Side::Out),
+        known(&["192.0.2.1"])
+    );
+    assert_eq!(peers(&named, "telemetry", Side::Out), Some(Peers::Any));
+    // known gateways only, unless there are others elsewhere, or one without addresses
+    let edge = node("edge", "gateway", "addresses = [\"192.0.2.9\"]");
+    let only = ask(&edge, control.clone());
+    assert_eq!(peers(&only, "config_sync", Side::In), known(&["192.0.2.9"]));
+    let more = ask(&format!("roles = [\"gateway\"]\n{edge}"), control.clone());
+    assert_eq!(peers(&more, "config_sync", Side::In), Some(Peers::Any));
+    let bare = ask(
+        &format!("{edge}{}", node("two", "gateway", "")),
+        control.clone(),
+    );
+    assert_eq!(peers(&bare, "config_sync", Side::In), Some(Peers::Any));
+    let told = ask(
+        &format!("roles = [\"gateway\"]\npeers = {{ gateway = [\"198.51.100.0/24\"] }}\n{edge}"),
+        control,
+    );
+    assert_eq!(
+        peers(&told, "config_sync", Side::In),
+        known(&["192.0.2.9", "198.51.100.0/24"])
+    );
+    // operators are never everybody by default
+    let cli = "features = [\"appliance_cli\"]\n";
+    let appliance = || View::Node("a".to_owned());
+    let closed = ask(&format!("{cli}{}", node("a", "appliance", "")), appliance());
+    assert_eq!(peers(&closed, "appliance_cli", Side::In), None);
+    assert_eq!(closed.withheld.len(), 1);
+    let open = ask(
+        &format!(
+            "{cli}peers = {{ operator = [\"0.0.0.0/0\"] }}\n{}",
+            node("a", "appliance", "")
+        ),
+        appliance(),
+    );
+    assert_eq!(
+        peers(&open, "appliance_cli", Side::In),
+        known(&["0.0.0.0/0"])
+    );
+}
+
+#[test]
 fn a_role_in_a_geo_sees_only_that_geo() {
     let names = |geo: Option<&str>| -> String {
         let policy = role(Role::Gateway, geo);

@@ -10,7 +10,8 @@ pub(super) fn render(policy: &Policy) -> String {
     let mut text = String::from("#!/bin/sh\n");
     text.push_str(&heading(policy, "#"));
     text.push_str(
-        "# Aerleon's nftables target passes new connections only: where IPv6 is used, allow neighbour\n\
+        "# aclcheck does not look at interfaces: when it answers `loopback`, nothing else matched.\n\
+         # Aerleon's nftables target passes new connections only: where IPv6 is used, allow neighbour\n\
          # discovery (which has no connections) in a table of your own or take another target.\n\
          # AERLEON_DIR: where the files go, the current folder unless set; then run aclgen there.\n\
          set -eu\n\
@@ -61,8 +62,7 @@ pub(super) fn render(policy: &Policy) -> String {
             Side::Out => ("destination-interface", "router-solicit"),
         };
         text.push_str(&format!(
-            "      - name: loopback-{hook}\n        {interface}: lo\n        action: accept\n      \
-             - name: ipv6-neighbours-{hook}\n        protocol: icmpv6\n        \
+            "      - name: ipv6-neighbours-{hook}\n        protocol: icmpv6\n        \
              icmp-type: neighbor-solicit neighbor-advertisement {router}\n        action: accept\n"
         ));
         for rule in policy.side(side) {
@@ -70,7 +70,8 @@ pub(super) fn render(policy: &Policy) -> String {
             text.push_str(&terms(rule));
         }
         text.push_str(&format!(
-            "      - name: everything-else-{hook}\n        action: deny\n"
+            "      - name: loopback-{hook}\n        {interface}: lo\n        action: accept\n      \
+             - name: everything-else-{hook}\n        action: deny\n"
         ));
     }
     text.push_str("YAML\n");
