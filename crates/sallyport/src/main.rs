@@ -26,12 +26,17 @@ struct Cli {
 enum Command {
     /// Runs a gateway (data plane) from a kong.conf
     Gateway(commands::gateway::Args),
+    Firewall(commands::firewall::Args),
+    #[command(subcommand)]
+    Ports(commands::Ports),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Gateway(args) => commands::gateway::run(args),
+        Command::Firewall(args) => commands::firewall::run(&args),
+        Command::Ports(ports) => ports.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,13 +28,19 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let text = conf_text(args.conf.as_deref())?;
-    let installed: Vec<_> = sallyport_plugins::ALL.iter().map(|plugin| plugin.name()).collect();
+    let installed: Vec<_> = sallyport_plugins::ALL
+        .iter()
+        .map(|plugin| plugin.name())
+        .collect();
     // a variable that is not Unicode cannot be a setting
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let (conf, warnings) = Conf::load(text.as_deref(), environment, &installed)?;
     let material = Material::read(&conf).map_err(|problems| {
-        let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+        let lines: String = problems
+            .iter()
+            .map(|problem| format!("\n  {problem}"))
+            .collect();
         anyhow!("files that the settings name cannot be used:{lines}")
     })?;
     logging::start(logging::level_of_kong(conf.log_level));
@@ -67,7 +73,10 @@ fn conf_text(named: Option<&Path>) -> anyhow::Result<Option<String>> {
     match named {
         Some(path) => read(path).map(Some),
         None => {
-            let found = DEFAULT_PATHS.iter().map(Path::new).find(|path| path.exists());
+            let found = DEFAULT_PATHS
+                .iter()
+                .map(Path::new)
+                .find(|path| path.exists());
             found.map(read).transpose()
         }
     }
