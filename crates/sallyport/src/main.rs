@@ -27,6 +27,7 @@ enum Command {
     /// Runs a gateway (data plane) from a kong.conf
     Gateway(commands::gateway::Args),
     Firewall(commands::firewall::Args),
+    Doctor(Box<commands::doctor::Args>),
     #[command(subcommand)]
     Ports(commands::Ports),
 }
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Gateway(args) => commands::gateway::run(args),
         Command::Firewall(args) => commands::firewall::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
         Command::Ports(ports) => ports.run(),
     };
     match result {

@@ -10,6 +10,21 @@ use sallyport_contract::{Catalogue, ControlPlane, Filter, Installation, Role, li
 const BASE: &str = "your-domain.example";
 const PREFIX: &str = "your-prefix";
 
+/// The stand-in for a base domain that nobody told.
+pub(crate) fn placeholder_base() -> String {
+    BASE.to_owned()
+}
+
+/// The stand-in for a control plane's prefix that nobody told.
+pub(crate) fn placeholder_prefix() -> String {
+    PREFIX.to_owned()
+}
+
+/// Whether a stand-in is part of `name`.
+pub(crate) fn is_made_up(name: &str) -> bool {
+    name.ends_with(BASE) || name.split('.').any(|label| label == PREFIX)
+}
+
 /// Whose contract, and which installation.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Described {

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub(crate) mod described;
+pub(crate) mod doctor;
 pub(crate) mod firewall;
 pub(crate) mod gateway;
 pub(crate) mod ports_explain;
