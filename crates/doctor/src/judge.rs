@@ -101,7 +101,12 @@ pub fn judge(check: &Check, seen: &Seen, now: i64) -> Verdict {
         .iter()
         .filter(|(it, _)| !routed || it.end != End::NoRoute)
         .collect();
-    let Some((_, worst)) = counted.iter().max_by_key(|(_, verdict)| verdict.status) else {
+    // Backwards, so that of equals the first counts.
+    let Some((_, worst)) = counted
+        .iter()
+        .rev()
+        .max_by_key(|(_, verdict)| verdict.status)
+    else {
         return told(Status::Skipped, "no address to try".to_owned());
     };
     let (good, all) = (
@@ -384,6 +389,13 @@ fn judge_talk(check: &Check, talked: &Talked, place: &str, took_ms: u64, now: i6
     let mutual = matches!(check.talk, Talk::Tls { mutual: true, .. });
     match &talked.answer {
         None => told(Status::Open, format!("{place} open in {took_ms} ms{note}")),
+        Some(Answer::Http { status: 101, .. }) if mutual && !talked.ours_shown => bad(
+            Status::Wrong,
+            format!("{place} opens the link without a client certificate"),
+            far_owner(check),
+            "the far end must demand one: whoever finds this port gets the configuration"
+                .to_owned(),
+        ),
         Some(Answer::CertificateRequired) if mutual => told(
             Status::Open,
             format!(

@@ -86,6 +86,8 @@ pub struct Talked {
     pub doctor: bool,
     /// The handshake, where the row has TLS.
     pub handshake: Option<Handshake>,
+    /// We had a certificate to show.
+    pub ours_shown: bool,
     /// The answer to what was said, if anything was.
     pub answer: Option<Answer>,
     /// After silence: whether smaller segments got an answer.

@@ -1,7 +1,13 @@
 //! The network contract through the built executable.
 
+#[path = "contract/doctor.rs"]
+mod doctor;
+#[path = "contract/far_end.rs"]
+mod far_end;
 #[path = "contract/firewall.rs"]
 mod firewall;
+#[path = "contract/network.rs"]
+mod network;
 #[path = "contract/ports_explain.rs"]
 mod ports_explain;
 
