@@ -37,7 +37,7 @@ pub(super) async fn open(
         stream
             .write_all(request.as_bytes())
             .await
-            .map_err(|error| Read::Failed(error.into()))?;
+            .map_err(Read::Failed)?;
         read_head(stream).await
     });
     match asked.await {

@@ -28,7 +28,7 @@ use crate::wire::printable;
 
 /// What came of it.
 pub(super) enum Shaken {
-    Done(Shown, TlsStream<Watched>),
+    Done(Shown, Box<TlsStream<Watched>>),
     Failed(Handshake),
     /// The doctor's own listener answered.
     Doctor,
@@ -76,7 +76,7 @@ pub(super) async fn handshake(
     }
     let shown = noted.lock().unwrap_or_else(PoisonError::into_inner).take();
     match ended {
-        Ok(Ok(stream)) => Shaken::Done(shown.unwrap_or_default(), stream),
+        Ok(Ok(stream)) => Shaken::Done(shown.unwrap_or_default(), Box::new(stream)),
         Ok(Err(error)) => Shaken::Failed(failure(&error, &first, check)),
         Err(_) if first.is_empty() => Shaken::Failed(Handshake::Silent),
         Err(_) => Shaken::Failed(Handshake::Stalled),

@@ -41,7 +41,7 @@ mod tests {
             None,
             "a question is no answer"
         );
-        let mut answer = bytes.clone();
+        let mut answer = bytes;
         answer[2] = 0x81;
         answer[3] = 0x83;
         assert_eq!(response_code(0x1234, &answer), Some(3));

@@ -49,7 +49,7 @@ mod tests {
         let cookie = *b"sallyprt";
         let bytes = request(true, 7, 1, cookie);
         assert_eq!(checksum(&bytes), 0);
-        let mut reply = bytes.clone();
+        let mut reply = bytes;
         assert!(!is_reply(true, cookie, &reply));
         reply[0] = 0;
         assert!(is_reply(true, cookie, &reply));
