@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use fastwebsockets::{Frame, OpCode, Payload as Bytes, WebSocket, WebSocketRead, WebSocketWrite};
+use fastwebsockets::{
+    Frame, OpCode, Payload as Bytes, WebSocket, WebSocketError, WebSocketRead, WebSocketWrite,
+};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use sallyport_store::{NodeSeen, SyncStatus};
@@ -76,8 +78,8 @@ impl fmt::Display for End {
     }
 }
 
-/// A frame of the data plane, or how its stream ended.
-type Event = Result<(OpCode, Vec<u8>), String>;
+/// A frame of the data plane, or why there are no more.
+type Event = Result<(OpCode, Vec<u8>), End>;
 
 /// Runs the link until it ends.
 pub(super) async fn run(
@@ -120,9 +122,12 @@ async fn listen(mut read: WebSocketRead<ReadHalf<Stream>>, events: mpsc::Sender<
     let mut send = async |_: Frame<'_>| Ok::<(), std::io::Error>(());
     loop {
         let event = match read.read_frame(&mut send).await {
-            Ok(frame) if !frame.fin => Err("a fragmented frame".to_owned()),
+            Ok(frame) if !frame.fin => Err(End::Protocol("a fragmented frame".to_owned())),
             Ok(frame) => Ok((frame.opcode, Vec::from(&*frame.payload))),
-            Err(error) => Err(error.to_string()),
+            Err(error @ (WebSocketError::IoError(_) | WebSocketError::UnexpectedEOF)) => {
+                Err(End::ByNode(error.to_string()))
+            }
+            Err(error) => Err(End::Protocol(error.to_string())),
         };
         let ended = event.is_err();
         if events.send(event).await.is_err() {
@@ -207,7 +212,7 @@ impl Link<'_> {
                     "the first frame is not basic_info".to_owned(),
                 ));
             }
-            Err(how) => return Err(End::ByNode(how)),
+            Err(end) => return Err(end),
         };
         match FromDataPlane::decode(&frame) {
             Ok(FromDataPlane::BasicInfo(info)) => {
@@ -236,6 +241,10 @@ impl Link<'_> {
         match event {
             Ok((OpCode::Ping, payload)) => {
                 self.hash = ping_hash(&payload).map_err(|e| End::Protocol(e.to_string()))?;
+                if now_secs() > self.guest.cert_expires_at {
+                    let expired = trust::Refusal::Expired(self.guest.cert_expires_at);
+                    return Err(End::Distrusted(expired.to_string()));
+                }
                 self.send(OpCode::Pong, &[]).await?;
                 self.record().await;
                 Ok(())
@@ -264,7 +273,7 @@ impl Link<'_> {
             Ok((OpCode::Text | OpCode::Continuation, _)) => {
                 Err(End::Protocol("a frame that is not binary".to_owned()))
             }
-            Err(how) => Err(End::ByNode(how)),
+            Err(end) => Err(end),
         }
     }
 
