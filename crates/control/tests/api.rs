@@ -448,7 +448,14 @@ async fn what_is_wrong_is_named() {
         "tags[1]",
     )
     .await;
-    check("routes/r", "{}", "ERROR_TYPE_ENTITY", None, "must set one of").await;
+    check(
+        "routes/r",
+        "{}",
+        "ERROR_TYPE_ENTITY",
+        None,
+        "must set one of",
+    )
+    .await;
     let plugin = format!("plugins/{NOWHERE}");
     check(&plugin, r#"{"name":"nope"}"#, field, Some("name"), "nope").await;
     let config = r#"{"name":"rate-limiting","config":{"minute":"x"}}"#;
@@ -648,5 +655,15 @@ async fn certificates_are_checked_before_they_are_pinned() {
     );
     assert_eq!(lab.api(Method::DELETE, &one, Value::Null).await.status, 204);
     assert_eq!(lab.api(Method::GET, &one, Value::Null).await.status, 404);
+    for nonsense in [
+        "/v2/control-planes/x/nodes",
+        "/v2/control-planes/x/dp-client-certificates",
+    ] {
+        let answer = lab.api(Method::GET, nonsense, Value::Null).await;
+        assert_eq!(
+            (answer.status, answer.body),
+            (404, json!({"message": "Not Found"}))
+        );
+    }
     lab.stop().await;
 }
