@@ -10,7 +10,8 @@ use crate::workload::Name;
 const BARS: [(Name, f64); 2] = [(Name::Plain, 1.05), (Name::Gateway, 0.80)];
 /// The part of the machine that others may take before the numbers are called into question.
 const OTHERS_MAX: f64 = 0.05;
-/// The baseline's core must have been about this busy, or the load generator was the bottleneck.
+/// How busy the baseline's core must have been at least: otherwise the load was too little, or
+/// others took the core.
 const BUSY_MIN: f64 = 0.85;
 
 /// A line of the table: a name, a value of a sample, how many digits it is shown with, and
@@ -114,8 +115,8 @@ impl Report {
             let busy = Spread::of(peers[0].iter().map(|s| s.busy));
             if busy.median < BUSY_MIN {
                 doubts.push(format!(
-                    "{name}: {} used {:.0} % of its core, so the load was the bottleneck; \
-                     compare CPU per request, not requests/s or latency",
+                    "{name}: {} used only {:.0} % of its core; compare CPU per request, not \
+                     requests/s or latency",
                     self.labels[0],
                     busy.median * 100.0
                 ));
@@ -232,6 +233,6 @@ mod tests {
         report.results[0].1[0][0].busy = 0.4;
         let text = report.to_string();
         assert!(text.contains("others took up to 30 %"), "{text}");
-        assert!(text.contains("nginx used 40 % of its core"), "{text}");
+        assert!(text.contains("nginx used only 40 % of its core"), "{text}");
     }
 }

@@ -15,6 +15,8 @@ use crate::workload::{CONSUMERS, LIMIT_PER_MINUTE, Name, ROUTES_PER_SERVICE, Wor
 pub(crate) struct Sallyport {
     label: String,
     executable: PathBuf,
+    /// Whether it was built from this source tree, so that the tree's commit says what it is.
+    built: bool,
 }
 
 impl Sallyport {
@@ -27,7 +29,11 @@ impl Sallyport {
         if !executable.is_file() {
             bail!("there is no executable {}", executable.display());
         }
-        Ok(Sallyport { label, executable })
+        Ok(Sallyport {
+            label,
+            executable,
+            built: path.is_none(),
+        })
     }
 }
 
@@ -69,6 +75,9 @@ impl Peer for Sallyport {
 
     fn version(&self) -> anyhow::Result<String> {
         let version = crate::machine::first_line(&self.executable, "--version")?;
+        if !self.built {
+            return Ok(version);
+        }
         let git = Command::new("git")
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(["describe", "--always", "--dirty", "--exclude", "*"])

@@ -132,6 +132,18 @@ impl Role {
         }
     }
 
+    /// Whether machines of this role run the product (or connect to it as part of the platform).
+    pub const fn is_product(self) -> bool {
+        matches!(
+            self,
+            Role::Gateway
+                | Role::ControlPlane
+                | Role::Appliance
+                | Role::IngressController
+                | Role::MeshZone
+        )
+    }
+
     /// The role called `name`; `-` counts as `_`.
     pub fn from_name(name: &str) -> Option<Role> {
         let name = name.replace('-', "_");
@@ -219,6 +231,18 @@ pub enum Direction {
     Outbound,
     /// Both: the role's machines connect to each other.
     Both,
+}
+
+impl Direction {
+    /// The direction in which `role` takes part, if it does.
+    pub fn of(role: Role, from: &[Role], to: &[Role]) -> Option<Direction> {
+        match (from.contains(&role), to.contains(&role)) {
+            (true, true) => Some(Direction::Both),
+            (true, false) => Some(Direction::Outbound),
+            (false, true) => Some(Direction::Inbound),
+            (false, false) => None,
+        }
+    }
 }
 
 /// One row of the contract.
@@ -309,11 +333,6 @@ impl Entry {
 
     /// The row as `role` sees it, or `None` if it does not concern that role.
     pub fn direction(&self, role: Role) -> Option<Direction> {
-        match (self.from.contains(&role), self.to.contains(&role)) {
-            (true, true) => Some(Direction::Both),
-            (true, false) => Some(Direction::Outbound),
-            (false, true) => Some(Direction::Inbound),
-            (false, false) => None,
-        }
+        Direction::of(role, &self.from, &self.to)
     }
 }

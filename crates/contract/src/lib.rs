@@ -4,20 +4,32 @@
 //! and documents and firewall rules are rendered from here. The data is in `data/*.toml`; the file
 //! format is described in `docs/network_contract.md`. Pure: no socket, file, clock or randomness.
 
+mod address;
 mod catalogue;
+mod diff;
 mod entry;
+mod explain;
 mod host;
+mod installation;
 mod lint;
+mod policy;
 mod port;
 pub mod render;
 mod row;
 
 use std::sync::OnceLock;
 
+pub use address::{Net, NetError};
 pub use catalogue::{Catalogue, CatalogueError, HostMatch};
+pub use diff::{Change, DiffError, diff};
 pub use entry::{Direction, Entry, EntryId, Owner, Role, Tls};
+pub use explain::{explain, find};
 pub use host::{HostPattern, NameError, Names, is_label};
+pub use installation::{
+    ControlPlane, Installation, InstallationError, Node, Portal, installation_rows,
+};
 pub use lint::{LintFinding, lint};
+pub use policy::{Packet, Peers, Policy, Rule, Side, View, Withheld, policy};
 pub use port::{Flow, Port, PortError, PortUse, Transport};
 pub use row::{Filter, FilterError, Row, rows};
 

@@ -78,8 +78,14 @@ impl Findings {
     }
 }
 
+/// Longest id: firewall dialects put ids into names of at most 63 characters.
+const ID_BYTES_MAX: usize = 40;
+
 fn lint_entry(catalogue: &Catalogue, entry: &Entry, found: &mut Findings) {
     let mut add = |field, message: &str| found.add(Some(entry), field, message);
+    if entry.id.as_str().len() > ID_BYTES_MAX {
+        add("id", &format!("longer than {ID_BYTES_MAX} characters"));
+    }
     for (field, text) in [
         ("title", &entry.title),
         ("why", &entry.why),

@@ -118,13 +118,31 @@ impl fmt::Display for PortUse {
     }
 }
 
-/// One kind of traffic that a packet filter can tell apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// One kind of traffic that a packet filter can tell apart; as text `443/tcp` or `icmp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Flow {
     /// TCP or UDP to a port.
     Port(PortUse),
     /// ICMP and ICMPv6 echo requests.
     IcmpEcho,
+}
+
+impl TryFrom<String> for Flow {
+    type Error = PortError;
+    fn try_from(text: String) -> Result<Flow, PortError> {
+        if text == "icmp" {
+            Ok(Flow::IcmpEcho)
+        } else {
+            text.parse().map(Flow::Port)
+        }
+    }
+}
+
+impl From<Flow> for String {
+    fn from(flow: Flow) -> String {
+        flow.to_string()
+    }
 }
 
 impl fmt::Display for Flow {

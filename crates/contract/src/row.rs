@@ -2,6 +2,7 @@
 
 use crate::catalogue::Catalogue;
 use crate::entry::{Direction, Entry, Role};
+use crate::port::Flow;
 
 /// What the reader wants to see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,12 @@ pub enum FilterError {
 pub struct Row<'a> {
     /// The entry behind the row.
     pub entry: &'a Entry,
+    /// Ports and ICMP; an installation may have moved ports.
+    pub flows: Vec<Flow>,
+    /// Roles that open the connection; an installation may route it through a forward proxy.
+    pub from: Vec<Role>,
+    /// Roles that accept it.
+    pub to: Vec<Role>,
     /// Host names; places that the filter did not fill are still patterns.
     pub hosts: Vec<String>,
     /// As the filter's role sees it; `None` without a role.
@@ -86,6 +93,9 @@ pub fn rows<'a>(catalogue: &'a Catalogue, filter: &Filter) -> Result<Vec<Row<'a>
         }
         Some(Row {
             entry,
+            flows: entry.flows(),
+            from: entry.from.clone(),
+            to: entry.to.clone(),
             hosts,
             direction,
         })

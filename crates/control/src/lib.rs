@@ -21,6 +21,7 @@ mod problem;
 mod start;
 mod telemetry;
 
+pub use core_entities::{ImportError, import};
 pub use bootstrap::{Bootstrap, BootstrapError, bootstrap};
 pub use start::{Running, Settings, StartError, start};
 

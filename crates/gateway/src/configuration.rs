@@ -1,6 +1,6 @@
 //! A configuration made ready to serve: immutable, swapped as a whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::uri::Scheme;
 use sallyport_model::entities::{ConfigTable, Protocol, Route, Service};
 use sallyport_plugins::Identities;
+use sallyport_wire::config_hash::ConfigHash;
 use uuid::Uuid;
 
 use crate::balancer::Peers;
@@ -15,10 +16,9 @@ use crate::chain::{Chain, Handlers};
 use crate::router::{Match, Query, Router, is_http};
 
 /// A configuration made ready to serve.
-#[derive(Default)]
 pub struct Configuration {
-    /// Its hash, 32 hex digits; zeros before the first one.
-    pub hash: String,
+    /// Its hash; all zeros before the first one.
+    pub hash: ConfigHash,
     pub(crate) identities: Identities,
     pub(crate) handlers: Handlers,
     pub(crate) global_chain: Chain,
@@ -70,11 +70,23 @@ impl fmt::Display for Unservable {
 }
 
 impl Configuration {
+    /// What a gateway serves before it has a configuration: nothing.
+    pub fn empty() -> Configuration {
+        Configuration {
+            hash: ConfigHash::ZERO,
+            identities: Identities::default(),
+            handlers: Handlers::default(),
+            global_chain: Chain::default(),
+            router: Router::default(),
+            routes: Vec::new(),
+        }
+    }
+
     /// Makes a checked configuration ready to serve.
     ///
     /// # Errors
     /// Everything in it that this gateway cannot serve.
-    pub fn new(table: &ConfigTable, hash: String) -> Result<Configuration, Vec<Unservable>> {
+    pub fn new(table: &ConfigTable, hash: ConfigHash) -> Result<Configuration, Vec<Unservable>> {
         let mut problems = Vec::new();
         let handlers = Handlers::new(&table.plugins).unwrap_or_else(|bad| {
             problems.extend(bad.into_iter().map(|(id, name, reason)| Unservable {
@@ -84,8 +96,13 @@ impl Configuration {
             Handlers::default()
         });
         let services = services(table, &mut problems);
+        let disabled: HashSet<Uuid> =
+            table.services.iter().filter(|s| !s.enabled).map(|s| s.id).collect();
         let mut routes: Vec<&Route> = Vec::new();
         for route in &table.routes {
+            if route.service.is_some_and(|id| disabled.contains(&id.0)) {
+                continue;
+            }
             let unservable = |reason: String| Unservable {
                 entity: named("route", route.id, route.name.as_deref()),
                 reason,

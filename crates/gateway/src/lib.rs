@@ -3,8 +3,14 @@
 mod balancer;
 mod chain;
 pub mod conf;
+pub mod config_sync;
 mod configuration;
+mod follow;
+pub mod last_known_good;
 mod proxy;
 mod router;
+mod start;
+mod status;
 
 pub use configuration::{Configuration, Unservable};
+pub use start::{Gateway, StartError};

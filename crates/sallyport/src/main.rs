@@ -1,2 +1,46 @@
-//! placeholder
-fn main() {}
+//! The executable: command line, role start-up.
+
+mod commands;
+mod logging;
+mod shutdown;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A self-hosted API gateway platform that runs behind firewalls.
+///
+/// Start with `sallyport quickstart`: a control plane, a gateway and an echo service on this
+/// machine.
+#[derive(Debug, Parser)]
+#[command(name = "sallyport", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a gateway (data plane) from a kong.conf
+    Gateway(commands::gateway::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Gateway(args) => commands::gateway::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the one place where failures are told")]
+            {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

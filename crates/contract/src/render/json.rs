@@ -78,9 +78,9 @@ fn json_row<'a>(catalogue: &'a Catalogue, row: &'a Row<'_>) -> JsonRow<'a> {
     JsonRow {
         id: entry.id.as_str(),
         title: &entry.title,
-        flows: entry.flows().iter().map(json_flow).collect(),
-        from: &entry.from,
-        to: &entry.to,
+        flows: row.flows.iter().map(json_flow).collect(),
+        from: &row.from,
+        to: &row.to,
         direction: row.direction,
         protocol: &entry.protocol,
         tls: entry.tls,

@@ -35,11 +35,11 @@ pub fn markdown(rows: &[Row<'_>]) -> String {
         };
         let cells = [
             format!("`{}`", entry.id),
-            ports(entry),
+            ports(&row.flows),
             entry.protocol.clone(),
             entry.tls.to_string(),
-            roles(&entry.from),
-            roles(&entry.to),
+            roles(&row.from),
+            roles(&row.to),
             places(row)
                 .into_iter()
                 .map(quoted)

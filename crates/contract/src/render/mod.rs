@@ -1,9 +1,12 @@
-//! The contract as text: terminal table, Markdown, JSON.
+//! The contract as text: terminal table, Markdown, JSON, CSV, and firewall rules.
 
+mod csv;
+pub mod firewall;
 mod json;
 mod markdown;
 mod table;
 
+pub use csv::csv;
 pub use json::{FORMAT_VERSION, json};
 pub use markdown::markdown;
 pub use table::table;
@@ -11,14 +14,16 @@ pub use table::table;
 use std::collections::BTreeMap;
 
 use crate::entry::Entry;
-use crate::port::{Port, Transport};
+use crate::port::{Flow, Port, Transport};
 use crate::row::Row;
 
-/// `80,443/tcp`, `53/udp+tcp`, `icmp`: the ports of an entry, ports with equal transports together.
-pub(crate) fn ports(entry: &Entry) -> String {
+/// `80,443/tcp`, `53/udp+tcp`, `icmp`: ports with equal transports together.
+pub(crate) fn ports(flows: &[Flow]) -> String {
     let mut by_port: BTreeMap<Port, Vec<Transport>> = BTreeMap::new();
-    for port in &entry.ports {
-        by_port.entry(port.port).or_default().push(port.transport);
+    for flow in flows {
+        if let Flow::Port(port) = flow {
+            by_port.entry(port.port).or_default().push(port.transport);
+        }
     }
     let mut groups: Vec<(Vec<Transport>, Vec<Port>)> = Vec::new();
     for (port, transports) in by_port {
@@ -35,7 +40,7 @@ pub(crate) fn ports(entry: &Entry) -> String {
             format!("{}/{}", ports.join(","), transports.join("+"))
         })
         .collect();
-    if entry.icmp {
+    if flows.contains(&Flow::IcmpEcho) {
         parts.push("icmp".to_owned());
     }
     parts.join(" ")

@@ -18,10 +18,10 @@ pub fn table(rows: &[Row<'_>]) -> String {
         let entry = row.entry;
         [
             entry.id.to_string(),
-            ports(entry),
+            ports(&row.flows),
             tls(entry.tls).to_owned(),
             need(entry).to_owned(),
-            format!("{} → {}", roles(&entry.from), roles(&entry.to)),
+            format!("{} → {}", roles(&row.from), roles(&row.to)),
             places(row).join(" "),
         ]
     }));

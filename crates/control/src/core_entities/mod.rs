@@ -4,6 +4,7 @@
 //! decK 1.4.0, which knows only Kong's Admin API, works on this prefix as well.
 
 mod error;
+mod import;
 mod place;
 mod read;
 mod schemas;
@@ -21,6 +22,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use self::error::CoreError;
+pub use self::import::{ImportError, import};
 use self::place::Place;
 use crate::app::App;
 use crate::body;

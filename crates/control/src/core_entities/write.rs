@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sallyport_model::{Kind, schema};
-use sallyport_store::{IfExists, OnDelete, Put, Reference, StoreError};
+use sallyport_store::{Actor, IfExists, OnDelete, Put, Reference, Store, StoreError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -123,7 +123,20 @@ async fn store(
     fresh: Uuid,
     if_exists: IfExists,
 ) -> Result<Value, CoreError> {
-    let mut entity = schema::parse_entity(kind, body, ask.app.plugins)?;
+    let entity = schema::parse_entity(kind, body, ask.app.plugins)?;
+    put(&ask.app.store, ask.cp, &ask.actor, kind, entity, fresh, if_exists).await
+}
+
+/// Stores an entity that passed the schema, with what the writer adds: id, key, times.
+pub(super) async fn put(
+    store: &Store,
+    cp: Uuid,
+    actor: &Actor,
+    kind: Kind,
+    mut entity: Value,
+    fresh: Uuid,
+    if_exists: IfExists,
+) -> Result<Value, CoreError> {
     let random_key = random_text(32).map_err(|error| {
         tracing::error!(%error, "the system gave no random bytes");
         CoreError::Internal
@@ -151,7 +164,7 @@ async fn store(
         tags: index.tags,
         if_exists,
     };
-    let stored = ask.app.store.put(ask.cp, &ask.actor, put).await;
+    let stored = store.put(cp, actor, put).await;
     stored
         .map(|stored| stored.body)
         .map_err(|error| CoreError::Store(error, Some(kind)))

@@ -71,7 +71,7 @@ pub(crate) struct BodyProgress {
 /// A request body on its way to the upstream.
 pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
-    /// Bytes that may still come; `u64::MAX` for no limit.
+    /// Bytes that may still come.
     left: u64,
     progress: Rc<BodyProgress>,
 }
@@ -82,14 +82,13 @@ impl RequestBody {
         RequestBody { incoming: None, left: 0, progress }
     }
 
-    /// The client's body, of at most `bytes_max` bytes (0: any).
+    /// The client's body, of at most `bytes_max` bytes.
     pub(crate) fn streaming(
         incoming: Incoming,
         bytes_max: u64,
         progress: Rc<BodyProgress>,
     ) -> RequestBody {
-        let left = if bytes_max == 0 { u64::MAX } else { bytes_max };
-        RequestBody { incoming: Some(incoming), left, progress }
+        RequestBody { incoming: Some(incoming), left: bytes_max, progress }
     }
 }
 

@@ -8,7 +8,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
-use super::options::{Options, RealIp};
+use super::options::Options;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY: HeaderName = HeaderName::from_static("proxy");
@@ -60,24 +60,21 @@ impl Client {
         if !self.trusted {
             return self.peer;
         }
-        match &options.real_ip {
-            RealIp::Header(name) => {
-                headers.get(name).and_then(parse_ip).unwrap_or(self.peer)
-            }
-            RealIp::ForwardedFor { recursive } => {
-                let lines = headers.get_all(FORWARDED_FOR);
-                let hops = lines.iter().rev().filter_map(|line| line.to_str().ok());
-                let mut found = self.peer;
-                for hop in hops.flat_map(|line| line.rsplit(',')) {
-                    let Ok(ip) = hop.trim().parse::<IpAddr>() else { break };
-                    found = ip;
-                    if !recursive || !options.trusts(ip) {
-                        break;
-                    }
-                }
-                found
+        let real_ip = &options.real_ip;
+        if real_ip.header != FORWARDED_FOR {
+            return headers.get(&real_ip.header).and_then(parse_ip).unwrap_or(self.peer);
+        }
+        let lines = headers.get_all(FORWARDED_FOR);
+        let hops = lines.iter().rev().filter_map(|line| line.to_str().ok());
+        let mut found = self.peer;
+        for hop in hops.flat_map(|line| line.rsplit(',')) {
+            let Ok(ip) = hop.trim().parse::<IpAddr>() else { break };
+            found = ip;
+            if !real_ip.recursive || !options.trusts(ip) {
+                break;
             }
         }
+        found
     }
 }
 
@@ -205,7 +202,7 @@ pub(crate) fn mark_proxied(headers: &mut HeaderMap, options: &Options) {
         append_via(headers, Version::HTTP_11, options);
     }
     if options.shown.server && !headers.contains_key(SERVER) {
-        headers.insert(SERVER, HeaderValue::from_static(options.server_token));
+        headers.insert(SERVER, options.server.clone());
     }
 }
 

@@ -11,5 +11,5 @@ mod upstream;
 mod worker;
 
 pub(crate) use listeners::{Bound, open};
-pub(crate) use options::{ErrorType, Keepalive, Options, RealIp, Shown, Via};
+pub(crate) use options::{Options, Via};
 pub(crate) use worker::{Shared, Workers};

@@ -1,28 +1,29 @@
 //! The settings of the proxy path, made ready for use.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
-use ipnet::IpNet;
+use http::HeaderValue;
 use rustls::ClientConfig;
+
+use crate::conf::{ErrorType, HeadersAdded, RealIp, UpstreamKeepalive};
 
 /// Settings that every request reads.
 pub(crate) struct Options {
-    /// What the gateway says of itself in `Server` and `Via`, such as `kong/3.10.0`.
-    pub(crate) server_token: &'static str,
+    /// Value of `Server`, such as `kong/3.10.0`.
+    pub(crate) server: HeaderValue,
     pub(crate) via: Via,
-    pub(crate) shown: Shown,
+    /// Which response headers the gateway adds.
+    pub(crate) shown: HeadersAdded,
     /// Whether the upstream gets `X-Kong-Request-Id`.
     pub(crate) request_id_upstream: bool,
-    pub(crate) trusted: Vec<IpNet>,
     pub(crate) real_ip: RealIp,
     /// Listener port to the port that clients see.
-    pub(crate) port_maps: Vec<(u16, u16)>,
-    /// Largest request body, bytes; 0 for no limit.
+    pub(crate) port_maps: BTreeMap<u16, u16>,
+    /// Largest request body, bytes.
     pub(crate) body_bytes_max: u64,
-    pub(crate) keepalive: Keepalive,
+    pub(crate) keepalive: UpstreamKeepalive,
     pub(crate) error_type: ErrorType,
     /// For upstreams whose certificate is verified.
     pub(crate) tls_verified: Arc<ClientConfig>,
@@ -47,55 +48,14 @@ impl Via {
     }
 }
 
-/// Which response headers the gateway adds (`headers` in `kong.conf`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shown {
-    pub(crate) server: bool,
-    pub(crate) via: bool,
-    pub(crate) proxy_latency: bool,
-    pub(crate) upstream_latency: bool,
-    pub(crate) response_latency: bool,
-    pub(crate) upstream_status: bool,
-    pub(crate) request_id: bool,
-}
-
-/// Where the client's address stands when the peer is trusted (`real_ip_header`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RealIp {
-    /// A header with one address.
-    Header(HeaderName),
-    /// `X-Forwarded-For`, from its end; `recursive` skips trusted addresses.
-    ForwardedFor { recursive: bool },
-}
-
-/// Limits on kept upstream connections, for each worker.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Keepalive {
-    /// Idle connections to one address; 0 keeps none.
-    pub(crate) pool_size: usize,
-    /// Requests on one connection; 0 for no limit.
-    pub(crate) requests_max: u32,
-    pub(crate) idle: Duration,
-}
-
-/// A form of error body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are the types")]
-pub(crate) enum ErrorType {
-    Json,
-    Xml,
-    Html,
-    Plain,
-}
-
 impl Options {
     /// Whether what this peer says of others is believed.
     pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
-        self.trusted.iter().any(|net| net.contains(&ip))
+        self.real_ip.trusted.iter().any(|net| net.contains(&ip))
     }
 
     /// The port that clients see for a listener's.
     pub(crate) fn outside_port(&self, port: u16) -> u16 {
-        self.port_maps.iter().find(|(inside, _)| *inside == port).map_or(port, |(_, out)| *out)
+        self.port_maps.get(&port).copied().unwrap_or(port)
     }
 }

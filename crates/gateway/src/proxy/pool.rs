@@ -8,8 +8,8 @@ use std::task::Poll;
 use ahash::AHashMap;
 use tokio::time::Instant;
 
-use super::options::Keepalive;
 use super::upstream::Upstream;
+use crate::conf::UpstreamKeepalive;
 
 /// What two requests must share to share a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,12 +23,12 @@ pub(crate) struct Key {
 /// Idle upstream connections of one worker, the last used on top.
 pub(crate) struct Pool {
     idle: RefCell<AHashMap<Key, Vec<Upstream>>>,
-    keepalive: Keepalive,
+    keepalive: UpstreamKeepalive,
 }
 
 impl Pool {
     /// An empty pool with these limits.
-    pub(crate) fn new(keepalive: Keepalive) -> Pool {
+    pub(crate) fn new(keepalive: UpstreamKeepalive) -> Pool {
         Pool { idle: RefCell::default(), keepalive }
     }
 
@@ -51,8 +51,8 @@ impl Pool {
 
     /// Keeps a connection for later, within the limits.
     pub(crate) fn put(&self, mut upstream: Upstream) {
-        let Keepalive { pool_size, requests_max, .. } = self.keepalive;
-        if pool_size == 0 || (requests_max > 0 && upstream.requests >= requests_max) {
+        let UpstreamKeepalive { pool_size, max_requests, .. } = self.keepalive;
+        if pool_size == 0 || max_requests.is_some_and(|max| upstream.requests >= max) {
             return;
         }
         upstream.idle_since = Instant::now();
@@ -70,9 +70,10 @@ impl Pool {
 
     /// Closes what has been idle for too long.
     pub(crate) fn sweep(&self) {
+        let Some(idle_max) = self.keepalive.idle_timeout else { return };
         let now = Instant::now();
         self.idle.borrow_mut().retain(|_, kept| {
-            kept.retain(|upstream| now - upstream.idle_since < self.keepalive.idle);
+            kept.retain(|upstream| now - upstream.idle_since < idle_max);
             !kept.is_empty()
         });
     }

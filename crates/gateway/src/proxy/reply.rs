@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use sallyport_plugins::{Reply, ReplyBody};
 
 use super::body::ResponseBody;
-use super::options::ErrorType;
+use crate::conf::ErrorType;
 
 /// A response out of a reply.
 ///

@@ -15,13 +15,14 @@ use uuid::Uuid;
 
 use super::body::{BodyProgress, RequestBody, ResponseBody};
 use super::headers::{self, Client, Told};
-use super::options::{ErrorType, Options};
+use super::options::Options;
 use super::pool::Key;
 use super::reply::{render, upstream_failure};
 use super::upstream::{Limits, SendError, Stream, Upstream, UpstreamBody};
 use super::worker::Worker;
 use crate::balancer::Peer;
 use crate::chain::Chain;
+use crate::conf::ErrorType;
 use crate::configuration::{Configuration, ServedRoute, ServedService};
 use crate::router::{self, Query};
 
@@ -107,7 +108,7 @@ fn finish(
         headers::mark_proxied(map, options);
     } else {
         if options.shown.server {
-            map.insert(SERVER, HeaderValue::from_static(options.server_token));
+            map.insert(SERVER, options.server.clone());
         }
         if options.shown.response_latency {
             map.insert(headers::RESPONSE_LATENCY, millis(turn.arrived.elapsed()));
@@ -146,7 +147,7 @@ impl Turn<'_> {
         if exchange.request.method == Method::CONNECT {
             return Err(Refusal::failure(StatusCode::METHOD_NOT_ALLOWED, options));
         }
-        if options.body_bytes_max > 0 && body.size_hint().lower() > options.body_bytes_max {
+        if body.size_hint().lower() > options.body_bytes_max {
             return Err(Refusal::failure(StatusCode::PAYLOAD_TOO_LARGE, options));
         }
         let raw_path = exchange.request.uri.clone();

@@ -39,7 +39,7 @@ pub(crate) struct Upstream {
     limits: Limits,
     progress: Rc<BodyProgress>,
     /// Requests sent so far.
-    pub(super) requests: u32,
+    pub(super) requests: u64,
     /// When it was last put into the pool.
     pub(super) idle_since: Instant,
     /// Where it leads.

@@ -1,0 +1,240 @@
+//! The rules of order and time of the link, without clock, socket or dice.
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::{PING_INTERVAL_SECS, RECONNECT_SECS, SILENCE_SECS_MAX};
+
+/// The intervals of the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// Between two PINGs.
+    pub ping: Duration,
+    /// Without a frame the link counts as dead.
+    pub silence: Duration,
+    /// Pause before dialling again, drawn uniformly for each attempt.
+    pub reconnect: RangeInclusive<Duration>,
+}
+
+impl Default for Timings {
+    fn default() -> Timings {
+        Timings {
+            ping: Duration::from_secs(PING_INTERVAL_SECS),
+            silence: Duration::from_secs(SILENCE_SECS_MAX),
+            reconnect: Duration::from_secs(*RECONNECT_SECS.start())
+                ..=Duration::from_secs(*RECONNECT_SECS.end()),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The deadline has come (or just time has passed).
+    Tick,
+    /// The WebSocket is open.
+    Connected,
+    /// Bytes arrived, though no whole frame yet.
+    Heard,
+    /// A frame arrived.
+    Received(Frame),
+    /// The connection could not be made, or is gone.
+    Lost,
+    /// A configuration is in force; its hash.
+    Applied(ConfigHash),
+    /// A configuration was not put in force; the previous one stays.
+    Refused,
+}
+
+/// A frame of the control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Binary: a configuration, still compressed.
+    Payload(Vec<u8>),
+    /// PONG, or one that means nothing on this link: only a sign of life.
+    Other,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Open a connection.
+    Dial,
+    /// Write a frame.
+    Send(Outgoing),
+    /// Decode and apply this configuration, then report `Applied` or `Refused`.
+    Apply(Vec<u8>),
+    /// The control plane is silent: close the connection.
+    HangUp,
+}
+
+/// The only frames a data plane ever sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// `basic_info`.
+    Hello,
+    /// PING with the hash in force.
+    Ping(ConfigHash),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Waiting { until: Instant },
+    Dialling,
+    Up { heard: Instant, ping_at: Instant },
+}
+
+/// The state of the link.
+///
+/// Hello and PING go out as soon as the connection is open, then a PING each interval and after
+/// each applied configuration. One configuration is applied at a time; of those that arrive
+/// meanwhile only the newest is kept.
+#[derive(Debug)]
+pub struct Link {
+    timings: Timings,
+    phase: Phase,
+    hash: ConfigHash,
+    applying: bool,
+    next: Option<Vec<u8>>,
+    dice: u64,
+}
+
+impl Link {
+    /// A link that dials at its first tick. `hash` is in force; `seed` feeds the pauses.
+    pub fn new(now: Instant, timings: Timings, hash: ConfigHash, seed: u64) -> Link {
+        let phase = Phase::Waiting { until: now };
+        Link {
+            timings,
+            phase,
+            hash,
+            applying: false,
+            next: None,
+            dice: seed,
+        }
+    }
+
+    /// The hash in force.
+    pub fn hash(&self) -> ConfigHash {
+        self.hash
+    }
+
+    /// When a `Tick` is due; `None` while dialling, which has limits of its own.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Waiting { until } => Some(until),
+            Phase::Dialling => None,
+            Phase::Up { heard, ping_at } => Some(ping_at.min(heard + self.timings.silence)),
+        }
+    }
+
+    /// Takes an event that happened at `now`; returns what to do, in order.
+    pub fn step(&mut self, now: Instant, event: Event) -> Vec<Effect> {
+        match event {
+            Event::Tick => self.tick(now),
+            Event::Connected => {
+                self.phase = Phase::Up {
+                    heard: now,
+                    ping_at: now + self.timings.ping,
+                };
+                vec![
+                    Effect::Send(Outgoing::Hello),
+                    Effect::Send(Outgoing::Ping(self.hash)),
+                ]
+            }
+            Event::Heard => {
+                self.heard(now);
+                Vec::new()
+            }
+            Event::Received(frame) => {
+                self.heard(now);
+                match frame {
+                    Frame::Other => Vec::new(),
+                    Frame::Payload(payload) => {
+                        self.next = Some(payload);
+                        self.apply_next()
+                    }
+                }
+            }
+            Event::Lost => {
+                self.phase = Phase::Waiting {
+                    until: now + self.pause(),
+                };
+                Vec::new()
+            }
+            Event::Applied(hash) => {
+                self.hash = hash;
+                self.applying = false;
+                let mut effects = self.ping(now);
+                effects.extend(self.apply_next());
+                effects
+            }
+            Event::Refused => {
+                self.applying = false;
+                self.apply_next()
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> Vec<Effect> {
+        match self.phase {
+            Phase::Waiting { until } if now >= until => {
+                self.phase = Phase::Dialling;
+                vec![Effect::Dial]
+            }
+            Phase::Up { heard, .. } if now >= heard + self.timings.silence => {
+                self.phase = Phase::Waiting {
+                    until: now + self.pause(),
+                };
+                vec![Effect::HangUp]
+            }
+            Phase::Up { ping_at, .. } if now >= ping_at => self.ping(now),
+            _ => Vec::new(),
+        }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        if let Phase::Up { heard, .. } = &mut self.phase {
+            *heard = now;
+        }
+    }
+
+    fn ping(&mut self, now: Instant) -> Vec<Effect> {
+        match &mut self.phase {
+            Phase::Up { ping_at, .. } => {
+                *ping_at = now + self.timings.ping;
+                vec![Effect::Send(Outgoing::Ping(self.hash))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn apply_next(&mut self) -> Vec<Effect> {
+        if self.applying {
+            return Vec::new();
+        }
+        let next = self.next.take();
+        self.applying = next.is_some();
+        next.map(Effect::Apply).into_iter().collect()
+    }
+
+    /// Uniform in the range, to the millisecond.
+    fn pause(&mut self) -> Duration {
+        let (least, most) = (self.timings.reconnect.start(), self.timings.reconnect.end());
+        let span_ms =
+            u64::try_from(most.saturating_sub(*least).as_millis()).unwrap_or(u64::MAX - 1);
+        *least + Duration::from_millis(self.roll() % (span_ms + 1))
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014).
+    fn roll(&mut self) -> u64 {
+        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.dice;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

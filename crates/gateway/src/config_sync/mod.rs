@@ -1,0 +1,356 @@
+//! The data plane's end of hybrid protocol v1: gets configurations from a control plane.
+//!
+//! [`run`] dials `wss://<control plane>/v1/outlet`, says who the node is, and hands every
+//! configuration it is sent to an [`Apply`]; the hash in force goes back as the payload of each
+//! PING, which is the only acknowledgement there is. It never answers a PING and never sends
+//! another frame, because Kong's control plane drops a link on anything else. The rules of order
+//! and time are in [`link`], a pure state machine; this file gives it a clock, a socket and dice.
+
+mod connection;
+mod down;
+pub mod link;
+mod node_id;
+mod settings;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::{FrameError, Reconfigure};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+use uuid::Uuid;
+
+use connection::{Activity, FromControlPlane};
+pub use down::Down;
+use link::{Effect, Event, Frame, Link, Outgoing};
+pub use node_id::{NodeIdError, hostname, node_id};
+pub use settings::{ClientSettings, SettingsError};
+
+/// Bytes a payload may have once decompressed, per byte of `cluster_max_payload`. JSON of
+/// entities compresses about tenfold.
+const EXPANSION_MAX: usize = 32;
+/// Events waiting to be handled; a connection that produces more waits.
+const EVENTS_MAX: usize = 8;
+/// Frames waiting to be written; more means that the control plane does not read.
+const OUTGOING_MAX: usize = 4;
+/// How long tasks may take to end once the client is told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// What puts a configuration in force.
+pub trait Apply: Send + Sync + 'static {
+    /// Compiles, stores and swaps in a configuration, and returns the hash now in force: the
+    /// payload's, or zeros if it holds no entity but workspaces.
+    ///
+    /// Calls never overlap. A payload whose hash is already in force is not passed on.
+    ///
+    /// # Errors
+    /// The configuration cannot be used; the previous one must still be in force.
+    fn apply(
+        &self,
+        payload: Reconfigure,
+    ) -> impl Future<Output = Result<ConfigHash, ApplyError>> + Send;
+}
+
+/// Why a configuration was not put in force, with the entity and field it is about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ApplyError(pub String);
+
+/// How the link is, for the Status API and tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LinkState {
+    /// Not connected yet.
+    #[default]
+    Starting,
+    /// Connected.
+    Up,
+    /// Not connected, and why; another attempt follows.
+    Down {
+        /// What an operator reads in the log.
+        reason: String,
+    },
+}
+
+/// Keeps the link up until `stop`, then closes it.
+///
+/// Needs a tokio runtime with I/O and time. Failures are never final: the client dials again.
+pub async fn run<A: Apply>(
+    settings: ClientSettings,
+    apply: Arc<A>,
+    state: watch::Sender<LinkState>,
+    stop: CancellationToken,
+) {
+    let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
+    let seed = getrandom::u64().unwrap_or_else(|_| {
+        // Without dice all nodes would come back at once; an id is as good as a die here.
+        u64::from_le_bytes(
+            Uuid::new_v4().as_bytes()[..8]
+                .try_into()
+                .expect("8 of 16 bytes"),
+        )
+    });
+    let link = Link::new(now(), settings.timings.clone(), settings.hash, seed);
+    let mut driver = Driver {
+        settings: Arc::new(settings),
+        apply,
+        link,
+        tasks: JoinSet::new(),
+        connection: None,
+        applying: None,
+        generation: 0,
+        events_in,
+        state,
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = until(driver.link.deadline()) => driver.tick(),
+            Some(happened) = events.recv() => driver.happened(happened),
+            Some(ended) = driver.tasks.join_next() => driver.ended(ended),
+        }
+    }
+    driver.connection = None; // the writer says goodbye
+    drop(events); // nobody waits for a full queue
+    let all = async { while driver.tasks.join_next().await.is_some() {} };
+    if timeout(STOP_GRACE, all).await.is_err() {
+        driver.tasks.shutdown().await;
+    }
+}
+
+/// What the tasks report.
+enum Happened {
+    Connection {
+        generation: u64,
+        event: FromControlPlane,
+    },
+    /// The hash now in force, or `None` if nothing changed.
+    Applied(Option<ConfigHash>),
+}
+
+struct Handle {
+    task: Id,
+    outgoing: mpsc::Sender<Outgoing>,
+    activity: Activity,
+}
+
+struct Driver<A> {
+    settings: Arc<ClientSettings>,
+    apply: Arc<A>,
+    link: Link,
+    tasks: JoinSet<()>,
+    connection: Option<Handle>,
+    applying: Option<Id>,
+    /// Counts connections, so that the last words of an old one are not taken for the new one's.
+    generation: u64,
+    events_in: mpsc::Sender<Happened>,
+    state: watch::Sender<LinkState>,
+}
+
+/// Waits for a point in time, for ever if there is none.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl<A: Apply> Driver<A> {
+    fn tick(&mut self) {
+        // A large payload on a slow line is not silence.
+        let active = self
+            .connection
+            .as_ref()
+            .map(|connection| &connection.activity);
+        if active.is_some_and(|activity| activity.swap(false, Ordering::Relaxed)) {
+            self.step(Event::Heard);
+        }
+        self.step(Event::Tick);
+    }
+
+    fn happened(&mut self, happened: Happened) {
+        match happened {
+            Happened::Connection { generation, event } => {
+                if generation != self.generation || self.connection.is_none() {
+                    return;
+                }
+                match event {
+                    FromControlPlane::Connected => {
+                        info!(control_plane = %self.settings.control_plane, "control plane connected");
+                        self.state.send_replace(LinkState::Up);
+                        self.step(Event::Connected);
+                    }
+                    FromControlPlane::Frame(frame) => {
+                        if let Some(connection) = &self.connection {
+                            connection.activity.store(false, Ordering::Relaxed);
+                        }
+                        self.step(Event::Received(frame));
+                    }
+                    FromControlPlane::Ended(down) => self.lost(down),
+                }
+            }
+            Happened::Applied(hash) => {
+                self.applying = None;
+                self.step(hash.map_or(Event::Refused, Event::Applied));
+            }
+        }
+    }
+
+    /// Only a panic is news here; everything else came as an event.
+    fn ended(&mut self, ended: Result<(), JoinError>) {
+        let Err(panic) = ended else { return };
+        error!(%panic, "a task of the control plane link panicked");
+        if self.applying == Some(panic.id()) {
+            self.applying = None;
+            self.step(Event::Refused);
+        } else if self
+            .connection
+            .as_ref()
+            .is_some_and(|handle| handle.task == panic.id())
+        {
+            self.lost(Down::Bug);
+        }
+    }
+
+    fn lost(&mut self, down: Down) {
+        self.connection = None;
+        self.report(&down);
+        self.step(Event::Lost);
+    }
+
+    /// Says why the link is down, once per change of reason.
+    fn report(&mut self, down: &Down) {
+        let reason = down.to_string();
+        let known =
+            matches!(&*self.state.borrow(), LinkState::Down { reason: old } if *old == reason);
+        if known {
+            debug!(control_plane = %self.settings.control_plane, reason, "still no control plane");
+        } else {
+            warn!(
+                control_plane = %self.settings.control_plane,
+                reason,
+                "no control plane, the configuration stays in force"
+            );
+        }
+        self.state.send_replace(LinkState::Down { reason });
+    }
+
+    fn step(&mut self, event: Event) {
+        for effect in self.link.step(now(), event) {
+            match effect {
+                Effect::Dial => self.dial(),
+                Effect::Send(outgoing) => self.send(outgoing),
+                Effect::Apply(frame) => self.start_apply(frame),
+                Effect::HangUp => {
+                    self.connection = None;
+                    self.report(&Down::Silent);
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self) {
+        self.generation += 1;
+        let (generation, events) = (self.generation, self.events_in.clone());
+        let (outgoing, frames) = mpsc::channel(OUTGOING_MAX);
+        let (settings, activity) = (self.settings.clone(), Activity::default());
+        let watched = activity.clone();
+        let tell = move |event| {
+            let (events, happened) = (events.clone(), Happened::Connection { generation, event });
+            async move { events.send(happened).await.is_ok() }
+        };
+        let task = self.tasks.spawn(async move {
+            let down = connection::run(&settings, frames, watched, &tell).await;
+            tell(FromControlPlane::Ended(down)).await;
+        });
+        self.connection = Some(Handle {
+            task: task.id(),
+            outgoing,
+            activity,
+        });
+    }
+
+    fn send(&mut self, outgoing: Outgoing) {
+        let sent = self
+            .connection
+            .as_ref()
+            .map(|handle| handle.outgoing.try_send(outgoing));
+        if let Some(Err(_)) = sent {
+            self.lost(Down::NotReading);
+        }
+    }
+
+    fn start_apply(&mut self, frame: Vec<u8>) {
+        let (apply, events, in_force) =
+            (self.apply.clone(), self.events_in.clone(), self.link.hash());
+        let bytes_max = self
+            .settings
+            .payload_bytes_max
+            .saturating_mul(EXPANSION_MAX);
+        let task = self.tasks.spawn(async move {
+            let hash = apply_frame(&*apply, frame, bytes_max, in_force).await;
+            // Nobody listens any more only when the client stops.
+            let _ = events.send(Happened::Applied(hash)).await;
+        });
+        self.applying = Some(task.id());
+    }
+}
+
+/// Decodes a frame and puts it in force; returns the hash to report, `None` if refused.
+async fn apply_frame<A: Apply>(
+    apply: &A,
+    frame: Vec<u8>,
+    bytes_max: usize,
+    in_force: ConfigHash,
+) -> Option<ConfigHash> {
+    let started = Instant::now();
+    let bytes = frame.len();
+    // Megabytes of JSON must not hold up the thread that serves requests.
+    let decoded = tokio::task::spawn_blocking(move || {
+        Reconfigure::decode(&frame, bytes_max).map(|payload| (payload.hash(), payload))
+    });
+    let (hash, payload) = match decoded.await {
+        Ok(Ok(decoded)) => decoded,
+        Ok(Err(FrameError::OtherType { found, .. })) => {
+            debug!(found, "a frame of another type was ignored");
+            return None;
+        }
+        Ok(Err(problem)) => {
+            warn!(%problem, bytes, "a configuration cannot be read, the previous one stays in force");
+            return None;
+        }
+        Err(panic) => {
+            error!(%panic, bytes, "reading a configuration panicked");
+            return None;
+        }
+    };
+    if hash == in_force && !hash.is_zero() {
+        debug!(%hash, "the configuration is already in force");
+        return Some(hash);
+    }
+    match apply.apply(payload).await {
+        Ok(in_force) => {
+            let took_ms = started.elapsed().as_millis();
+            info!(hash = %in_force, bytes, took_ms, "configuration applied");
+            Some(in_force)
+        }
+        Err(problem) => {
+            warn!(%hash, %problem, "configuration refused, the previous one stays in force");
+            None
+        }
+    }
+}
+
+impl From<Frame> for FromControlPlane {
+    fn from(frame: Frame) -> FromControlPlane {
+        FromControlPlane::Frame(frame)
+    }
+}

@@ -1,0 +1,87 @@
+//! What the client needs to know, out of `kong.conf`.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use sallyport_runtime::tls::client::ClientConfigError;
+use sallyport_runtime::tls::client_config;
+use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::{BasicInfo, OutletQuery, PluginVersion};
+use uuid::Uuid;
+
+use super::link::Timings;
+use crate::conf::{ClusterMaterial, Conf, ControlPlaneAddr};
+
+/// Everything the client needs to know.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// Where to dial.
+    pub control_plane: ControlPlaneAddr,
+    /// Name asked for by SNI.
+    pub tls_name: String,
+    /// Whom to believe and what to show.
+    pub tls: Arc<ClientConfig>,
+    /// Who is dialling.
+    pub query: OutletQuery,
+    /// The first frame.
+    pub hello: BasicInfo,
+    /// Largest frame accepted, in bytes.
+    pub payload_bytes_max: usize,
+    /// The hash in force at the start: that of the last-known-good configuration, or zeros.
+    pub hash: ConfigHash,
+    /// Intervals; the default is what Kong uses.
+    pub timings: Timings,
+}
+
+/// The settings do not describe a data plane, or its certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// `role` is not `data_plane`.
+    #[error("only a gateway with role = data_plane has a control plane")]
+    NoCluster,
+    /// The cluster certificate cannot be used.
+    #[error("cluster_cert: {0}")]
+    Certificate(#[from] ClientConfigError),
+}
+
+impl ClientSettings {
+    /// Settings from `kong.conf`. `hash` is the one in force at the start.
+    ///
+    /// # Errors
+    /// See [`SettingsError`].
+    pub fn new(
+        conf: &Conf,
+        material: &ClusterMaterial,
+        node_id: Uuid,
+        hostname: String,
+        hash: ConfigHash,
+    ) -> Result<ClientSettings, SettingsError> {
+        let cluster = conf.cluster.as_ref().ok_or(SettingsError::NoCluster)?;
+        let version = |name: &String| PluginVersion {
+            name: name.clone(),
+            version: conf.kong_version.clone(),
+        };
+        Ok(ClientSettings {
+            control_plane: cluster.control_plane.clone(),
+            tls_name: cluster.tls_name().to_owned(),
+            tls: Arc::new(client_config(
+                material.trust.clone(),
+                Some(&material.identity),
+            )?),
+            query: OutletQuery {
+                node_id: node_id.to_string(),
+                node_hostname: Some(hostname),
+                node_version: conf.kong_version.clone(),
+            },
+            hello: BasicInfo {
+                plugins: conf.plugins.iter().map(version).collect(),
+                process_conf: conf.process_conf(),
+                labels: cluster.dp_labels.clone(),
+                ..BasicInfo::default()
+            },
+            payload_bytes_max: cluster.max_payload,
+            hash,
+            timings: Timings::default(),
+        })
+    }
+}

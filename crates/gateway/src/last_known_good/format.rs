@@ -1,0 +1,107 @@
+//! The bytes of the file: magic, format version, hash, payload, checksum.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 8 | `SPORTLKG` |
+//! | 4 | format version, little endian: 1 |
+//! | 32 | hash in force, ASCII |
+//! | 8 | length of the payload, little endian |
+//! | … | payload: the reconfigure frame, gzip of JSON |
+//! | 32 | SHA-256 of everything before it |
+
+use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::{FrameError, Reconfigure};
+use sha2::{Digest, Sha256};
+
+use super::Saved;
+
+const MAGIC: &[u8; 8] = b"SPORTLKG";
+const VERSION: u32 = 1;
+const HEAD: usize = 8 + 4 + 32 + 8;
+const SUM: usize = 32;
+/// The file is ours and its checksum holds, so this only bounds an absurd one.
+const DECOMPRESSED_BYTES_MAX: usize = 4 << 30;
+
+/// Why a file is not a last-known-good configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// Shorter than head and checksum.
+    #[error("it is cut short ({found} bytes)")]
+    Short {
+        /// Bytes in the file.
+        found: usize,
+    },
+    /// It begins with something else.
+    #[error("it is not a last-known-good file")]
+    Magic,
+    /// A later build wrote it.
+    #[error("it has format version {found}, this build reads {VERSION}")]
+    Version {
+        /// The version it names.
+        found: u32,
+    },
+    /// Cut short or added to.
+    #[error("it is {found} bytes long where it should be {wanted}")]
+    Length {
+        /// Bytes in the file.
+        found: u64,
+        /// Bytes according to its head.
+        wanted: u64,
+    },
+    /// Changed after it was written.
+    #[error("its checksum does not match: it was damaged after it was written")]
+    Checksum,
+    /// The checksum holds, but the content is no configuration.
+    #[error("its content cannot be used: {0}")]
+    Payload(FrameError),
+}
+
+pub(super) fn encode(saved: &Saved) -> Vec<u8> {
+    let payload = saved.payload.encode();
+    let mut bytes = Vec::with_capacity(HEAD + payload.len() + SUM);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(saved.hash.as_bytes());
+    bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&payload);
+    let sum = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&sum);
+    bytes
+}
+
+/// Checks everything but the content; returns hash and payload.
+pub(super) fn verify(bytes: &[u8]) -> Result<(ConfigHash, &[u8]), FormatError> {
+    let short = || FormatError::Short { found: bytes.len() };
+    let (magic, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
+    if magic != MAGIC {
+        return Err(FormatError::Magic);
+    }
+    let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let version = u32::from_le_bytes(*version);
+    if version != VERSION {
+        return Err(FormatError::Version { found: version });
+    }
+    let (hash, rest) = rest.split_first_chunk::<32>().ok_or_else(short)?;
+    let (length, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+    let length = u64::from_le_bytes(*length);
+    let wanted = length.saturating_add((HEAD + SUM) as u64);
+    if bytes.len() as u64 != wanted {
+        return Err(FormatError::Length {
+            found: bytes.len() as u64,
+            wanted,
+        });
+    }
+    let (payload, sum) = rest.split_last_chunk::<SUM>().ok_or_else(short)?;
+    if Sha256::digest(&bytes[..bytes.len() - SUM])[..] != sum[..] {
+        return Err(FormatError::Checksum);
+    }
+    let hash = ConfigHash::try_from(&hash[..]).map_err(|_| FormatError::Checksum)?;
+    Ok((hash, payload))
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Saved, FormatError> {
+    let (hash, payload) = verify(bytes)?;
+    let payload =
+        Reconfigure::decode(payload, DECOMPRESSED_BYTES_MAX).map_err(FormatError::Payload)?;
+    Ok(Saved { hash, payload })
+}
