@@ -36,6 +36,11 @@ impl Legacy {
     }
 }
 
+/// An id in a path; what is no id names nothing.
+pub(crate) fn id(text: &str) -> Result<Uuid, Legacy> {
+    Uuid::try_parse(text).map_err(|_| Legacy::not_found())
+}
+
 impl From<StoreError> for Legacy {
     fn from(error: StoreError) -> Legacy {
         match error {
@@ -80,8 +85,8 @@ fn shown(certificate: &Certificate) -> Value {
     })
 }
 
-async fn list(State(store): State<Store>, Path(cp): Path<Uuid>) -> Result<Json<Value>, Legacy> {
-    let all = store.certificates(cp).await?;
+async fn list(State(store): State<Store>, Path(cp): Path<String>) -> Result<Json<Value>, Legacy> {
+    let all = store.certificates(id(&cp)?).await?;
     let items: Vec<Value> = all.iter().map(shown).collect();
     Ok(Json(
         json!({"page": {"total_count": items.len()}, "items": items}),
@@ -90,10 +95,11 @@ async fn list(State(store): State<Store>, Path(cp): Path<Uuid>) -> Result<Json<V
 
 async fn show(
     State(store): State<Store>,
-    Path((cp, id)): Path<(Uuid, Uuid)>,
+    Path((cp, text)): Path<(String, String)>,
 ) -> Result<Json<Value>, Legacy> {
-    let all = store.certificates(cp).await?;
-    let found = all.iter().find(|certificate| certificate.id == id);
+    let all = store.certificates(id(&cp)?).await?;
+    let wanted = id(&text)?;
+    let found = all.iter().find(|certificate| certificate.id == wanted);
     Ok(Json(
         json!({"item": shown(found.ok_or_else(Legacy::not_found)?)}),
     ))
@@ -102,7 +108,7 @@ async fn show(
 async fn pin(
     State(store): State<Store>,
     Extension(actor): Extension<Actor>,
-    Path(cp): Path<Uuid>,
+    Path(cp): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), Legacy> {
@@ -129,15 +135,17 @@ async fn pin(
         digest: leaf.digest.0,
         title,
     };
-    let pinned = store.pin_certificate(cp, &actor, new).await?;
+    let pinned = store.pin_certificate(id(&cp)?, &actor, new).await?;
     Ok((StatusCode::CREATED, Json(json!({"item": shown(&pinned)}))))
 }
 
 async fn unpin(
     State(store): State<Store>,
     Extension(actor): Extension<Actor>,
-    Path((cp, id)): Path<(Uuid, Uuid)>,
+    Path((cp, text)): Path<(String, String)>,
 ) -> Result<StatusCode, Legacy> {
-    store.unpin_certificate(cp, &actor, id).await?;
+    store
+        .unpin_certificate(id(&cp)?, &actor, id(&text)?)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
