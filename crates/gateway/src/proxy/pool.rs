@@ -49,10 +49,10 @@ impl Pool {
         self.idle.borrow_mut().get_mut(key)?.pop()
     }
 
-    /// Keeps a connection for later, within the limits.
+    /// Keeps a connection for later, if it can be used again and within the limits.
     pub(crate) fn put(&self, mut upstream: Upstream) {
         let UpstreamKeepalive { pool_size, max_requests, .. } = self.keepalive;
-        if pool_size == 0 || max_requests.is_some_and(|max| upstream.requests >= max) {
+        if pool_size == 0 || !upstream.is_reusable() || max_requests.is_some_and(|max| upstream.requests >= max) {
             return;
         }
         upstream.idle_since = Instant::now();

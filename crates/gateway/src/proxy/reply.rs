@@ -5,13 +5,13 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use sallyport_plugins::{Reply, ReplyBody};
 
-use super::body::ResponseBody;
+use super::serve::{Answer, AnswerBody};
 use crate::conf::ErrorType;
 
-/// A response out of a reply.
+/// An answer out of a reply.
 ///
 /// `request` are the client's headers, `default` the type when it accepts anything.
 pub(crate) fn render(
@@ -19,7 +19,7 @@ pub(crate) fn render(
     request: &HeaderMap,
     default: ErrorType,
     request_id: &str,
-) -> Response<ResponseBody> {
+) -> Answer {
     let (content_type, bytes) = match reply.body {
         ReplyBody::Empty => (None, Bytes::new()),
         ReplyBody::Exact { content_type, bytes } => (Some(content_type), bytes),
@@ -29,14 +29,12 @@ pub(crate) fn render(
             (Some(HeaderValue::from_static(content_type(kind))), text.into())
         }
     };
-    let mut response = Response::new(ResponseBody::Full(Some(bytes).filter(|b| !b.is_empty())));
-    *response.status_mut() = reply.status;
-    let headers = response.headers_mut();
+    let mut headers = HeaderMap::new();
     headers.extend(reply.headers);
     if let Some(content_type) = content_type {
         headers.insert(CONTENT_TYPE, content_type);
     }
-    response
+    Answer { status: reply.status, headers, body: AnswerBody::Full(bytes) }
 }
 
 fn content_type(kind: ErrorType) -> &'static str {
@@ -111,6 +109,9 @@ pub(crate) fn upstream_failure(status: StatusCode) -> &'static str {
         StatusCode::PAYLOAD_TOO_LARGE => "Payload too large",
         StatusCode::REQUEST_TIMEOUT => "Request timeout",
         StatusCode::BAD_REQUEST => "Bad request",
+        StatusCode::METHOD_NOT_ALLOWED => "Method not allowed",
+        StatusCode::URI_TOO_LONG => "URI too long",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "Request header or cookie too large",
         _ => "An unexpected error occurred",
     }
 }
