@@ -21,8 +21,8 @@ mod problem;
 mod start;
 mod telemetry;
 
-pub use core_entities::{ImportError, import};
 pub use bootstrap::{Bootstrap, BootstrapError, bootstrap};
+pub use core_entities::{ImportError, import};
 pub use start::{Running, Settings, StartError, start};
 
 /// The version of Kong whose behaviour this control plane has; clients and data planes see it.

@@ -301,12 +301,9 @@ async fn nested_paths_refer_to_their_parent() {
         (200, "10.0.0.1:8000"),
         "{target:?}"
     );
+    let body = json!({"weight": 7, "target": "10.0.0.1"});
     let same = lab
-        .core(
-            Method::PUT,
-            "upstreams/u/targets/10.0.0.1:8000",
-            json!({"weight": 7}),
-        )
+        .core(Method::PUT, "upstreams/u/targets/10.0.0.1:8000", body)
         .await;
     assert_eq!(
         (&same.body["id"], &same.body["weight"]),

@@ -39,8 +39,14 @@ pub(super) async fn upsert(
         let message = format!("'{key}' is no id, and {} have no names", collection.path());
         return Err(CoreError::Argument(message));
     };
-    if body[field].is_null() {
-        body[field] = json!(key);
+    match body[field].as_str() {
+        None if body[field].is_null() => body[field] = json!(key),
+        Some(other) if !same_name(collection.kind, parent, key, other) => {
+            let message = format!("the body has the {field} '{other}', the path has '{key}'");
+            return Err(CoreError::Argument(message));
+        }
+        // Anything but a text is for the schema to refuse.
+        _ => {}
     }
     let mut tries = 0;
     loop {
@@ -115,6 +121,16 @@ fn same_id(body: &Value, id: Uuid) -> Result<Uuid, CoreError> {
     }
 }
 
+/// Whether a body's name is the one of the path; a target may lack its port in either.
+fn same_name(kind: Kind, upstream: Option<Uuid>, key: &str, other: &str) -> bool {
+    match (kind, upstream) {
+        (Kind::Target, Some(upstream)) => {
+            schema::unique_target(upstream, key) == schema::unique_target(upstream, other)
+        }
+        _ => key == other,
+    }
+}
+
 /// Checks an entity and stores it. `fresh` is its id if the body brings none.
 async fn store(
     ask: &Ask,
@@ -124,7 +140,16 @@ async fn store(
     if_exists: IfExists,
 ) -> Result<Value, CoreError> {
     let entity = schema::parse_entity(kind, body, ask.app.plugins)?;
-    put(&ask.app.store, ask.cp, &ask.actor, kind, entity, fresh, if_exists).await
+    put(
+        &ask.app.store,
+        ask.cp,
+        &ask.actor,
+        kind,
+        entity,
+        fresh,
+        if_exists,
+    )
+    .await
 }
 
 /// Stores an entity that passed the schema, with what the writer adds: id, key, times.
