@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Ask;
 use super::error::CoreError;
 use super::place::Collection;
-use super::read::{belongs, by_key, id, parent_id};
+use super::read::{belongs, by_key, id, parent_id, uuid};
 use crate::identity::random_text;
 
 /// POST: a new entity; its id may be given.
@@ -31,7 +31,7 @@ pub(super) async fn upsert(
     mut body: Value,
 ) -> Result<Value, CoreError> {
     let parent = refer_to_parent(ask, collection, &mut body).await?;
-    if let Ok(id) = Uuid::try_parse(key) {
+    if let Some(id) = uuid(key) {
         body["id"] = json!(same_id(&body, id)?);
         return store(ask, collection.kind, body, id, IfExists::Replace).await;
     }
@@ -114,7 +114,7 @@ async fn refer_to_parent(
 /// The id of the path, unless the body has another one.
 fn same_id(body: &Value, id: Uuid) -> Result<Uuid, CoreError> {
     match body["id"].as_str() {
-        Some(other) if Uuid::try_parse(other) != Ok(id) => Err(CoreError::Argument(format!(
+        Some(other) if uuid(other) != Some(id) => Err(CoreError::Argument(format!(
             "the body has the id '{other}', the path has '{id}'"
         ))),
         _ => Ok(id),
