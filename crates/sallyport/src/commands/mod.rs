@@ -1,3 +1,19 @@
 //! One file for each command.
 
+pub(crate) mod certs;
+pub(crate) mod control;
 pub(crate) mod gateway;
+pub(crate) mod ports;
+pub(crate) mod quickstart;
+
+use std::io::{ErrorKind, Write};
+
+/// Prints a command's answer; a reader that has seen enough is not an error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let newline = if text.ends_with('\n') { "" } else { "\n" };
+    match write!(out, "{text}{newline}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
