@@ -287,6 +287,12 @@ async fn nested_paths_refer_to_their_parent() {
     let found = lab.core(Method::GET, &path, Value::Null).await;
     assert_eq!(found.body["id"], key.body["id"]);
     assert_eq!(count("key-auths").await, 1);
+    // A key of 32 hexadecimal digits is a key, although it could be read as an id.
+    let path = "consumers/alice/key-auth/0123456789abcdef0123456789abcdef";
+    let hex = lab.core(Method::PUT, path, json!({})).await;
+    let found = lab.core(Method::GET, path, Value::Null).await;
+    assert_eq!((found.status, &found.body), (200, &hex.body));
+    assert_eq!(count("key-auths").await, 2);
     assert_eq!(
         lab.core(Method::POST, "key-auths", json!({})).await.status,
         405
@@ -301,12 +307,9 @@ async fn nested_paths_refer_to_their_parent() {
         (200, "10.0.0.1:8000"),
         "{target:?}"
     );
+    let body = json!({"weight": 7, "target": "10.0.0.1"});
     let same = lab
-        .core(
-            Method::PUT,
-            "upstreams/u/targets/10.0.0.1:8000",
-            json!({"weight": 7}),
-        )
+        .core(Method::PUT, "upstreams/u/targets/10.0.0.1:8000", body)
         .await;
     assert_eq!(
         (&same.body["id"], &same.body["weight"]),
