@@ -166,7 +166,7 @@ fn declared(origin: &str, text: &str) -> Result<Configuration, StartError> {
         warn!(%warning, origin, "declarative configuration");
     }
     let hash = hashes(&declared.value).config;
-    Configuration::new(&declared.table, hash)
+    Configuration::new(&declared, hash)
         .map_err(|bad| refuse(bad.iter().map(Unservable::to_string).collect()))
 }
 

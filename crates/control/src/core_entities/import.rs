@@ -54,6 +54,10 @@ pub async fn import(
             };
             let entity = schema::parse_entity_in(kind, entity, Mode::Payload, plugins)
                 .map_err(|errors| refuse(joined(&errors)))?;
+            let unserved = schema::unserved(kind, &entity);
+            if !unserved.is_empty() {
+                return Err(refuse(joined(&unserved)));
+            }
             put(
                 store,
                 cp,

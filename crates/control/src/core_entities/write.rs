@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sallyport_model::schema::PluginSchemas;
 use sallyport_model::{Kind, schema};
 use sallyport_store::{Actor, IfExists, OnDelete, Put, Reference, Store, StoreError};
 use serde_json::{Value, json};
@@ -139,7 +140,7 @@ async fn store(
     fresh: Uuid,
     if_exists: IfExists,
 ) -> Result<Value, CoreError> {
-    let entity = schema::parse_entity(kind, body, ask.app.plugins)?;
+    let entity = checked(kind, body, ask.app.plugins)?;
     put(
         &ask.app.store,
         ask.cp,
@@ -150,6 +151,19 @@ async fn store(
         if_exists,
     )
     .await
+}
+
+/// An entity that passed the schema, and that gateways act on in all its fields.
+pub(super) fn checked(
+    kind: Kind,
+    body: Value,
+    plugins: &dyn PluginSchemas,
+) -> Result<Value, CoreError> {
+    let entity = schema::parse_entity(kind, body, plugins)?;
+    match schema::unserved(kind, &entity) {
+        unserved if unserved.is_empty() => Ok(entity),
+        unserved => Err(unserved.into()),
+    }
 }
 
 /// Stores an entity that passed the schema, with what the writer adds: id, key, times.
