@@ -100,8 +100,12 @@ impl Configuration {
             Handlers::default()
         });
         let services = services(table, &mut problems);
-        let disabled: HashSet<Uuid> =
-            table.services.iter().filter(|s| !s.enabled).map(|s| s.id).collect();
+        let disabled: HashSet<Uuid> = table
+            .services
+            .iter()
+            .filter(|s| !s.enabled)
+            .map(|s| s.id)
+            .collect();
         let mut routes: Vec<&Route> = Vec::new();
         for route in &table.routes {
             if !route.service.is_some_and(|id| disabled.contains(&id.0)) {
@@ -168,10 +172,16 @@ fn unserved_fields(config_table: &Value) -> Vec<Unservable> {
         );
         schema::unserved(kind, entity)
             .into_iter()
-            .map(move |error| Unservable { entity: name.clone(), reason: error.to_string() })
+            .map(move |error| Unservable {
+                entity: name.clone(),
+                reason: error.to_string(),
+            })
             .collect::<Vec<_>>()
     };
-    Kind::ALL.into_iter().flat_map(|kind| list(kind).flat_map(move |e| unserved(kind, e))).collect()
+    Kind::ALL
+        .into_iter()
+        .flat_map(|kind| list(kind).flat_map(move |e| unserved(kind, e)))
+        .collect()
 }
 
 /// Every enabled service, with its peers.
@@ -179,8 +189,11 @@ fn services(
     table: &ConfigTable,
     problems: &mut Vec<Unservable>,
 ) -> HashMap<Uuid, Arc<ServedService>> {
-    let upstreams: HashMap<_, _> =
-        table.upstreams.iter().map(|upstream| (upstream.name.as_str(), upstream)).collect();
+    let upstreams: HashMap<_, _> = table
+        .upstreams
+        .iter()
+        .map(|upstream| (upstream.name.as_str(), upstream))
+        .collect();
     let mut targets: HashMap<Uuid, Vec<_>> = HashMap::new();
     for target in &table.targets {
         targets.entry(target.upstream.0).or_default().push(target);
@@ -188,7 +201,13 @@ fn services(
     let mut served = HashMap::new();
     for service in table.services.iter().filter(|service| service.enabled) {
         let upstream = upstreams.get(service.host.as_str()).map(|upstream| {
-            (*upstream, targets.get(&upstream.id).map(Vec::as_slice).unwrap_or_default())
+            (
+                *upstream,
+                targets
+                    .get(&upstream.id)
+                    .map(Vec::as_slice)
+                    .unwrap_or_default(),
+            )
         });
         let made = scheme(service).and_then(|scheme| {
             Ok(ServedService {

@@ -30,7 +30,10 @@ impl BodySource for Http2Body {
         if self.0.is_end_stream() {
             return Length::Exact(0);
         }
-        self.0.size_hint().exact().map_or(Length::Chunked, Length::Exact)
+        self.0
+            .size_hint()
+            .exact()
+            .map_or(Length::Chunked, Length::Exact)
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ClientGone>>> {

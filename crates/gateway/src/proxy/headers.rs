@@ -32,7 +32,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(options: &Options, peer: IpAddr, port: u16, tls: bool, sni: Option<&str>) -> Client {
+    pub(crate) fn new(
+        options: &Options,
+        peer: IpAddr,
+        port: u16,
+        tls: bool,
+        sni: Option<&str>,
+    ) -> Client {
         let peer = peer.to_canonical();
         let port = options.outside_port(port);
         Client {
@@ -53,13 +59,18 @@ impl Client {
         }
         let real_ip = &options.real_ip;
         if real_ip.header != FORWARDED_FOR {
-            return headers.get(&real_ip.header).and_then(parse_ip).unwrap_or(self.peer);
+            return headers
+                .get(&real_ip.header)
+                .and_then(parse_ip)
+                .unwrap_or(self.peer);
         }
         let lines = headers.get_all(FORWARDED_FOR);
         let hops = lines.iter().rev().filter_map(|line| line.to_str().ok());
         let mut found = self.peer;
         for hop in hops.flat_map(|line| line.rsplit(',')) {
-            let Ok(ip) = hop.trim().parse::<IpAddr>() else { break };
+            let Ok(ip) = hop.trim().parse::<IpAddr>() else {
+                break;
+            };
             found = ip;
             if !real_ip.recursive || !options.trusts(ip) {
                 break;
@@ -92,7 +103,12 @@ pub(crate) struct Told<'a> {
 }
 
 /// Writes the headers that go upstream, out of the client's.
-pub(crate) fn to_upstream(out: &mut BytesMut, from: &HeaderMap, told: &Told<'_>, options: &Options) {
+pub(crate) fn to_upstream(
+    out: &mut BytesMut,
+    from: &HeaderMap,
+    told: &Told<'_>,
+    options: &Options,
+) {
     out.reserve(512);
     let client = told.client;
     let named = ConnectionNames::of(from);
@@ -213,8 +229,11 @@ pub(crate) fn mark_proxied(headers: &mut HeaderMap, options: &Options) {
         let value = match headers.get(VIA) {
             None => own.clone(),
             Some(_) => {
-                let mut all: Vec<&[u8]> =
-                    headers.get_all(VIA).iter().map(HeaderValue::as_bytes).collect();
+                let mut all: Vec<&[u8]> = headers
+                    .get_all(VIA)
+                    .iter()
+                    .map(HeaderValue::as_bytes)
+                    .collect();
                 all.push(own.as_bytes());
                 HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or_else(|_| own.clone())
             }
@@ -254,7 +273,9 @@ impl ConnectionNames {
 
 /// Whether a list header has a token, without case.
 pub(crate) fn contains_token(value: &HeaderValue, token: &str) -> bool {
-    value
-        .to_str()
-        .is_ok_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+    value.to_str().is_ok_and(|value| {
+        value
+            .split(',')
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
+    })
 }

@@ -62,13 +62,20 @@ async fn answer(
     let (mut head, body) = request.into_parts();
     join_cookies(&mut head.headers);
     let head_only = head.method == Method::HEAD;
-    let Answer { status, headers, body } =
-        serve(worker, client, head, &mut Http2Body(body)).await;
+    let Answer {
+        status,
+        headers,
+        body,
+    } = serve(worker, client, head, &mut Http2Body(body)).await;
     let body = match body {
         AnswerBody::Full(_) if head_only => AnswerStream::Full(None),
         AnswerBody::Full(bytes) => AnswerStream::Full(Some(bytes).filter(|b| !b.is_empty())),
         AnswerBody::Upstream(upstream, length) => AnswerStream::Upstream {
-            length: if upstream.is_over() { Length::Exact(0) } else { length },
+            length: if upstream.is_over() {
+                Length::Exact(0)
+            } else {
+                length
+            },
             upstream: Some(upstream),
             pool: worker.pool.clone(),
         },
@@ -81,7 +88,11 @@ async fn answer(
 
 /// HTTP/2 may send a cookie in pieces, HTTP/1 may not (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let pieces: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
     if pieces.len() > 1
         && let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
     {
@@ -92,7 +103,11 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// A response body as hyper wants it.
 enum AnswerStream {
     Full(Option<Bytes>),
-    Upstream { upstream: Option<Box<Upstream>>, length: Length, pool: Rc<Pool> },
+    Upstream {
+        upstream: Option<Box<Upstream>>,
+        length: Length,
+        pool: Rc<Pool>,
+    },
 }
 
 impl Body for AnswerStream {
@@ -108,7 +123,9 @@ impl Body for AnswerStream {
                 Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
             }
             AnswerStream::Upstream { upstream, pool, .. } => {
-                let Some(reading) = upstream else { return Poll::Ready(None) };
+                let Some(reading) = upstream else {
+                    return Poll::Ready(None);
+                };
                 let polled = reading.poll_data(cx);
                 if reading.is_over() {
                     pool.put(*upstream.take().expect("it was there a line ago"));
@@ -132,9 +149,10 @@ impl Body for AnswerStream {
             AnswerStream::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            AnswerStream::Upstream { length: Length::Exact(bytes), .. } => {
-                SizeHint::with_exact(*bytes)
-            }
+            AnswerStream::Upstream {
+                length: Length::Exact(bytes),
+                ..
+            } => SizeHint::with_exact(*bytes),
             AnswerStream::Upstream { .. } => SizeHint::default(),
         }
     }

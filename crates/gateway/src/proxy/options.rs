@@ -44,7 +44,11 @@ impl Via {
         let value = |version: &str| {
             HeaderValue::from_str(&format!("{version} {server_token}")).expect("a token is ASCII")
         };
-        Via { http_10: value("1.0"), http_11: value("1.1"), http_2: value("2") }
+        Via {
+            http_10: value("1.0"),
+            http_11: value("1.1"),
+            http_2: value("2"),
+        }
     }
 
     /// The value for a message that came in this version.

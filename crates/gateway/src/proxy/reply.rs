@@ -22,11 +22,17 @@ pub(crate) fn render(
 ) -> Answer {
     let (content_type, bytes) = match reply.body {
         ReplyBody::Empty => (None, Bytes::new()),
-        ReplyBody::Exact { content_type, bytes } => (Some(content_type), bytes),
+        ReplyBody::Exact {
+            content_type,
+            bytes,
+        } => (Some(content_type), bytes),
         ReplyBody::Message(message) => {
             let kind = negotiate(request.get(ACCEPT), default);
             let text = body(kind, &message, request_id);
-            (Some(HeaderValue::from_static(content_type(kind))), text.into())
+            (
+                Some(HeaderValue::from_static(content_type(kind))),
+                text.into(),
+            )
         }
     };
     let mut headers = HeaderMap::new();
@@ -34,7 +40,11 @@ pub(crate) fn render(
     if let Some(content_type) = content_type {
         headers.insert(CONTENT_TYPE, content_type);
     }
-    Answer { status: reply.status, headers, body: AnswerBody::Full(bytes) }
+    Answer {
+        status: reply.status,
+        headers,
+        body: AnswerBody::Full(bytes),
+    }
 }
 
 fn content_type(kind: ErrorType) -> &'static str {
@@ -72,16 +82,26 @@ fn body(kind: ErrorType, message: &str, id: &str) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 /// The best type that the client accepts; the one listed first among equals.
 fn negotiate(accept: Option<&HeaderValue>, default: ErrorType) -> ErrorType {
-    let Some(accept) = accept.and_then(|accept| accept.to_str().ok()) else { return default };
+    let Some(accept) = accept.and_then(|accept| accept.to_str().ok()) else {
+        return default;
+    };
     let mut best: Option<(f32, ErrorType)> = None;
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
-        let kind = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+        let kind = match parts
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase()
+            .as_str()
+        {
             "application/json" | "application/*" => ErrorType::Json,
             "text/html" => ErrorType::Html,
             "text/plain" | "text/*" => ErrorType::Plain,
@@ -131,8 +151,16 @@ mod tests {
         check(None, ErrorType::Json, ErrorType::Json);
         check(None, ErrorType::Plain, ErrorType::Plain);
         check(Some("*/*"), ErrorType::Json, ErrorType::Json);
-        check(Some("text/html,application/json;q=0.9"), ErrorType::Json, ErrorType::Html);
-        check(Some("text/html;q=0.1, application/xml"), ErrorType::Json, ErrorType::Xml);
+        check(
+            Some("text/html,application/json;q=0.9"),
+            ErrorType::Json,
+            ErrorType::Html,
+        );
+        check(
+            Some("text/html;q=0.1, application/xml"),
+            ErrorType::Json,
+            ErrorType::Xml,
+        );
         check(Some("text/*"), ErrorType::Json, ErrorType::Plain);
         check(Some("image/png"), ErrorType::Json, ErrorType::Json);
         check(Some("text/html;q=0"), ErrorType::Json, ErrorType::Json);

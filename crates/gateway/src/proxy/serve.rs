@@ -52,7 +52,10 @@ struct Refusal {
 impl Refusal {
     /// By a plugin or by routing.
     fn own(reply: Reply) -> Refusal {
-        Refusal { reply, default: ErrorType::Json }
+        Refusal {
+            reply,
+            default: ErrorType::Json,
+        }
     }
 
     /// Because an upstream or the client's body failed.
@@ -92,7 +95,13 @@ pub(crate) async fn serve(
         response_headers: Vec::new(),
     };
     let mut chosen = Chosen::new();
-    let turn = Turn { worker, client, configuration: &configuration, arrived, request_id: &request_id };
+    let turn = Turn {
+        worker,
+        client,
+        configuration: &configuration,
+        arrived,
+        request_id: &request_id,
+    };
     let (mut answer, proxied) = match turn.run(&mut exchange, body, &mut chosen).await {
         Ok(answer) => (answer, true),
         Err(refusal) => {
@@ -153,8 +162,14 @@ fn finish(
         map.insert(name, value);
     }
     for &handler in chosen {
-        let mut head = ResponseHead { status: &mut answer.status, headers: map };
-        turn.configuration.handlers.get(handler).header_filter(exchange, &mut head);
+        let mut head = ResponseHead {
+            status: &mut answer.status,
+            headers: map,
+        };
+        turn.configuration
+            .handlers
+            .get(handler)
+            .header_filter(exchange, &mut head);
     }
 }
 
@@ -208,12 +223,19 @@ impl Turn<'_> {
         if let Some(status) = route.tls_only
             && !self.client.tls
         {
-            return Err(Refusal::own(redirect(status, &exchange.request.uri, &exchange.request.headers)));
+            return Err(Refusal::own(redirect(
+                status,
+                &exchange.request.uri,
+                &exchange.request.headers,
+            )));
         }
         self.access(&route.chain, exchange, chosen).await?;
         let Some(service) = &route.service else {
             let message = "no Service found with those values";
-            return Err(Refusal::own(Reply::error(StatusCode::SERVICE_UNAVAILABLE, message)));
+            return Err(Refusal::own(Reply::error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                message,
+            )));
         };
         let stripped = if route.strip_path { matched } else { 0 };
         let sent = Sent {
@@ -221,8 +243,14 @@ impl Turn<'_> {
             service,
             raw_path: raw_path.path(),
             prefix: Some(&path[..stripped]).filter(|prefix| !prefix.is_empty() && *prefix != "/"),
-            target: target(&exchange.request.uri, &path, &service.path, stripped, route.strip_path)
-                .ok_or_else(|| Refusal::failure(StatusCode::BAD_REQUEST, options))?,
+            target: target(
+                &exchange.request.uri,
+                &path,
+                &service.path,
+                stripped,
+                route.strip_path,
+            )
+            .ok_or_else(|| Refusal::failure(StatusCode::BAD_REQUEST, options))?,
         };
         self.proxy(exchange, body, &sent).await
     }
@@ -234,17 +262,25 @@ impl Turn<'_> {
         exchange: &mut Exchange,
         chosen: &mut Chosen,
     ) -> Result<(), Refusal> {
-        let env =
-            Env { identities: &self.configuration.identities, counters: &self.worker.counters };
+        let env = Env {
+            identities: &self.configuration.identities,
+            counters: &self.worker.counters,
+        };
         let mut answer = None;
         for slot in 0..chain.len() {
             let consumer: Option<Uuid> = exchange.consumer.as_ref().map(|consumer| consumer.id);
-            let Some(index) = chain.pick(slot, consumer) else { continue };
+            let Some(index) = chain.pick(slot, consumer) else {
+                continue;
+            };
             chosen.push(index);
             if answer.is_some() {
                 continue; // only its later phases still run
             }
-            let mut flow = self.configuration.handlers.get(index).access(exchange, &env);
+            let mut flow = self
+                .configuration
+                .handlers
+                .get(index)
+                .access(exchange, &env);
             loop {
                 match flow {
                     Flow::Continue => break,
@@ -348,7 +384,10 @@ impl Turn<'_> {
         let shown = &options.shown;
         let headers = &mut answer.headers;
         if shown.upstream_status {
-            headers.insert(headers::UPSTREAM_STATUS, HeaderValue::from(answer.status.as_u16()));
+            headers.insert(
+                headers::UPSTREAM_STATUS,
+                HeaderValue::from(answer.status.as_u16()),
+            );
         }
         if shown.upstream_latency {
             headers.insert(headers::UPSTREAM_LATENCY, millis(started.elapsed()));
@@ -367,7 +406,11 @@ impl Turn<'_> {
         host: &HeaderValue,
     ) -> Result<Upstream, Failure> {
         let worker = self.worker;
-        let address = worker.resolver.address(peer).await.map_err(Failure::Resolve)?;
+        let address = worker
+            .resolver
+            .address(peer)
+            .await
+            .map_err(Failure::Resolve)?;
         let tls = (service.scheme == Scheme::HTTPS).then(|| (server_name(host), service.verify));
         let key = Key { address, tls };
         if let Some(upstream) = worker.pool.take(&key).await {
@@ -408,9 +451,8 @@ enum Failure {
 
 impl Failure {
     fn refusal(&self, options: &Options) -> Refusal {
-        let own = |message: &str| {
-            Refusal::own(Reply::error(StatusCode::SERVICE_UNAVAILABLE, message))
-        };
+        let own =
+            |message: &str| Refusal::own(Reply::error(StatusCode::SERVICE_UNAVAILABLE, message));
         let failure = |status| Refusal::failure(status, options);
         match self {
             Failure::NoPeer => own("failure to get a peer from the ring-balancer"),
@@ -442,9 +484,12 @@ fn millis(span: Duration) -> HeaderValue {
 fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> std::borrow::Cow<'a, str> {
     let host = match uri.host() {
         Some(host) => host,
-        None => headers.get(HOST).and_then(|host| host.to_str().ok()).map_or("", |host| {
-            router::split_port(host).map_or(host, |(host, _)| host)
-        }),
+        None => headers
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .map_or("", |host| {
+                router::split_port(host).map_or(host, |(host, _)| host)
+            }),
     };
     match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         true => host.to_ascii_lowercase().into(),
@@ -453,7 +498,8 @@ fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> std::borrow::Cow<'a
 }
 
 fn authority(uri: &Uri) -> Option<HeaderValue> {
-    uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+    uri.authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
 }
 
 fn server_name(host: &HeaderValue) -> Box<str> {
@@ -463,13 +509,7 @@ fn server_name(host: &HeaderValue) -> Box<str> {
 }
 
 /// The request target to send: the upstream path with the client's query as it is.
-fn target(
-    uri: &Uri,
-    path: &str,
-    base: &str,
-    matched: usize,
-    strip: bool,
-) -> Option<PathAndQuery> {
+fn target(uri: &Uri, path: &str, base: &str, matched: usize, strip: bool) -> Option<PathAndQuery> {
     if base == "/" && matched == 0 && path == uri.path() {
         return uri.path_and_query().cloned();
     }
@@ -492,7 +532,11 @@ fn redirect(status: u16, uri: &Uri, headers: &HeaderMap) -> Reply {
     let host = request_host(uri, headers);
     let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let location = HeaderValue::from_str(&format!("https://{host}{target}"));
-    let reply = Reply { status, headers: Vec::new(), body: ReplyBody::Empty };
+    let reply = Reply {
+        status,
+        headers: Vec::new(),
+        body: ReplyBody::Empty,
+    };
     match location {
         Ok(location) => reply.with(LOCATION, location),
         Err(_) => Reply::error(StatusCode::BAD_REQUEST, "Bad request"),
@@ -500,19 +544,20 @@ fn redirect(status: u16, uri: &Uri, headers: &HeaderMap) -> Reply {
 }
 
 /// An open stream to a peer.
-pub(super) async fn open(
-    worker: &Worker,
-    key: &Key,
-) -> std::io::Result<Stream> {
+pub(super) async fn open(worker: &Worker, key: &Key) -> std::io::Result<Stream> {
     let stream = tokio::net::TcpStream::connect(key.address).await?;
     stream.set_nodelay(true)?;
-    let Some((name, verify)) = &key.tls else { return Ok(Stream::Plain(stream)) };
+    let Some((name, verify)) = &key.tls else {
+        return Ok(Stream::Plain(stream));
+    };
     let config = match verify {
         true => &worker.options.tls_verified,
         false => &worker.options.tls_unverified,
     };
-    let name = rustls::pki_types::ServerName::try_from(name.to_string())
-        .map_err(std::io::Error::other)?;
-    let stream = tokio_rustls::TlsConnector::from(config.clone()).connect(name, stream).await?;
+    let name =
+        rustls::pki_types::ServerName::try_from(name.to_string()).map_err(std::io::Error::other)?;
+    let stream = tokio_rustls::TlsConnector::from(config.clone())
+        .connect(name, stream)
+        .await?;
     Ok(Stream::Tls(Box::new(stream)))
 }

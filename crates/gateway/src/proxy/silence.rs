@@ -17,7 +17,10 @@ pub(super) struct Silence {
 impl Silence {
     pub(super) fn new() -> Silence {
         let now = Instant::now();
-        Silence { timer: Box::pin(tokio::time::sleep_until(now + Duration::from_secs(60))), moved: now }
+        Silence {
+            timer: Box::pin(tokio::time::sleep_until(now + Duration::from_secs(60))),
+            moved: now,
+        }
     }
 
     /// Bytes moved, or a wait starts.

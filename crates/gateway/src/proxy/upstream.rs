@@ -98,7 +98,9 @@ impl Upstream {
     pub(super) fn is_open(&mut self, cx: &mut Context<'_>) -> bool {
         let mut byte = [0];
         let mut buf = ReadBuf::new(&mut byte);
-        Pin::new(&mut self.stream).poll_read(cx, &mut buf).is_pending()
+        Pin::new(&mut self.stream)
+            .poll_read(cx, &mut buf)
+            .is_pending()
     }
 
     /// Sends a request whose head `write_head` writes, and waits for the response head.
@@ -127,7 +129,10 @@ impl Upstream {
         let mut head =
             poll_fn(|cx| self.poll_send(&mut sending, source, taken, limits, cx)).await?;
         let no_body = *method == Method::HEAD
-            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+            || matches!(
+                head.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
         if no_body {
             head.length = Length::Exact(0);
         }
@@ -259,7 +264,10 @@ impl Upstream {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(SendError::Io(error))),
                     Poll::Pending => {
                         let limit = self.read_timeout;
-                        return self.silence.poll(limit, cx).map(|()| Err(SendError::Timeout));
+                        return self
+                            .silence
+                            .poll(limit, cx)
+                            .map(|()| Err(SendError::Timeout));
                     }
                 },
             }

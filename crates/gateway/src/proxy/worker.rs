@@ -20,13 +20,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{http1, http2};
 use super::headers::Client;
 use super::listeners::{Bound, Listeners};
 use super::options::Options;
 use super::pool::{Key, Pool};
 use super::serve::open;
 use super::upstream::Upstream;
+use super::{http1, http2};
 use crate::balancer::Resolver;
 use crate::configuration::Configuration;
 
@@ -144,11 +144,16 @@ impl Worker {
     /// The value of `Date`, made once a second.
     pub(super) fn date(&self) -> HeaderValue {
         let now = SystemTime::now();
-        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let second = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         let mut date = self.date.borrow_mut();
         if date.0 != second {
             let text = httpdate::fmt_http_date(now);
-            *date = (second, HeaderValue::try_from(text).expect("a date is ASCII"));
+            *date = (
+                second,
+                HeaderValue::try_from(text).expect("a date is ASCII"),
+            );
         }
         date.1.clone()
     }
@@ -161,7 +166,9 @@ impl Worker {
     fn tick(&self) {
         self.pool.sweep();
         drop(self.configuration());
-        self.shared.requests.fetch_add(self.requests.take(), Ordering::Relaxed);
+        self.shared
+            .requests
+            .fetch_add(self.requests.take(), Ordering::Relaxed);
     }
 }
 
@@ -187,12 +194,16 @@ impl Workers {
             let (low, high) = seed.split_at(8);
             let half = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
             let seed = [half(low), half(high)];
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let (shared, stop) = (shared.clone(), stop.clone());
-            let thread = std::thread::Builder::new().name(format!("proxy-{n}")).spawn(move || {
-                let worker = Rc::new(Worker::new(shared, seed));
-                LocalSet::new().block_on(&runtime, run(worker, listeners, stop, grace));
-            })?;
+            let thread = std::thread::Builder::new()
+                .name(format!("proxy-{n}"))
+                .spawn(move || {
+                    let worker = Rc::new(Worker::new(shared, seed));
+                    LocalSet::new().block_on(&runtime, run(worker, listeners, stop, grace));
+                })?;
             threads.push(thread);
         }
         Ok(Workers(threads))
@@ -208,12 +219,7 @@ impl Workers {
     }
 }
 
-async fn run(
-    worker: Rc<Worker>,
-    listeners: Listeners,
-    stop: CancellationToken,
-    grace: Duration,
-) {
+async fn run(worker: Rc<Worker>, listeners: Listeners, stop: CancellationToken, grace: Duration) {
     let mut accepting = JoinSet::new();
     for (bound, listener) in listeners {
         let (worker, stop) = (worker.clone(), stop.clone());
@@ -329,7 +335,12 @@ async fn connection(
             false => http1::server::run(worker, &client, stream, busy).await,
         };
     };
-    match timeout(HANDSHAKE_TIME_MAX, TlsAcceptor::from(tls.clone()).accept(stream)).await {
+    match timeout(
+        HANDSHAKE_TIME_MAX,
+        TlsAcceptor::from(tls.clone()).accept(stream),
+    )
+    .await
+    {
         Err(_) => debug!("TLS handshake timed out"),
         Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
         Ok(Ok(stream)) => {

@@ -16,8 +16,8 @@ use http::{HeaderMap, Method};
 use sallyport_model::entities::{Protocol, Route};
 
 pub(crate) use path::{normalise, upstream as upstream_path};
-pub(crate) use pattern::split_port;
 pub(crate) use pattern::PatternError;
+pub(crate) use pattern::split_port;
 use pattern::{HeaderRule, HostPattern, PathRegex};
 use priority::Priority;
 

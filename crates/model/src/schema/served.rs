@@ -19,7 +19,9 @@ pub fn unserved(kind: Kind, entity: &Value) -> Vec<FieldError> {
 }
 
 fn unsupported(field: &str, message: impl Into<String>) -> FieldError {
-    let path = field.split('.').fold(Path::root(), |path, part| path.key(part));
+    let path = field
+        .split('.')
+        .fold(Path::root(), |path, part| path.key(part));
     FieldError::field(path, message)
 }
 
@@ -52,9 +54,11 @@ fn route(route: &Value) -> Vec<FieldError> {
 
 fn upstream(upstream: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if let Some(algorithm) = upstream["algorithm"].as_str().filter(|name| *name != "round-robin") {
-        let message =
-            format!("'{algorithm}' is not supported by this build; use 'round-robin'");
+    if let Some(algorithm) = upstream["algorithm"]
+        .as_str()
+        .filter(|name| *name != "round-robin")
+    {
+        let message = format!("'{algorithm}' is not supported by this build; use 'round-robin'");
         errors.push(unsupported("algorithm", message));
     }
     if upstream["use_srv_name"] == true {
@@ -94,7 +98,10 @@ mod tests {
 
     #[track_caller]
     fn check(kind: Kind, entity: Value, expected: &[&str]) {
-        let found: Vec<_> = unserved(kind, &entity).iter().map(ToString::to_string).collect();
+        let found: Vec<_> = unserved(kind, &entity)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(found.len(), expected.len(), "{found:?}");
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.contains(expected), "{expected:?} is not in {found:?}");
@@ -104,20 +111,40 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_named() {
         check(Kind::Service, json!({"protocol": "https"}), &[]);
-        check(Kind::Service, json!({"protocol": "grpc"}), &["protocol: 'grpc' is not supported"]);
-        check(Kind::Service, json!({"tls_verify_depth": 2}), &["tls_verify_depth: "]);
-        check(Kind::Route, json!({"protocols": ["http"], "sources": []}), &[]);
+        check(
+            Kind::Service,
+            json!({"protocol": "grpc"}),
+            &["protocol: 'grpc' is not supported"],
+        );
+        check(
+            Kind::Service,
+            json!({"tls_verify_depth": 2}),
+            &["tls_verify_depth: "],
+        );
+        check(
+            Kind::Route,
+            json!({"protocols": ["http"], "sources": []}),
+            &[],
+        );
         check(
             Kind::Route,
             json!({"protocols": ["tcp"], "sources": [{"ip": "1.2.3.4"}]}),
             &["protocols: 'tcp'", "sources: "],
         );
-        check(Kind::Upstream, json!({"algorithm": "round-robin", "healthchecks": {}}), &[]);
+        check(
+            Kind::Upstream,
+            json!({"algorithm": "round-robin", "healthchecks": {}}),
+            &[],
+        );
         check(
             Kind::Upstream,
             json!({"algorithm": "latency", "use_srv_name": true,
                    "healthchecks": {"active": {"healthy": {"interval": 1}}}}),
-            &["algorithm: 'latency'", "use_srv_name", "healthchecks.active.healthy.interval: active"],
+            &[
+                "algorithm: 'latency'",
+                "use_srv_name",
+                "healthchecks.active.healthy.interval: active",
+            ],
         );
     }
 }

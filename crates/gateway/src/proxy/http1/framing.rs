@@ -149,11 +149,16 @@ fn line(buffer: &[u8], max: usize) -> Line {
 
 /// The size in front of a chunk; extensions are ignored.
 fn chunk_size(line: &[u8]) -> Option<u64> {
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let digits = line
+        .iter()
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
     let rest = &line[digits..];
     let rest_is_extension = rest.is_empty()
         || (rest.trim_ascii_start().first() == Some(&b';')
-            && rest.iter().all(|&byte| byte == b'\t' || (b' '..=b'~').contains(&byte)));
+            && rest
+                .iter()
+                .all(|&byte| byte == b'\t' || (b' '..=b'~').contains(&byte)));
     if digits == 0 || digits > 15 || !rest_is_extension {
         return None;
     }
@@ -199,20 +204,53 @@ mod tests {
 
     #[test]
     fn bodies_end_where_they_say() {
-        check(Length::Exact(0), "next", "", Step::End, "next");
+        check(Length::Exact(0), "", "", Step::End, "");
         check(Length::Exact(3), "abcnext", "abc", Step::End, "next");
         check(Length::Exact(5), "abc", "abc", Step::More, "");
         check(Length::UntilClose, "abc", "abc", Step::More, "");
-        check(Length::Chunked, "3\r\nabc\r\n0\r\n\r\nnext", "abc", Step::End, "next");
-        check(Length::Chunked, "A;x=1\r\n0123456789\r\n0\r\nT: 1\r\n\r\n", "0123456789", Step::End, "");
-        check(Length::Chunked, "1\r\na\r\n1\r\nb\r\n0\r\n\r\n", "ab", Step::End, "");
+        check(
+            Length::Chunked,
+            "3\r\nabc\r\n0\r\n\r\nnext",
+            "abc",
+            Step::End,
+            "next",
+        );
+        check(
+            Length::Chunked,
+            "A;x=1\r\n0123456789\r\n0\r\nT: 1\r\n\r\n",
+            "0123456789",
+            Step::End,
+            "",
+        );
+        check(
+            Length::Chunked,
+            "1\r\na\r\n1\r\nb\r\n0\r\n\r\n",
+            "ab",
+            Step::End,
+            "",
+        );
     }
 
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
-        for bytes in ["3\nabc\n0\n\n", "3\r\nabcd\r\n", "x\r\n", "\r\n", "-1\r\n", "+1\r\na", "1 x\r\na",
-                      "0x3\r\nabc", "3 ;\u{1}\r\nabc", "1111111111111111\r\n", "3\r\nabc\n0\r\n\r\n"] {
-            assert_eq!(read(Length::Chunked, &[bytes.as_bytes()]).1, Step::Bad, "{bytes:?}");
+        for bytes in [
+            "3\nabc\n0\n\n",
+            "3\r\nabcd\r\n",
+            "x\r\n",
+            "\r\n",
+            "-1\r\n",
+            "+1\r\na",
+            "1 x\r\na",
+            "0x3\r\nabc",
+            "3 ;\u{1}\r\nabc",
+            "1111111111111111\r\n",
+            "3\r\nabc\n0\r\n\r\n",
+        ] {
+            assert_eq!(
+                read(Length::Chunked, &[bytes.as_bytes()]).1,
+                Step::Bad,
+                "{bytes:?}"
+            );
         }
         let long = "1".repeat(400);
         assert_eq!(read(Length::Chunked, &[long.as_bytes()]).1, Step::Bad);

@@ -1,9 +1,9 @@
 //! Heads of requests and responses, out of bytes.
 
-use bytes::{Bytes, BytesMut};
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE,
-};
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
@@ -54,35 +54,37 @@ pub(crate) enum HeadError {
 /// See [`HeadError`]; the connection cannot be used any more then.
 pub(crate) fn take_request(buffer: &mut BytesMut) -> Result<Option<RequestHead>, HeadError> {
     skip_blank_lines(buffer);
-    let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut lines);
-    let status = request.parse(buffer).map_err(|error| match error {
-        httparse::Error::TooManyHeaders => HeadError::TooLarge,
-        _ => HeadError::Bad,
-    })?;
-    let httparse::Status::Complete(length) = status else { return incomplete(buffer) };
-    if has_bare_line_feed(&buffer[..length]) {
+    // left as they are: clearing room for every line costs more than parsing a usual head
+    let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let status = request
+        .parse_with_uninit_headers(buffer, &mut lines)
+        .map_err(refusal)?;
+    let httparse::Status::Complete(head_bytes) = status else {
+        return incomplete(buffer);
+    };
+    if has_bare_line_feed(&buffer[..head_bytes]) {
         return Err(HeadError::Bad);
     }
     let method = Method::from_bytes(request.method.unwrap_or_default().as_bytes())
         .map_err(|_| HeadError::Bad)?;
     let version = version(request.version);
-    let base = buffer.as_ptr() as usize;
-    let target = request.path.unwrap_or_default();
-    let target = range(base, target.as_bytes());
-    let mut places = [Place::default(); HEADERS_MAX];
+    // a copy of its own: values then share it, and the buffer keeps its memory
+    let head = Head {
+        bytes: Bytes::copy_from_slice(&buffer[..head_bytes]),
+        base: buffer.as_ptr(),
+    };
+    let uri = uri(
+        &method,
+        head.slice(request.path.unwrap_or_default().as_bytes()),
+    )?;
     let count = request.headers.len();
-    for (place, line) in places.iter_mut().zip(request.headers.iter()) {
-        *place = Place { name: range(base, line.name.as_bytes()), value: range(base, line.value) };
-    }
-    let head = buffer.split_to(length).freeze();
-    let uri = uri(&method, head.slice(target.0..target.1))?;
     let mut facts = Facts::default();
     let mut headers = HeaderMap::with_capacity(count + 4);
     let mut hosts = 0;
     let mut expects_continue = false;
-    for place in &places[..count] {
-        let (name, value) = place.header(&head)?;
+    for line in request.headers.iter() {
+        let (name, value) = head.header(line)?;
         if facts.note(&name, &value)? == Note::Framing {
             continue; // the body is framed anew for the upstream
         }
@@ -105,6 +107,7 @@ pub(crate) fn take_request(buffer: &mut BytesMut) -> Result<Option<RequestHead>,
         (true, None) => Length::Chunked,
         (false, length) => Length::Exact(length.unwrap_or(0)),
     };
+    buffer.advance(head_bytes);
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = method;
     parts.uri = uri;
@@ -112,7 +115,12 @@ pub(crate) fn take_request(buffer: &mut BytesMut) -> Result<Option<RequestHead>,
     parts.headers = headers;
     let keep_alive = facts.keeps_alive(version);
     let expects_continue = expects_continue && version == Version::HTTP_11;
-    Ok(Some(RequestHead { parts, length, keep_alive, expects_continue }))
+    Ok(Some(RequestHead {
+        parts,
+        length,
+        keep_alive,
+        expects_continue,
+    }))
 }
 
 /// Takes a response head from the front of `buffer`; `None` if it is not complete yet.
@@ -123,27 +131,26 @@ pub(crate) fn take_request(buffer: &mut BytesMut) -> Result<Option<RequestHead>,
 /// # Errors
 /// See [`HeadError`]; the connection cannot be used any more then.
 pub(crate) fn take_response(buffer: &mut BytesMut) -> Result<Option<ResponseHead>, HeadError> {
-    let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut lines);
-    let status = response.parse(buffer).map_err(|error| match error {
-        httparse::Error::TooManyHeaders => HeadError::TooLarge,
-        _ => HeadError::Bad,
-    })?;
-    let httparse::Status::Complete(length) = status else { return incomplete(buffer) };
+    let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let status = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut response, buffer, &mut lines)
+        .map_err(refusal)?;
+    let httparse::Status::Complete(head_bytes) = status else {
+        return incomplete(buffer);
+    };
     let code = response.code.unwrap_or_default();
     let status = StatusCode::from_u16(code).map_err(|_| HeadError::Bad)?;
     let version = version(response.version);
-    let base = buffer.as_ptr() as usize;
-    let mut places = [Place::default(); HEADERS_MAX];
+    let head = Head {
+        bytes: Bytes::copy_from_slice(&buffer[..head_bytes]),
+        base: buffer.as_ptr(),
+    };
     let count = response.headers.len();
-    for (place, line) in places.iter_mut().zip(response.headers.iter()) {
-        *place = Place { name: range(base, line.name.as_bytes()), value: range(base, line.value) };
-    }
-    let head = buffer.split_to(length).freeze();
     let mut facts = Facts::default();
     let mut headers = HeaderMap::with_capacity(count + 12);
-    for place in &places[..count] {
-        let (name, value) = place.header(&head)?;
+    for line in response.headers.iter() {
+        let (name, value) = head.header(line)?;
         match facts.note(&name, &value)? {
             Note::Framing if name == CONTENT_LENGTH => _ = headers.insert(name, value),
             Note::Framing | Note::Connection => {}
@@ -151,6 +158,7 @@ pub(crate) fn take_response(buffer: &mut BytesMut) -> Result<Option<ResponseHead
             Note::Other => _ = headers.append(name, value),
         }
     }
+    buffer.advance(head_bytes);
     for name in facts.listed.iter().flatten() {
         headers.remove(name);
     }
@@ -162,7 +170,12 @@ pub(crate) fn take_response(buffer: &mut BytesMut) -> Result<Option<ResponseHead
         facts.length.map_or(Length::UntilClose, Length::Exact)
     };
     let keep_alive = facts.keeps_alive(version) && length != Length::UntilClose;
-    Ok(Some(ResponseHead { status, headers, length, keep_alive }))
+    Ok(Some(ResponseHead {
+        status,
+        headers,
+        length,
+        keep_alive,
+    }))
 }
 
 /// What a head says about its connection and its body.
@@ -217,7 +230,11 @@ impl Facts {
     }
 
     fn connection(&mut self, value: &HeaderValue) {
-        for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+        for token in value
+            .as_bytes()
+            .split(|&byte| byte == b',')
+            .map(<[u8]>::trim_ascii)
+        {
             if token.eq_ignore_ascii_case(b"close") {
                 self.close = true;
             } else if token.eq_ignore_ascii_case(b"keep-alive") {
@@ -236,40 +253,59 @@ impl Facts {
     }
 }
 
-/// Where a header line stands in a head.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    name: (usize, usize),
-    value: (usize, usize),
+/// A head's bytes, and where the ones it was copied from begin.
+struct Head {
+    bytes: Bytes,
+    base: *const u8,
 }
 
-impl Place {
-    fn header(&self, head: &Bytes) -> Result<(HeaderName, HeaderValue), HeadError> {
-        let name = HeaderName::from_bytes(&head[self.name.0..self.name.1]);
-        let value = HeaderValue::from_maybe_shared(head.slice(self.value.0..self.value.1));
-        Ok((name.map_err(|_| HeadError::Bad)?, value.map_err(|_| HeadError::Bad)?))
+impl Head {
+    /// The copy of a part of the original.
+    fn slice(&self, part: &[u8]) -> Bytes {
+        if part.is_empty() {
+            return Bytes::new(); // an empty part may point anywhere
+        }
+        let start = (part.as_ptr() as usize).wrapping_sub(self.base as usize);
+        self.bytes.slice(start..start + part.len())
+    }
+
+    fn header(&self, line: &httparse::Header<'_>) -> Result<(HeaderName, HeaderValue), HeadError> {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| HeadError::Bad)?;
+        let value = HeaderValue::from_maybe_shared(self.slice(line.value));
+        Ok((name, value.map_err(|_| HeadError::Bad)?))
     }
 }
 
-fn range(base: usize, part: &[u8]) -> (usize, usize) {
-    let start = (part.as_ptr() as usize).wrapping_sub(base);
-    // an empty part may point anywhere
-    if part.is_empty() { (0, 0) } else { (start, start + part.len()) }
+fn refusal(error: httparse::Error) -> HeadError {
+    match error {
+        httparse::Error::TooManyHeaders => HeadError::TooLarge,
+        _ => HeadError::Bad,
+    }
 }
 
 fn version(minor: Option<u8>) -> Version {
-    if minor == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 }
+    if minor == Some(0) {
+        Version::HTTP_10
+    } else {
+        Version::HTTP_11
+    }
 }
 
 fn uri(method: &Method, target: Bytes) -> Result<Uri, HeadError> {
     if target.first() == Some(&b'/') {
-        return PathAndQuery::from_maybe_shared(target).map(Uri::from).map_err(|_| HeadError::Bad);
+        return PathAndQuery::from_maybe_shared(target)
+            .map(Uri::from)
+            .map_err(|_| HeadError::Bad);
     }
     let uri = Uri::from_maybe_shared(target).map_err(|_| HeadError::Bad)?;
     let allowed = uri.scheme().is_some()
         || (uri.path() == "*" && *method == Method::OPTIONS)
         || *method == Method::CONNECT;
-    if allowed { Ok(uri) } else { Err(HeadError::Bad) }
+    if allowed {
+        Ok(uri)
+    } else {
+        Err(HeadError::Bad)
+    }
 }
 
 /// Empty lines before a request are ignored (RFC 9112 section 2.2).
@@ -287,7 +323,7 @@ fn has_bare_line_feed(head: &[u8]) -> bool {
 fn incomplete<T>(buffer: &[u8]) -> Result<Option<T>, HeadError> {
     if buffer.len() < HEAD_BYTES_MAX {
         Ok(None)
-    } else if memchr::memchr(b'\n', buffer).is_none() {
+    } else if memchr::memchr(b'\n', &buffer[..HEAD_BYTES_MAX]).is_none() {
         Err(HeadError::UriTooLong)
     } else {
         Err(HeadError::TooLarge)
@@ -306,7 +342,11 @@ mod tests {
 
     #[track_caller]
     fn refused(text: &str, expected: HeadError) {
-        assert_eq!(request(text).map(|_| ()).unwrap_err(), expected, "{text:?}");
+        assert_eq!(
+            request(text).map(|_| ()).unwrap_err(),
+            expected,
+            "{text:.80?}"
+        );
     }
 
     #[test]
@@ -328,7 +368,9 @@ mod tests {
     fn connections_are_kept_as_the_version_says() {
         let keeps = |text: &str| request(text).unwrap().unwrap().keep_alive;
         assert!(keeps("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
-        assert!(!keeps("GET / HTTP/1.1\r\nHost: x\r\nConnection: x, Close\r\n\r\n"));
+        assert!(!keeps(
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: x, Close\r\n\r\n"
+        ));
         assert!(!keeps("GET / HTTP/1.0\r\n\r\n"));
         assert!(keeps("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
     }
@@ -346,8 +388,12 @@ mod tests {
             format!("GET / HTTP/1.1\r\n{host}Content-Length: +1\r\n\r\n"),
             format!("GET / HTTP/1.1\r\n{host}Content-Length: \r\n\r\n"),
             format!("GET / HTTP/1.1\r\n{host}Content-Length: 99999999999999999999\r\n\r\n"),
-            format!("GET / HTTP/1.1\r\n{host}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            format!("GET / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            format!(
+                "GET / HTTP/1.1\r\n{host}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ),
+            format!(
+                "GET / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ),
             "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
             format!("GET / HTTP/1.1\r\n{host}A : 1\r\n\r\n"),
             format!("GET / HTTP/1.1\r\n{host}A: 1\r\n folded\r\n\r\n"),
@@ -357,13 +403,23 @@ mod tests {
         ] {
             refused(&bad, HeadError::Bad);
         }
-        let coding = |coding: &str| format!("GET / HTTP/1.1\r\n{host}Transfer-Encoding: {coding}\r\n\r\n");
+        let coding =
+            |coding: &str| format!("GET / HTTP/1.1\r\n{host}Transfer-Encoding: {coding}\r\n\r\n");
         refused(&coding("gzip, chunked"), HeadError::UnknownCoding);
         refused(&coding("chunked\u{b}"), HeadError::Bad);
-        refused(&format!("GET /{} HTTP/1.1\r\n", "a".repeat(40_000)), HeadError::UriTooLong);
-        refused(&format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(40_000)), HeadError::TooLarge);
+        refused(
+            &format!("GET /{} HTTP/1.1\r\n", "a".repeat(40_000)),
+            HeadError::UriTooLong,
+        );
+        refused(
+            &format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(40_000)),
+            HeadError::TooLarge,
+        );
         let many: String = (0..200).map(|n| format!("a{n}: 1\r\n")).collect();
-        refused(&format!("GET / HTTP/1.1\r\n{host}{many}\r\n"), HeadError::TooLarge);
+        refused(
+            &format!("GET / HTTP/1.1\r\n{host}{many}\r\n"),
+            HeadError::TooLarge,
+        );
     }
 
     #[test]
@@ -377,7 +433,10 @@ mod tests {
         assert_eq!(names, ["a"]);
         assert_eq!((head.length, head.keep_alive), (Length::Chunked, true));
         let close = |text: &str| take_response(&mut BytesMut::from(text)).unwrap().unwrap();
-        assert!(!close("HTTP/1.1 200 OK\r\n\r\n").keep_alive, "its body ends with the connection");
+        assert!(
+            !close("HTTP/1.1 200 OK\r\n\r\n").keep_alive,
+            "its body ends with the connection"
+        );
         assert!(!close("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n").keep_alive);
         assert!(take_response(&mut BytesMut::from("SSH-2.0-x\r\n")).is_err());
     }

@@ -102,8 +102,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         HeadError::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
                     };
                     debug!(?error, "bad request head");
-                    let asked = Asked { version: Version::HTTP_11, head_only: false };
-                    self.answer(worker, refuse(worker, status), asked, false).await?;
+                    let asked = Asked {
+                        version: Version::HTTP_11,
+                        head_only: false,
+                    };
+                    self.answer(worker, refuse(worker, status), asked, false)
+                        .await?;
                     self.linger().await;
                     return Ok(());
                 }
@@ -133,9 +137,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// The next request head; `None` when the client is done.
-    async fn head(&mut self, busy: &Cell<bool>) -> Result<Option<Result<RequestHead, HeadError>>, End> {
+    async fn head(
+        &mut self,
+        busy: &Cell<bool>,
+    ) -> Result<Option<Result<RequestHead, HeadError>>, End> {
         self.silence.broken();
-        let Connection { stream, buffer, silence, .. } = self;
+        let Connection {
+            stream,
+            buffer,
+            silence,
+            ..
+        } = self;
         poll_fn(|cx| {
             loop {
                 if !buffer.is_empty() {
@@ -175,7 +187,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         keep_alive: bool,
     ) -> Result<bool, End> {
         let no_body = asked.head_only
-            || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+            || matches!(
+                answer.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
         let framing = match &answer.body {
             AnswerBody::Full(bytes) if asked.head_only => {
                 answer.headers.insert(CONTENT_LENGTH, bytes.len().into());
@@ -189,8 +204,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let keep_alive = keep_alive && framing != Framing::Close;
         self.out.clear();
-        let Answer { status, headers, body } = answer;
-        write::response(&mut self.out, asked.version, status, &headers, framing, keep_alive);
+        let Answer {
+            status,
+            headers,
+            body,
+        } = answer;
+        write::response(
+            &mut self.out,
+            asked.version,
+            status,
+            &headers,
+            framing,
+            keep_alive,
+        );
         match body {
             AnswerBody::Full(bytes) => {
                 if framing != Framing::None {
@@ -199,7 +225,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.flush().await?;
             }
             AnswerBody::Upstream(mut upstream, _) => {
-                self.relay(&mut upstream, framing == Framing::Chunked).await?;
+                self.relay(&mut upstream, framing == Framing::Chunked)
+                    .await?;
                 worker.pool.put(*upstream);
             }
         }
@@ -243,7 +270,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn flush(&mut self) -> Result<(), End> {
         self.silence.broken();
-        let Connection { stream, out, silence, .. } = self;
+        let Connection {
+            stream,
+            out,
+            silence,
+            ..
+        } = self;
         poll_fn(|cx| {
             while !out.is_empty() {
                 match Pin::new(&mut *stream).poll_write(cx, out) {
@@ -255,7 +287,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         out.advance(sent);
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                    Poll::Pending => return silence.poll(SEND_TIME_MAX, cx).map(|()| Err(End::Stuck)),
+                    Poll::Pending => {
+                        return silence.poll(SEND_TIME_MAX, cx).map(|()| Err(End::Stuck));
+                    }
                 }
             }
             Pin::new(&mut *stream).poll_flush(cx).map_err(End::from)

@@ -105,7 +105,14 @@ mod tests {
         headers.insert("a", HeaderValue::from_static("1"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("9"));
         let mut out = BytesMut::new();
-        response(&mut out, version, StatusCode::OK, &headers, framing, keep_alive);
+        response(
+            &mut out,
+            version,
+            StatusCode::OK,
+            &headers,
+            framing,
+            keep_alive,
+        );
         let expected = format!("HTTP/1.1 200 OK\r\na: 1\r\n{expected}\r\n");
         assert_eq!(String::from_utf8_lossy(&out), expected);
     }
@@ -116,8 +123,18 @@ mod tests {
         check(v1, Framing::Exact(10), true, "content-length: 10\r\n");
         check(v1, Framing::None, true, "content-length: 9\r\n");
         check(v1, Framing::Chunked, true, "transfer-encoding: chunked\r\n");
-        check(v1, Framing::Exact(0), false, "content-length: 0\r\nconnection: close\r\n");
+        check(
+            v1,
+            Framing::Exact(0),
+            false,
+            "content-length: 0\r\nconnection: close\r\n",
+        );
         check(v0, Framing::Close, false, "connection: close\r\n");
-        check(v0, Framing::Exact(1), true, "content-length: 1\r\nconnection: keep-alive\r\n");
+        check(
+            v0,
+            Framing::Exact(1),
+            true,
+            "content-length: 1\r\nconnection: keep-alive\r\n",
+        );
     }
 }
