@@ -21,8 +21,10 @@ mod problem;
 mod start;
 mod telemetry;
 
-pub use core_entities::{ImportError, import};
 pub use bootstrap::{Bootstrap, BootstrapError, bootstrap};
+pub use control_planes::host;
+pub use core_entities::{ImportError, import};
+pub use dp_certificates::{CertificateError, pin_certificate};
 pub use start::{Running, Settings, StartError, start};
 
 /// The version of Kong whose behaviour this control plane has; clients and data planes see it.

@@ -46,7 +46,12 @@ impl Home {
         if known.as_deref().map(str::trim) != Some(&bootstrap.token) {
             write_private(&token_file, &format!("{}\n", bootstrap.token))?;
         }
-        Ok(Home { path, store, bootstrap, identity })
+        Ok(Home {
+            path,
+            store,
+            bootstrap,
+            identity,
+        })
     }
 
     /// Where the authority's certificate is, for clients to trust.
@@ -57,13 +62,18 @@ impl Home {
 
 /// The listener's certificate: kept while it is valid and has all names, made anew otherwise.
 fn identity(home: &Path, base_domain: &str, geo: &str) -> anyhow::Result<Identity> {
-    let ca = pair(home, "ca", || LocalCa::create("Sallyport local CA", CA_DAYS).map(|ca| ca.pem().clone()))?;
+    let ca = pair(home, "ca", || {
+        LocalCa::create("Sallyport local CA", CA_DAYS).map(|ca| ca.pem().clone())
+    })?;
     let names = names(base_domain, geo);
     let names_file = home.join("server.names");
     let wanted = names.join("\n");
-    if read_optional(&names_file)?.is_none_or(|made_for| made_for != wanted) || expires_soon(home)? {
+    if read_optional(&names_file)?.is_none_or(|made_for| made_for != wanted) || expires_soon(home)?
+    {
         let ca = LocalCa::load(ca).context("ca.crt and ca.key cannot be used")?;
-        let server = ca.issue_server(&names, SERVER_DAYS).context("could not make a certificate")?;
+        let server = ca
+            .issue_server(&names, SERVER_DAYS)
+            .context("could not make a certificate")?;
         write_private(&home.join("server.key"), &server.key)?;
         write_public(&home.join("server.crt"), &server.cert)?;
         write_public(&names_file, &wanted)?;
@@ -74,7 +84,9 @@ fn identity(home: &Path, base_domain: &str, geo: &str) -> anyhow::Result<Identit
 }
 
 fn expires_soon(home: &Path) -> anyhow::Result<bool> {
-    let Some(pem) = read_optional(&home.join("server.crt"))? else { return Ok(true) };
+    let Some(pem) = read_optional(&home.join("server.crt"))? else {
+        return Ok(true);
+    };
     let chain = sallyport_runtime::tls::certificates(&pem).context("server.crt is damaged")?;
     let leaf = chain.first().context("server.crt is empty")?;
     let not_after = sallyport_runtime::tls::not_after(leaf).context("server.crt is damaged")?;
@@ -107,8 +119,10 @@ pub(crate) fn pair<E>(
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    let (cert_file, key_file) =
-        (home.join(format!("{name}.crt")), home.join(format!("{name}.key")));
+    let (cert_file, key_file) = (
+        home.join(format!("{name}.crt")),
+        home.join(format!("{name}.key")),
+    );
     // Two files cannot appear at once: the certificate waits here until its key is there.
     let pending = home.join(format!("{name}.crt.pending"));
     let show = |cert: String| -> anyhow::Result<String> {
@@ -122,14 +136,28 @@ where
             let pair = make().context("could not make a certificate")?;
             write_public(&pending, &pair.cert)?;
             write_private(&key_file, &pair.key)?;
-            Ok(PemPair { cert: show(pair.cert)?, key: pair.key })
+            Ok(PemPair {
+                cert: show(pair.cert)?,
+                key: pair.key,
+            })
         }
         (None, Some(key)) if let Some(cert) = read_optional(&pending)? => {
             // the start that made them was cut short
-            Ok(PemPair { cert: show(cert)?, key })
+            Ok(PemPair {
+                cert: show(cert)?,
+                key,
+            })
         }
-        (Some(_), None) => bail!("{} is there, its key {} is not; restore it, or delete both", cert_file.display(), key_file.display()),
-        (None, Some(_)) => bail!("{} is there, its certificate {} is not; restore it, or delete both", key_file.display(), cert_file.display()),
+        (Some(_), None) => bail!(
+            "{} is there, its key {} is not; restore it, or delete both",
+            cert_file.display(),
+            key_file.display()
+        ),
+        (None, Some(_)) => bail!(
+            "{} is there, its certificate {} is not; restore it, or delete both",
+            key_file.display(),
+            cert_file.display()
+        ),
     }
 }
 
@@ -164,7 +192,11 @@ fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let new = path.with_extension("new");
     let written = || -> std::io::Result<()> {
         _ = fs::remove_file(&new);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, path)

@@ -38,6 +38,14 @@ pub(crate) struct Subscribe {
     answer: oneshot::Sender<watch::Receiver<Published>>,
 }
 
+#[cfg(test)]
+impl Subscribe {
+    /// Answers as [`supervise`] does, with payloads of the test's own.
+    pub(super) fn grant(self, sender: &watch::Sender<Published>) {
+        assert!(self.answer.send(sender.subscribe()).is_ok());
+    }
+}
+
 /// Hands out payloads; clones share the publishers.
 #[derive(Clone)]
 pub(crate) struct Publishers(mpsc::Sender<Subscribe>);

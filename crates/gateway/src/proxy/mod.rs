@@ -2,11 +2,14 @@
 
 mod body;
 mod headers;
+mod http1;
+mod http2;
 mod listeners;
 mod options;
 mod pool;
 mod reply;
 mod serve;
+mod silence;
 mod upstream;
 mod worker;
 

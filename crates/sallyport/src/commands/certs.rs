@@ -28,7 +28,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (cert, key) = (args.out.join("cluster.crt"), args.out.join("cluster.key"));
     for file in [&cert, &key] {
         if file.exists() {
-            bail!("{} is there already; choose another directory with --out, or move it away", file.display());
+            bail!(
+                "{} is there already; choose another directory with --out, or move it away",
+                file.display()
+            );
         }
     }
     let pair = data_plane_pair(&args.name, Curve::default(), args.days)
@@ -37,7 +40,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     home::write_public(&cert, &pair.cert)?;
     #[expect(clippy::print_stdout, reason = "the answer of the command")]
     {
-        println!("certificate  {}\nkey          {}\n", cert.display(), key.display());
+        println!(
+            "certificate  {}\nkey          {}\n",
+            cert.display(),
+            key.display()
+        );
         println!(
             "Pin it to a control plane (address, id and token are the control plane's):\n\
              \n  jq -n --rawfile cert {} '{{cert: $cert}}' |\n    curl --cacert ca.crt -H \"Authorization: Bearer $TOKEN\" \
@@ -54,5 +61,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn absolute(path: &std::path::Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+    std::path::absolute(path)
+        .unwrap_or_else(|_| path.to_owned())
+        .display()
+        .to_string()
 }

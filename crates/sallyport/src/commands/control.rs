@@ -23,7 +23,12 @@ pub(crate) const GEO: &str = "us";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Directory for database, certificates and token
-    #[arg(long, value_name = "DIR", default_value = "sallyport-data/control", env = "SALLYPORT_CONTROL_DATA")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "sallyport-data/control",
+        env = "SALLYPORT_CONTROL_DATA"
+    )]
     data: PathBuf,
     /// Address for APIs and gateways, over TLS [default: port 443 on all addresses]
     #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_CONTROL_LISTEN")]
@@ -49,7 +54,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let home = Home::open(&args.data, &args.base_domain, &args.geo).await?;
         let port = sallyport_contract::entry("config_sync").port().get();
         let settings = Settings {
-            listen: args.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], port))),
+            listen: args
+                .listen
+                .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], port))),
             listen_setting: "--listen".to_owned(),
             listen_plain: args.listen_plain,
             base_domain: args.base_domain,

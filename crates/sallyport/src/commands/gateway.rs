@@ -57,12 +57,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Names of the plugins of this build.
 pub(super) fn installed() -> Vec<&'static str> {
-    sallyport_plugins::ALL.iter().map(|plugin| plugin.name()).collect()
+    sallyport_plugins::ALL
+        .iter()
+        .map(|plugin| plugin.name())
+        .collect()
 }
 
 /// What is wrong with the files that settings name.
 pub(super) fn lines(problems: &[Problem]) -> String {
-    let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    let lines: String = problems
+        .iter()
+        .map(|problem| format!("\n  {problem}"))
+        .collect();
     format!("files that the settings name cannot be used:{lines}")
 }
 
@@ -74,7 +80,10 @@ fn conf_text(named: Option<&Path>) -> anyhow::Result<Option<String>> {
     match named {
         Some(path) => read(path).map(Some),
         None => {
-            let found = DEFAULT_PATHS.iter().map(Path::new).find(|path| path.exists());
+            let found = DEFAULT_PATHS
+                .iter()
+                .map(Path::new)
+                .find(|path| path.exists());
             found.map(read).transpose()
         }
     }

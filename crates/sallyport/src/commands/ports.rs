@@ -50,7 +50,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             &read
         }
     };
-    let filter = Filter { role: args.role, geo: args.geo.clone() };
+    let filter = Filter {
+        role: args.role,
+        geo: args.geo.clone(),
+    };
     let rows = rows(catalogue, &filter)?;
     let text = match args.format {
         Format::Table => render::table(&rows),

@@ -34,7 +34,12 @@ impl Echo {
     /// # Errors
     /// The address cannot be listened on.
     pub(super) fn start(address: SocketAddr, setting: &str) -> Result<Echo, ListenError> {
-        let listener = listen("quickstart.echo", address, setting, ListenOptions::default())?;
+        let listener = listen(
+            "quickstart.echo",
+            address,
+            setting,
+            ListenOptions::default(),
+        )?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, stop.clone()));
@@ -100,6 +105,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     });
     let text = serde_json::to_string_pretty(&echo).unwrap_or_default() + "\n";
     let mut response = Response::new(Full::new(Bytes::from(text)));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }

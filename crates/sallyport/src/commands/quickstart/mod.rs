@@ -114,7 +114,12 @@ fn progress(what: &str) {
 
 /// What a person needs next, short enough to read.
 fn greeting(args: &Args, home: &Home) -> String {
-    let Args { control_port, proxy_port, proxy_tls_port, .. } = args;
+    let Args {
+        control_port,
+        proxy_port,
+        proxy_tls_port,
+        ..
+    } = args;
     let id = home.bootstrap.control_plane.id;
     let token = &home.bootstrap.token;
     let ca = home.ca_path();
@@ -163,7 +168,11 @@ async fn gateway_conf(args: &Args, dir: &Path, home: &Home) -> anyhow::Result<Pa
     };
     let control_plane = &home.bootstrap.control_plane;
     let actor = Actor("quickstart".to_owned());
-    match home.store.pin_certificate(control_plane.id, &actor, certificate).await {
+    match home
+        .store
+        .pin_certificate(control_plane.id, &actor, certificate)
+        .await
+    {
         Ok(_) | Err(StoreError::UniqueTaken { .. }) => {}
         Err(error) => return Err(error).context("could not pin the gateway's certificate"),
     }
@@ -196,22 +205,26 @@ async fn gateway_conf(args: &Args, dir: &Path, home: &Home) -> anyhow::Result<Pa
 }
 
 async fn start_gateway(conf_file: &Path) -> anyhow::Result<Gateway> {
-    let text = std::fs::read_to_string(conf_file).context("could not read the gateway's settings")?;
+    let text =
+        std::fs::read_to_string(conf_file).context("could not read the gateway's settings")?;
     let installed = super::gateway::installed();
     let (conf, _) = Conf::load(Some(&text), [], &installed)?;
-    let material = Material::read(&conf).map_err(|bad| anyhow!("{}", super::gateway::lines(&bad)))?;
-    Gateway::start(conf, material).await.map_err(|error| match error {
-        StartError::Listen(mut error) => {
-            error.setting = match error.id.as_str() {
-                "proxy.http" => "--proxy-port",
-                "proxy.https" => "--proxy-tls-port",
-                _ => "--status-port",
+    let material =
+        Material::read(&conf).map_err(|bad| anyhow!("{}", super::gateway::lines(&bad)))?;
+    Gateway::start(conf, material)
+        .await
+        .map_err(|error| match error {
+            StartError::Listen(mut error) => {
+                error.setting = match error.id.as_str() {
+                    "proxy.http" => "--proxy-port",
+                    "proxy.https" => "--proxy-tls-port",
+                    _ => "--status-port",
+                }
+                .to_owned();
+                error.into()
             }
-            .to_owned();
-            error.into()
-        }
-        other => other.into(),
-    })
+            other => other.into(),
+        })
 }
 
 /// Waits until the gateway serves what the control plane has.
@@ -223,8 +236,13 @@ async fn configured(gateway: &Gateway) -> anyhow::Result<()> {
     });
     if waited.await.is_err() {
         match gateway.link() {
-            Some(LinkState::Down { reason }) => bail!("the gateway cannot reach its control plane: {reason}"),
-            _ => bail!("the gateway got no configuration within {} s", READY_TIME_MAX.as_secs()),
+            Some(LinkState::Down { reason }) => {
+                bail!("the gateway cannot reach its control plane: {reason}")
+            }
+            _ => bail!(
+                "the gateway got no configuration within {} s",
+                READY_TIME_MAX.as_secs()
+            ),
         }
     }
     Ok(())
