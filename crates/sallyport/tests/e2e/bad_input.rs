@@ -304,7 +304,7 @@ fn a_control_planes_port_in_use_is_named_with_its_setting() {
             .args([other, &format!("127.0.0.1:{free}")])
             .run(soon());
         assert_eq!(done.status.code(), Some(1), "{done:?}");
-        let setting = format!("setting: {flag}:");
+        let setting = format!("setting: {flag}\n");
         has_all(
             &done.stderr,
             &[&format!("port {port} is already in use"), &setting],
