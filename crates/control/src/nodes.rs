@@ -115,10 +115,10 @@ async fn expected_hash(
     Path(cp): Path<String>,
 ) -> Result<Json<Value>, Legacy> {
     let cp = id(&cp)?;
-    app.store.revision(cp).await?;
+    let revision = app.store.revision(cp).await?;
     let payload = app
         .publishers
-        .current(cp)
+        .current(cp, revision)
         .await
         .ok_or_else(Legacy::not_found)?;
     Ok(Json(json!({

@@ -27,7 +27,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Name of the setting behind `listen`, for error messages.
     pub listen_setting: String,
-    /// The API without TLS on this loopback address, only if set.
+    /// The API without TLS on this loopback address, only if set. Error messages name its setting
+    /// as `<listen_setting>-plain`.
     pub listen_plain: Option<SocketAddr>,
     /// Domain under which host names of control planes live, such as `sallyport.example`.
     pub base_domain: String,
@@ -127,7 +128,7 @@ pub async fn start(
         Some(addr) => Some(listen(
             "core_entities",
             addr,
-            &settings.listen_setting,
+            &format!("{}-plain", settings.listen_setting),
             options,
         )?),
         None => None,

@@ -123,13 +123,30 @@ where
         home.join(format!("{name}.crt")),
         home.join(format!("{name}.key")),
     );
+    // Two files cannot appear at once: the certificate waits here until its key is there.
+    let pending = home.join(format!("{name}.crt.pending"));
+    let show = |cert: String| -> anyhow::Result<String> {
+        fs::rename(&pending, &cert_file)
+            .with_context(|| format!("could not write {}", cert_file.display()))?;
+        Ok(cert)
+    };
     match (read_optional(&cert_file)?, read_optional(&key_file)?) {
         (Some(cert), Some(key)) => Ok(PemPair { cert, key }),
         (None, None) => {
             let pair = make().context("could not make a certificate")?;
+            write_public(&pending, &pair.cert)?;
             write_private(&key_file, &pair.key)?;
-            write_public(&cert_file, &pair.cert)?;
-            Ok(pair)
+            Ok(PemPair {
+                cert: show(pair.cert)?,
+                key: pair.key,
+            })
+        }
+        (None, Some(key)) if let Some(cert) = read_optional(&pending)? => {
+            // the start that made them was cut short
+            Ok(PemPair {
+                cert: show(cert)?,
+                key,
+            })
         }
         (Some(_), None) => bail!(
             "{} is there, its key {} is not; restore it, or delete both",
