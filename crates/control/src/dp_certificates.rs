@@ -23,6 +23,59 @@ pub(crate) fn routes() -> Router<App> {
         .route(&format!("{PATH}/{{id}}"), get(show).delete(unpin))
 }
 
+/// A text that cannot be pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// It is no certificate in PEM.
+    #[error(transparent)]
+    Pem(#[from] tls::PemError),
+    /// What is inside is no certificate.
+    #[error("{0}")]
+    Content(String),
+    /// A chain or a bundle; only one certificate can be what a data plane presents.
+    #[error("expected exactly one certificate, got {0}")]
+    Several(usize),
+    /// The database refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Pins the one certificate of a PEM text to a control plane. Pinning it again changes nothing.
+///
+/// # Errors
+/// See [`CertificateError`].
+pub async fn pin_certificate(
+    store: &Store,
+    control_plane: Uuid,
+    pem: &str,
+    title: &str,
+) -> Result<Certificate, CertificateError> {
+    let new = read(pem, title.to_owned())?;
+    let pins = store.certificates_by_digest(new.digest).await?;
+    if let Some(pin) = pins
+        .into_iter()
+        .find(|pin| pin.control_plane == control_plane)
+    {
+        return Ok(pin);
+    }
+    let actor = Actor("bootstrap".to_owned());
+    Ok(store.pin_certificate(control_plane, &actor, new).await?)
+}
+
+fn read(pem: &str, title: String) -> Result<NewCertificate, CertificateError> {
+    let chain = tls::certificates(pem)?;
+    let [certificate] = chain.as_slice() else {
+        return Err(CertificateError::Several(chain.len()));
+    };
+    let leaf =
+        tls::Leaf::parse(certificate).map_err(|e| CertificateError::Content(e.to_string()))?;
+    Ok(NewCertificate {
+        pem: pem.to_owned(),
+        digest: leaf.digest.0,
+        title,
+    })
+}
+
 /// An error in the older form of these endpoints: `{"message": …}`.
 pub(crate) struct Legacy(StatusCode, String);
 
@@ -34,6 +87,11 @@ impl Legacy {
     pub(crate) fn not_found() -> Legacy {
         Legacy(StatusCode::NOT_FOUND, "Not Found".to_owned())
     }
+}
+
+/// An id in a path; what is no id names nothing.
+pub(crate) fn id(text: &str) -> Result<Uuid, Legacy> {
+    Uuid::try_parse(text).map_err(|_| Legacy::not_found())
 }
 
 impl From<StoreError> for Legacy {
@@ -80,8 +138,8 @@ fn shown(certificate: &Certificate) -> Value {
     })
 }
 
-async fn list(State(store): State<Store>, Path(cp): Path<Uuid>) -> Result<Json<Value>, Legacy> {
-    let all = store.certificates(cp).await?;
+async fn list(State(store): State<Store>, Path(cp): Path<String>) -> Result<Json<Value>, Legacy> {
+    let all = store.certificates(id(&cp)?).await?;
     let items: Vec<Value> = all.iter().map(shown).collect();
     Ok(Json(
         json!({"page": {"total_count": items.len()}, "items": items}),
@@ -90,10 +148,11 @@ async fn list(State(store): State<Store>, Path(cp): Path<Uuid>) -> Result<Json<V
 
 async fn show(
     State(store): State<Store>,
-    Path((cp, id)): Path<(Uuid, Uuid)>,
+    Path((cp, text)): Path<(String, String)>,
 ) -> Result<Json<Value>, Legacy> {
-    let all = store.certificates(cp).await?;
-    let found = all.iter().find(|certificate| certificate.id == id);
+    let all = store.certificates(id(&cp)?).await?;
+    let wanted = id(&text)?;
+    let found = all.iter().find(|certificate| certificate.id == wanted);
     Ok(Json(
         json!({"item": shown(found.ok_or_else(Legacy::not_found)?)}),
     ))
@@ -102,7 +161,7 @@ async fn show(
 async fn pin(
     State(store): State<Store>,
     Extension(actor): Extension<Actor>,
-    Path(cp): Path<Uuid>,
+    Path(cp): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), Legacy> {
@@ -114,30 +173,50 @@ async fn pin(
     }
     let new: New = serde_json::from_value(body::object(&headers, body).await?)
         .map_err(|error| Legacy::bad(error.to_string()))?;
-    let chain = tls::certificates(&new.cert).map_err(|e| Legacy::bad(format!("cert: {e}")))?;
-    let [certificate] = chain.as_slice() else {
-        let message = format!(
-            "cert: expected exactly one certificate, got {}",
-            chain.len()
-        );
-        return Err(Legacy::bad(message));
-    };
-    let leaf = tls::Leaf::parse(certificate).map_err(|e| Legacy::bad(format!("cert: {e}")))?;
-    let title = new.title.unwrap_or_default();
-    let new = NewCertificate {
-        pem: new.cert,
-        digest: leaf.digest.0,
-        title,
-    };
-    let pinned = store.pin_certificate(cp, &actor, new).await?;
+    let new = read(&new.cert, new.title.unwrap_or_default())
+        .map_err(|error| Legacy::bad(format!("cert: {error}")))?;
+    let pinned = store.pin_certificate(id(&cp)?, &actor, new).await?;
     Ok((StatusCode::CREATED, Json(json!({"item": shown(&pinned)}))))
 }
 
 async fn unpin(
     State(store): State<Store>,
     Extension(actor): Extension<Actor>,
-    Path((cp, id)): Path<(Uuid, Uuid)>,
+    Path((cp, text)): Path<(String, String)>,
 ) -> Result<StatusCode, Legacy> {
-    store.unpin_certificate(cp, &actor, id).await?;
+    store
+        .unpin_certificate(id(&cp)?, &actor, id(&text)?)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use sallyport_runtime::certs::{Curve, data_plane_pair};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pinning_again_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
+        let cp = crate::bootstrap(&store, None)
+            .await
+            .unwrap()
+            .control_plane
+            .id;
+        let pem = data_plane_pair("gw", Curve::P256, 30).unwrap().cert;
+        let first = pin_certificate(&store, cp, &pem, "gw").await.unwrap();
+        assert_eq!(
+            pin_certificate(&store, cp, &pem, "other").await.unwrap(),
+            first
+        );
+        assert_eq!(store.certificates(cp).await.unwrap(), [first]);
+        let twice = format!("{pem}{pem}");
+        let refused = pin_certificate(&store, cp, &twice, "")
+            .await
+            .unwrap_err()
+            .to_string();
+        assert_eq!(refused, "expected exactly one certificate, got 2");
+    }
 }

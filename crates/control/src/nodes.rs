@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::dp_certificates::Legacy;
+use crate::dp_certificates::{Legacy, id};
 
 pub(crate) fn routes() -> Router<App> {
     let path = "/v2/control-planes/{cp}/nodes";
@@ -66,14 +66,14 @@ fn shown(node: &Node) -> Value {
 
 async fn list(
     State(store): State<Store>,
-    Path(cp): Path<Uuid>,
+    Path(cp): Path<String>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Value>, Legacy> {
     let size = paging.size.unwrap_or(100);
     if !(1..=1000).contains(&size) {
         return Err(Legacy::bad("page[size] must be between 1 and 1000"));
     }
-    let all = store.nodes(cp).await?;
+    let all = store.nodes(id(&cp)?).await?;
     let first = match paging.after {
         None => 0,
         Some(after) => {
@@ -92,10 +92,11 @@ async fn list(
 
 async fn show(
     State(store): State<Store>,
-    Path((cp, id)): Path<(Uuid, Uuid)>,
+    Path((cp, text)): Path<(String, String)>,
 ) -> Result<Json<Value>, Legacy> {
-    let all = store.nodes(cp).await?;
-    let found = all.iter().find(|node| node.seen.id == id);
+    let all = store.nodes(id(&cp)?).await?;
+    let wanted = id(&text)?;
+    let found = all.iter().find(|node| node.seen.id == wanted);
     Ok(Json(
         json!({"item": shown(found.ok_or_else(Legacy::not_found)?)}),
     ))
@@ -103,20 +104,21 @@ async fn show(
 
 async fn forget(
     State(store): State<Store>,
-    Path((cp, id)): Path<(Uuid, Uuid)>,
+    Path((cp, text)): Path<(String, String)>,
 ) -> Result<StatusCode, Legacy> {
-    store.delete_node(cp, id).await?;
+    store.delete_node(id(&cp)?, id(&text)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn expected_hash(
     State(app): State<App>,
-    Path(cp): Path<Uuid>,
+    Path(cp): Path<String>,
 ) -> Result<Json<Value>, Legacy> {
-    app.store.revision(cp).await?;
+    let cp = id(&cp)?;
+    let revision = app.store.revision(cp).await?;
     let payload = app
         .publishers
-        .current(cp)
+        .current(cp, revision)
         .await
         .ok_or_else(Legacy::not_found)?;
     Ok(Json(json!({

@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sallyport_contract::Names;
 use sallyport_model::schema::PluginSchemas;
 use sallyport_runtime::tls::{ClientAuth, Identity, server_config};
 use sallyport_runtime::{ListenError, ListenOptions, Tasks, listen};
@@ -15,6 +14,8 @@ use uuid::Uuid;
 
 use crate::app::{App, Shared, router};
 use crate::config_sync::{Links, record, supervise};
+use crate::control_planes::host;
+use crate::ip_addresses::{Feed, in_front_of};
 use crate::listener::{Doors, serve, serve_plain};
 
 /// For connections to finish and contacts to be stored when the role stops.
@@ -27,7 +28,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Name of the setting behind `listen`, for error messages.
     pub listen_setting: String,
-    /// The API without TLS on this loopback address, only if set.
+    /// The API without TLS on this loopback address, only if set. Error messages name its setting
+    /// as `<listen_setting>-plain`.
     pub listen_plain: Option<SocketAddr>,
     /// Domain under which host names of control planes live, such as `sallyport.example`.
     pub base_domain: String,
@@ -72,6 +74,18 @@ pub struct Running {
 }
 
 impl Running {
+    /// Waits for a part of the role to end although nobody stopped it, which only a bug does;
+    /// what it says belongs in the log. May be dropped while waiting.
+    pub async fn failed(&mut self) -> String {
+        match self.tasks.ended().await {
+            Some(ended) => {
+                let reason = ended.panic.as_deref().unwrap_or("no reason");
+                format!("part {:?} of the control plane ended: {reason}", ended.name)
+            }
+            None => "every part of the control plane has ended".to_owned(),
+        }
+    }
+
     /// Stops accepting, lets open requests finish, ends links to data planes, stores what is known
     /// of them. The store stays open; it belongs to the caller.
     pub async fn stop(self) {
@@ -89,6 +103,19 @@ pub async fn start(
     settings: Settings,
     store: Store,
     plugins: &'static dyn PluginSchemas,
+) -> Result<Running, StartError> {
+    start_publishing(settings, store, plugins, None).await
+}
+
+/// As [`start`], with the published list of addresses if there is one.
+///
+/// # Errors
+/// See [`StartError`]; nothing runs then.
+pub async fn start_publishing(
+    settings: Settings,
+    store: Store,
+    plugins: &'static dyn PluginSchemas,
+    feed: Option<Feed>,
 ) -> Result<Running, StartError> {
     check_names(&settings)?;
     if let Some(plain) = settings
@@ -115,7 +142,7 @@ pub async fn start(
         Some(addr) => Some(listen(
             "core_entities",
             addr,
-            &settings.listen_setting,
+            &format!("{}-plain", settings.listen_setting),
             options,
         )?),
         None => None,
@@ -132,7 +159,7 @@ pub async fn start(
         geo: settings.geo.clone(),
         node_id: Uuid::new_v4(),
     }));
-    let api = router(app);
+    let api = in_front_of(router(app), feed, &settings.base_domain);
     let doors = Arc::new(Doors {
         api: api.clone(),
         api_tls,
@@ -161,22 +188,12 @@ pub async fn start(
 /// Whether host names can be made at all, so that nothing later can fail on it.
 fn check_names(settings: &Settings) -> Result<(), StartError> {
     let (base, geo) = (settings.base_domain.as_str(), settings.geo.as_str());
-    let names = Names {
-        base,
-        geo: Some(geo),
-        prefix: Some("0123456789"),
-        portal: None,
-    };
     let refuse = |reason: String| StartError::Names {
         base_domain: base.to_owned(),
         geo: geo.to_owned(),
         reason,
     };
-    let pattern = sallyport_contract::entry("config_sync").hosts.first();
-    let pattern = pattern.expect("the contract names a host for config_sync");
-    let host = pattern
-        .render(&names)
-        .map_err(|error| refuse(error.to_string()))?;
+    let host = host("config_sync", base, geo, "0123456789").map_err(|e| refuse(e.to_string()))?;
     match sallyport_contract::catalogue().match_host(base, &host) {
         Some(_) => Ok(()),
         None => Err(refuse(format!(

@@ -70,19 +70,6 @@ upstreams:
     weight: 50
 "#;
 
-fn deck_is_here() -> bool {
-    let found = std::process::Command::new("deck").arg("version").output();
-    if found.is_ok_and(|output| output.status.success()) {
-        return true;
-    }
-    assert!(
-        std::env::var_os("SALLYPORT_TEST_NO_SKIP").is_none(),
-        "deck is not installed (Debian package deck), and skipping is not allowed"
-    );
-    println!("SKIPPED deck: needs deck (Debian package deck)");
-    false
-}
-
 /// Runs decK with the connection arguments of the lab.
 async fn deck(lab: &Lab, arguments: &[&str]) -> Output {
     let address = format!(
@@ -148,7 +135,7 @@ async fn defaults(lab: &Lab, plugin: &str, config: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deck_pings_syncs_dumps_and_sees_no_difference() {
-    if !deck_is_here() {
+    if sallyport_testkit::foreign("deck", "deck").is_none() {
         return;
     }
     let lab = Lab::start().await;

@@ -64,7 +64,9 @@ impl Handlers {
                 .ok_or_else(|| "this build does not have it".to_owned())
                 .and_then(|at| {
                     let handler = ALL[at].compile(&plugin.config);
-                    handler.map(|handler| (at, handler)).map_err(|error| error.to_string())
+                    handler
+                        .map(|handler| (at, handler))
+                        .map_err(|error| error.to_string())
                 });
             match compiled {
                 Err(reason) => problems.push((plugin.id, plugin.name.clone(), reason)),
@@ -72,19 +74,27 @@ impl Handlers {
                     let index = handlers.all.len() as Index;
                     handlers.all.push(handler);
                     let id = |foreign: Option<Foreign>| foreign.map(|Foreign(id)| id);
-                    let scope =
-                        Scope { plugin: at, route: id(plugin.route), service: id(plugin.service) };
+                    let scope = Scope {
+                        plugin: at,
+                        route: id(plugin.route),
+                        service: id(plugin.service),
+                    };
                     match id(plugin.consumer) {
                         None => _ = handlers.by_scope.insert(scope, index),
                         Some(consumer) => {
-                            by_consumer.entry(scope).or_default().insert(consumer, index);
+                            by_consumer
+                                .entry(scope)
+                                .or_default()
+                                .insert(consumer, index);
                         }
                     }
                 }
             }
         }
-        handlers.by_consumer =
-            by_consumer.into_iter().map(|(scope, map)| (scope, Arc::new(map))).collect();
+        handlers.by_consumer = by_consumer
+            .into_iter()
+            .map(|(scope, map)| (scope, Arc::new(map)))
+            .collect();
         match problems.is_empty() {
             true => Ok(handlers),
             false => Err(problems),
@@ -99,7 +109,11 @@ impl Handlers {
     /// The plugins of one route; without a route only the global ones.
     pub(crate) fn chain(&self, route: Option<Uuid>, service: Option<Uuid>) -> Chain {
         let slot = |plugin: usize| {
-            let scope = |route, service| Scope { plugin, route, service };
+            let scope = |route, service| Scope {
+                plugin,
+                route,
+                service,
+            };
             let both = scope(route, service);
             let either = [scope(route, None), scope(None, service)];
             let global = scope(None, None);
@@ -197,7 +211,11 @@ mod tests {
             let mut scopes = order[n..].to_vec();
             assert_eq!(pick(&scopes).as_deref(), Some(*best));
             scopes.reverse();
-            assert_eq!(pick(&scopes).as_deref(), Some(*best), "whatever the order they came in");
+            assert_eq!(
+                pick(&scopes).as_deref(),
+                Some(*best),
+                "whatever the order they came in"
+            );
         }
     }
 

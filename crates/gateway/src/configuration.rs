@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
+use sallyport_model::declarative::Declared;
 use sallyport_model::entities::{ConfigTable, Protocol, Route, Service};
+use sallyport_model::{Kind, schema};
 use sallyport_plugins::Identities;
-use sallyport_wire::config_hash::ConfigHash;
+use sallyport_wire::ConfigHash;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::balancer::Peers;
 use crate::chain::{Chain, Handlers};
-use crate::router::{Match, Query, Router, is_http};
+use crate::router::{Match, Query, Router};
 
 /// A configuration made ready to serve.
 pub struct Configuration {
@@ -86,8 +89,9 @@ impl Configuration {
     ///
     /// # Errors
     /// Everything in it that this gateway cannot serve.
-    pub fn new(table: &ConfigTable, hash: ConfigHash) -> Result<Configuration, Vec<Unservable>> {
-        let mut problems = Vec::new();
+    pub fn new(declared: &Declared, hash: ConfigHash) -> Result<Configuration, Vec<Unservable>> {
+        let table = &declared.table;
+        let mut problems = unserved_fields(&declared.value);
         let handlers = Handlers::new(&table.plugins).unwrap_or_else(|bad| {
             problems.extend(bad.into_iter().map(|(id, name, reason)| Unservable {
                 entity: named("plugin", id, Some(&name)),
@@ -96,22 +100,16 @@ impl Configuration {
             Handlers::default()
         });
         let services = services(table, &mut problems);
-        let disabled: HashSet<Uuid> =
-            table.services.iter().filter(|s| !s.enabled).map(|s| s.id).collect();
+        let disabled: HashSet<Uuid> = table
+            .services
+            .iter()
+            .filter(|s| !s.enabled)
+            .map(|s| s.id)
+            .collect();
         let mut routes: Vec<&Route> = Vec::new();
         for route in &table.routes {
-            if route.service.is_some_and(|id| disabled.contains(&id.0)) {
-                continue;
-            }
-            let unservable = |reason: String| Unservable {
-                entity: named("route", route.id, route.name.as_deref()),
-                reason,
-            };
-            match route.protocols.iter().copied().find(|protocol| !is_plain_http(*protocol)) {
-                Some(other) => problems.push(unservable(format!(
-                    "protocol {other:?} is not supported by this build, only http and https are"
-                ))),
-                None => routes.push(route),
+            if !route.service.is_some_and(|id| disabled.contains(&id.0)) {
+                routes.push(route);
             }
         }
         let only: Vec<Route> = routes.iter().map(|route| (*route).clone()).collect();
@@ -163,8 +161,27 @@ impl Configuration {
     }
 }
 
-fn is_plain_http(protocol: Protocol) -> bool {
-    is_http(protocol) && !matches!(protocol, Protocol::Grpc | Protocol::Grpcs)
+/// Fields that the schema knows and this gateway does not act on.
+fn unserved_fields(config_table: &Value) -> Vec<Unservable> {
+    let list = |kind: Kind| config_table[kind.table()].as_array().into_iter().flatten();
+    let unserved = |kind: Kind, entity: &Value| {
+        let name = format!(
+            "{kind} {} ({})",
+            entity["id"].as_str().unwrap_or_default(),
+            entity["name"].as_str().unwrap_or("unnamed")
+        );
+        schema::unserved(kind, entity)
+            .into_iter()
+            .map(move |error| Unservable {
+                entity: name.clone(),
+                reason: error.to_string(),
+            })
+            .collect::<Vec<_>>()
+    };
+    Kind::ALL
+        .into_iter()
+        .flat_map(|kind| list(kind).flat_map(move |e| unserved(kind, e)))
+        .collect()
 }
 
 /// Every enabled service, with its peers.
@@ -172,8 +189,11 @@ fn services(
     table: &ConfigTable,
     problems: &mut Vec<Unservable>,
 ) -> HashMap<Uuid, Arc<ServedService>> {
-    let upstreams: HashMap<_, _> =
-        table.upstreams.iter().map(|upstream| (upstream.name.as_str(), upstream)).collect();
+    let upstreams: HashMap<_, _> = table
+        .upstreams
+        .iter()
+        .map(|upstream| (upstream.name.as_str(), upstream))
+        .collect();
     let mut targets: HashMap<Uuid, Vec<_>> = HashMap::new();
     for target in &table.targets {
         targets.entry(target.upstream.0).or_default().push(target);
@@ -181,7 +201,13 @@ fn services(
     let mut served = HashMap::new();
     for service in table.services.iter().filter(|service| service.enabled) {
         let upstream = upstreams.get(service.host.as_str()).map(|upstream| {
-            (*upstream, targets.get(&upstream.id).map(Vec::as_slice).unwrap_or_default())
+            (
+                *upstream,
+                targets
+                    .get(&upstream.id)
+                    .map(Vec::as_slice)
+                    .unwrap_or_default(),
+            )
         });
         let made = scheme(service).and_then(|scheme| {
             Ok(ServedService {

@@ -144,6 +144,6 @@ fn compile(payload: Reconfigure, hash: ConfigHash) -> Result<Configuration, Appl
     for warning in &declared.warnings {
         warn!(%warning, "configuration of the control plane");
     }
-    Configuration::new(&declared.table, hash)
+    Configuration::new(&declared, hash)
         .map_err(|bad| ApplyError(lines(&mut bad.iter().map(Unservable::to_string))))
 }

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::conf::{Conf, Listener, Material};
-use crate::configuration::{Configuration, Unservable};
 use crate::config_sync::LinkState;
+use crate::configuration::{Configuration, Unservable};
 use crate::follow::{FollowError, Follower, last_known_good};
 use crate::proxy::{Bound, Options, Shared, Via, Workers, open};
 use crate::status;
@@ -54,7 +54,10 @@ fn plural(problems: &[String]) -> &'static str {
 }
 
 fn lines(problems: &[String]) -> String {
-    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+    problems
+        .iter()
+        .map(|problem| format!("\n  {problem}"))
+        .collect()
 }
 
 /// A running gateway.
@@ -83,8 +86,14 @@ impl Gateway {
         let options = options(&conf)?;
         let bounds = bounds(&conf, &material)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let listeners = open(&bounds, conf.workers.unwrap_or(cores), "proxy_listen in kong.conf")?;
-        let proxy = listeners.first().map(|all| all.iter().map(|(b, _)| b.address).collect());
+        let listeners = open(
+            &bounds,
+            conf.workers.unwrap_or(cores),
+            "proxy_listen in kong.conf",
+        )?;
+        let proxy = listeners
+            .first()
+            .map(|all| all.iter().map(|(b, _)| b.address).collect());
         let status = status::open(&conf.status_listen, &material.status)?;
         let shared = Arc::new(Shared::new(options, configuration));
         let follower = match &material.cluster {
@@ -133,7 +142,9 @@ impl Gateway {
 
     /// How the link to the control plane is; `None` for a gateway that has none.
     pub fn link(&self) -> Option<LinkState> {
-        self.follower.as_ref().map(|follower| follower.state().borrow().clone())
+        self.follower
+            .as_ref()
+            .map(|follower| follower.state().borrow().clone())
     }
 
     /// Stops: no new connections, requests under way get time to finish.
@@ -144,7 +155,10 @@ impl Gateway {
         }
         self.status_tasks.finish().await;
         let workers = self.workers;
-        if tokio::task::spawn_blocking(move || workers.join()).await.is_err() {
+        if tokio::task::spawn_blocking(move || workers.join())
+            .await
+            .is_err()
+        {
             warn!("the workers' end was lost");
         }
         info!("gateway stopped");
@@ -166,7 +180,7 @@ fn declared(origin: &str, text: &str) -> Result<Configuration, StartError> {
         warn!(%warning, origin, "declarative configuration");
     }
     let hash = hashes(&declared.value).config;
-    Configuration::new(&declared.table, hash)
+    Configuration::new(&declared, hash)
         .map_err(|bad| refuse(bad.iter().map(Unservable::to_string).collect()))
 }
 
@@ -177,7 +191,11 @@ fn bounds(conf: &Conf, material: &Material) -> Result<Vec<Bound>, StartError> {
     let bound = |listener: &Listener| {
         let options = listener.options();
         Ok(Bound {
-            id: if listener.tls { "proxy.https" } else { "proxy.http" },
+            id: if listener.tls {
+                "proxy.https"
+            } else {
+                "proxy.http"
+            },
             address: listener.addr()?,
             backlog: options.backlog,
             ipv6_only: options.ipv6_only,
@@ -185,7 +203,11 @@ fn bounds(conf: &Conf, material: &Material) -> Result<Vec<Bound>, StartError> {
             http2,
         })
     };
-    conf.proxy_listen.iter().map(bound).collect::<io::Result<_>>().map_err(StartError::System)
+    conf.proxy_listen
+        .iter()
+        .map(bound)
+        .collect::<io::Result<_>>()
+        .map_err(StartError::System)
 }
 
 /// TLS for a listener, with the first certificate; `None` without certificates.
@@ -193,7 +215,9 @@ pub(crate) fn tls_config(
     identities: &[Identity],
     http2: bool,
 ) -> Result<Option<Arc<ServerConfig>>, StartError> {
-    let Some(identity) = identities.first() else { return Ok(None) };
+    let Some(identity) = identities.first() else {
+        return Ok(None);
+    };
     let both: [&[u8]; 2] = [b"h2", b"http/1.1"];
     let alpn = if http2 { &both[..] } else { &both[1..] };
     tls::server_config(identity, ClientAuth::Off, alpn)

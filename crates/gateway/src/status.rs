@@ -63,7 +63,10 @@ pub(crate) fn open(listeners: &[Listener], identities: &[Identity]) -> Result<So
             ..wanted.options()
         };
         let listener = listen("status", wanted.addr()?, SETTING, options)?;
-        sockets.push(Socket { listener, tls: tls.clone().filter(|_| wanted.tls) });
+        sockets.push(Socket {
+            listener,
+            tls: tls.clone().filter(|_| wanted.tls),
+        });
     }
     Ok(sockets)
 }
@@ -85,7 +88,10 @@ struct Node {
 
 /// Answers until `stop`.
 pub(crate) fn serve(sockets: Sockets, shared: Arc<Shared>, stop: CancellationToken) -> Server {
-    let node = Arc::new(Node { shared, draining: AtomicBool::new(false) });
+    let node = Arc::new(Node {
+        shared,
+        draining: AtomicBool::new(false),
+    });
     let mut tasks = JoinSet::new();
     for socket in sockets {
         tasks.spawn(accept(socket, node.clone(), stop.clone()));
@@ -198,7 +204,11 @@ fn message(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
 }
 
 fn reply(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
-    let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+    let bytes = if body.is_null() {
+        Bytes::new()
+    } else {
+        Bytes::from(body.to_string())
+    };
     let mut response = Response::new(Full::new(bytes));
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json; charset=utf-8");

@@ -31,7 +31,7 @@ impl Default for ListenOptions {
 
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr} ({id}): {}; setting: {setting}", reason(.source, *.addr))]
+#[error("cannot listen on {addr} ({id}): {}; setting: {setting}", reason(.cause, *.addr))]
 pub struct ListenError {
     /// The address that was asked for.
     pub addr: SocketAddr,
@@ -40,7 +40,7 @@ pub struct ListenError {
     /// The setting that changes the address.
     pub setting: String,
     /// What the system said.
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 fn reason(error: &io::Error, addr: SocketAddr) -> String {
@@ -78,11 +78,11 @@ pub fn bind(
     options: ListenOptions,
 ) -> Result<std::net::TcpListener, ListenError> {
     let id = sallyport_contract::entry(id).id.as_str();
-    open(addr, options).map_err(|source| ListenError {
+    open(addr, options).map_err(|cause| ListenError {
         addr,
         id: id.to_owned(),
         setting: setting.to_owned(),
-        source,
+        cause,
     })
 }
 
@@ -100,11 +100,11 @@ pub fn listen(
     options: ListenOptions,
 ) -> Result<TcpListener, ListenError> {
     let listener = bind(id, addr, setting, options)?;
-    TcpListener::from_std(listener).map_err(|source| ListenError {
+    TcpListener::from_std(listener).map_err(|cause| ListenError {
         addr,
         id: id.to_owned(),
         setting: setting.to_owned(),
-        source,
+        cause,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The executable: command line, role start-up.
 
 mod commands;
+mod home;
 mod logging;
 mod shutdown;
 
@@ -24,21 +25,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a gateway (data plane) from a kong.conf
+    Quickstart(commands::quickstart::Args),
     Gateway(commands::gateway::Args),
+    Control(commands::control::Args),
+    Certs(commands::certs::Args),
+    Ports(commands::ports::Args),
     Firewall(commands::firewall::Args),
     Doctor(Box<commands::doctor::Args>),
-    #[command(subcommand)]
-    Ports(commands::Ports),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Gateway(args) => commands::gateway::run(args),
+        Command::Quickstart(args) => commands::quickstart::run(&args),
+        Command::Gateway(args) => commands::gateway::run(&args),
+        Command::Control(args) => commands::control::run(args),
+        Command::Certs(args) => commands::certs::run(&args),
+        Command::Ports(args) => commands::ports::run(&args),
         Command::Firewall(args) => commands::firewall::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
-        Command::Ports(ports) => ports.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

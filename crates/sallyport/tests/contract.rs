@@ -2,10 +2,14 @@
 
 #[path = "contract/doctor.rs"]
 mod doctor;
+#[path = "contract/doctor_control.rs"]
+mod doctor_control;
 #[path = "contract/far_end.rs"]
 mod far_end;
 #[path = "contract/firewall.rs"]
 mod firewall;
+#[path = "contract/ip_addresses.rs"]
+mod ip_addresses;
 #[path = "contract/network.rs"]
 mod network;
 #[path = "contract/ports_explain.rs"]

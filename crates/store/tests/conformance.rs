@@ -124,3 +124,21 @@ async fn a_file_that_is_no_database_is_refused() {
     let refused = Store::open(&path).unwrap_err().to_string();
     assert!(refused.contains("not a database"), "{refused}");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_can_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
+    suite::control_plane(&store, "default").await;
+    let mut seen = 0;
+    for file in directory.path().read_dir().unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?}", file.path());
+        seen += 1;
+    }
+    assert!(seen >= 3, "the database, its log and its lock");
+}

@@ -25,6 +25,7 @@ mod foreign;
 pub mod http;
 mod load;
 mod message;
+mod output;
 mod ports;
 mod program;
 
@@ -33,5 +34,6 @@ pub use echo::{Echo, Seen};
 pub use foreign::foreign;
 pub use load::{Load, LoadReport};
 pub use message::Headers;
+pub use output::{Found, NoSuchLine};
 pub use ports::{free_port, free_ports};
-pub use program::{Finished, Found, Launch, NoSuchLine, Program};
+pub use program::{Finished, Launch, Program};

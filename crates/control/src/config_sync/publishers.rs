@@ -20,8 +20,8 @@ const PACE_MIN: Duration = Duration::from_millis(50);
 const PACE_MAX: Duration = Duration::from_secs(2);
 /// Pause after the database failed.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a caller of [`Publishers::current`] waits for the first payload.
-const FIRST_MAX: Duration = Duration::from_secs(5);
+/// How long a caller of [`Publishers::current`] waits.
+const CURRENT_MAX: Duration = Duration::from_secs(5);
 
 /// What links of a control plane see.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,14 @@ pub(crate) struct Published {
 pub(crate) struct Subscribe {
     cp: Uuid,
     answer: oneshot::Sender<watch::Receiver<Published>>,
+}
+
+#[cfg(test)]
+impl Subscribe {
+    /// Answers as [`supervise`] does, with payloads of the test's own.
+    pub(super) fn grant(self, sender: &watch::Sender<Published>) {
+        assert!(self.answer.send(sender.subscribe()).is_ok());
+    }
 }
 
 /// Hands out payloads; clones share the publishers.
@@ -56,12 +64,14 @@ impl Publishers {
         wait.await.ok()
     }
 
-    /// The newest payload of a control plane; `None` if there is none within seconds.
-    pub(crate) async fn current(&self, cp: Uuid) -> Option<Arc<Payload>> {
+    /// The newest payload of a control plane, of `revision` or later, so that who has just written
+    /// is not shown what was before; `None` if there is none within seconds.
+    pub(crate) async fn current(&self, cp: Uuid, revision: u64) -> Option<Arc<Payload>> {
         let mut published = self.subscribe(cp).await?;
-        let first = published.wait_for(|published| published.payload.is_some());
-        let first = timeout(FIRST_MAX, first).await.ok()?.ok()?;
-        first.payload.clone()
+        let recent = |payload: &Arc<Payload>| payload.revision >= revision;
+        let found = published.wait_for(|published| published.payload.as_ref().is_some_and(recent));
+        let found = timeout(CURRENT_MAX, found).await.ok()?.ok()?;
+        found.payload.clone()
     }
 }
 

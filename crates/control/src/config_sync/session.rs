@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use fastwebsockets::{Frame, OpCode, Payload as Bytes, WebSocket, WebSocketRead, WebSocketWrite};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
+use fastwebsockets::{
+    Frame, OpCode, Payload as Bytes, WebSocket, WebSocketError, WebSocketRead, WebSocketWrite,
+};
 use sallyport_store::{NodeSeen, SyncStatus};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::{
@@ -14,7 +14,7 @@ use sallyport_wire::config_sync::{
     compat::{check_plugins, check_version},
     ping_hash,
 };
-use tokio::io::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,8 +32,6 @@ const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 const EVENTS_MAX: usize = 8;
 /// Older data planes need payloads edited for them, which this build does not do.
 const OLDEST: KongVersion = KongVersion::new(3, 7, 0);
-
-type Stream = TokioIo<Upgraded>;
 
 /// Who the data plane says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,15 +74,15 @@ impl fmt::Display for End {
     }
 }
 
-/// A frame of the data plane, or how its stream ended.
-type Event = Result<(OpCode, Vec<u8>), String>;
+/// A frame of the data plane, or why there are no more.
+type Event = Result<(OpCode, Vec<u8>), End>;
 
 /// Runs the link until it ends.
-pub(super) async fn run(
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
     links: &Links,
     guest: Guest,
     caller: Caller,
-    socket: WebSocket<Stream>,
+    socket: WebSocket<S>,
     stop: CancellationToken,
 ) -> End {
     let (mut read, mut write) = socket.split(tokio::io::split);
@@ -115,14 +113,17 @@ pub(super) async fn run(
 }
 
 /// Passes frames on until the stream ends; then waits for the link to notice.
-async fn listen(mut read: WebSocketRead<ReadHalf<Stream>>, events: mpsc::Sender<Event>) {
+async fn listen<R: AsyncRead + Unpin>(mut read: WebSocketRead<R>, events: mpsc::Sender<Event>) {
     // Neither pongs nor closes are automatic, so the reader has nothing to send.
     let mut send = async |_: Frame<'_>| Ok::<(), std::io::Error>(());
     loop {
         let event = match read.read_frame(&mut send).await {
-            Ok(frame) if !frame.fin => Err("a fragmented frame".to_owned()),
+            Ok(frame) if !frame.fin => Err(End::Protocol("a fragmented frame".to_owned())),
             Ok(frame) => Ok((frame.opcode, Vec::from(&*frame.payload))),
-            Err(error) => Err(error.to_string()),
+            Err(error @ (WebSocketError::IoError(_) | WebSocketError::UnexpectedEOF)) => {
+                Err(End::ByNode(error.to_string()))
+            }
+            Err(error) => Err(End::Protocol(error.to_string())),
         };
         let ended = event.is_err();
         if events.send(event).await.is_err() {
@@ -134,11 +135,11 @@ async fn listen(mut read: WebSocketRead<ReadHalf<Stream>>, events: mpsc::Sender<
     }
 }
 
-struct Link<'a> {
+struct Link<'a, W> {
     links: &'a Links,
     guest: Guest,
     caller: Caller,
-    write: WebSocketWrite<WriteHalf<Stream>>,
+    write: WebSocketWrite<W>,
     /// What the data plane runs on.
     hash: ConfigHash,
     /// What was sent last.
@@ -150,7 +151,7 @@ struct Link<'a> {
     detail: String,
 }
 
-impl Link<'_> {
+impl<W: AsyncWrite + Unpin> Link<'_, W> {
     async fn serve(&mut self, mut inbox: mpsc::Receiver<Event>, stop: &CancellationToken) -> End {
         let hello = timeout(Duration::from_secs(HELLO_SECS_MAX), inbox.recv());
         let hello = tokio::select! {
@@ -207,7 +208,7 @@ impl Link<'_> {
                     "the first frame is not basic_info".to_owned(),
                 ));
             }
-            Err(how) => return Err(End::ByNode(how)),
+            Err(end) => return Err(end),
         };
         match FromDataPlane::decode(&frame) {
             Ok(FromDataPlane::BasicInfo(info)) => {
@@ -236,6 +237,10 @@ impl Link<'_> {
         match event {
             Ok((OpCode::Ping, payload)) => {
                 self.hash = ping_hash(&payload).map_err(|e| End::Protocol(e.to_string()))?;
+                if now_secs() > self.guest.cert_expires_at {
+                    let expired = trust::Refusal::Expired(self.guest.cert_expires_at);
+                    return Err(End::Distrusted(expired.to_string()));
+                }
                 self.send(OpCode::Pong, &[]).await?;
                 self.record().await;
                 Ok(())
@@ -264,7 +269,7 @@ impl Link<'_> {
             Ok((OpCode::Text | OpCode::Continuation, _)) => {
                 Err(End::Protocol("a frame that is not binary".to_owned()))
             }
-            Err(how) => Err(End::ByNode(how)),
+            Err(end) => Err(end),
         }
     }
 
@@ -370,24 +375,4 @@ fn served(version: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_that_are_served() {
-        for (version, ok) in [
-            ("3.10.0", true),
-            ("3.10.9", true),
-            ("3.9.1", true),
-            ("3.7.0", true),
-            ("3.6.1", false),
-            ("3.11.0", false),
-            ("2.8.5", false),
-            ("4.0.0", false),
-            ("", false),
-            ("x.y.z", false),
-        ] {
-            assert_eq!(served(version).is_ok(), ok, "{version}");
-        }
-    }
-}
+mod tests;

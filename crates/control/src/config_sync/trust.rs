@@ -98,3 +98,74 @@ pub(super) fn now_secs() -> i64 {
         .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use sallyport_runtime::certs::{Curve, data_plane_pair};
+    use sallyport_runtime::tls::Identity;
+    use sallyport_store::{Actor, NewCertificate, NewControlPlane};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_says_why() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
+        let actor = Actor("test".to_owned());
+        let make = async |name: &str| {
+            let new = NewControlPlane {
+                name: name.to_owned(),
+                ..NewControlPlane::default()
+            };
+            store.create_control_plane(&actor, new).await.unwrap()
+        };
+        let (shop, bank) = (make("shop").await, make("bank").await);
+        let pair = data_plane_pair("gateway", Curve::P256, 30).unwrap();
+        let identity = Identity::from_pem(&pair.cert, &pair.key).unwrap();
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        let check = async |prefix: &str, expected: &str| {
+            let told = admit(&store, prefix, Some(identity.leaf()), ip).await;
+            let told = told.map_or_else(|refusal| refusal.to_string(), |_| "in".to_owned());
+            assert!(told.contains(expected), "{told}");
+        };
+        check("0000000000", "no control plane has the prefix").await;
+        check(&shop.prefix, "is not pinned to control plane \"shop\"").await;
+        let pin = |cp: &ControlPlane| {
+            let digest = identity.digest().0;
+            let new = NewCertificate {
+                pem: pair.cert.clone(),
+                digest,
+                title: String::new(),
+            };
+            store.pin_certificate(cp.id, &actor, new)
+        };
+        pin(&bank).await.unwrap();
+        check(&shop.prefix, "but to control plane \"bank\"").await;
+        pin(&shop).await.unwrap();
+        check(&shop.prefix, "in").await;
+
+        let guest = admit(&store, &shop.prefix, Some(identity.leaf()), ip)
+            .await
+            .unwrap();
+        let expired = Guest {
+            cert_expires_at: now_secs() - 1,
+            ..guest
+        };
+        let told = super::check(&store, &expired)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("expired"), "{told}");
+        let told = admit(&store, &shop.prefix, None, ip)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("no usable certificate"), "{told}");
+        let garbage = CertificateDer::from(vec![0x30, 0x03, 1, 2]);
+        let told = admit(&store, &shop.prefix, Some(&garbage), ip)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("not an X.509 certificate"), "{told}");
+    }
+}

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use http::{HeaderMap, StatusCode};
-use sallyport_contract::Names;
+use sallyport_contract::{NameError, Names};
 use sallyport_store::{Actor, ControlPlane, Store};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -48,20 +48,34 @@ fn shown(app: &App, cp: &ControlPlane) -> Value {
     })
 }
 
-/// The URL data planes of a control plane dial, without a port as clients append it.
-fn endpoint(app: &App, id: &str, cp: &ControlPlane) -> String {
+/// The host that data planes of the control plane with `prefix` dial: `id` is the contract id
+/// `config_sync` or `telemetry`.
+///
+/// # Errors
+/// The parts make no host name.
+///
+/// # Panics
+/// If the contract gives `id` no host name.
+pub fn host(id: &str, base_domain: &str, geo: &str, prefix: &str) -> Result<String, NameError> {
     let names = Names {
-        base: &app.base_domain,
-        geo: Some(&app.geo),
-        prefix: Some(&cp.prefix),
+        base: base_domain,
+        geo: Some(geo),
+        prefix: Some(prefix),
         portal: None,
     };
     let pattern = sallyport_contract::entry(id).hosts.first();
-    let pattern = pattern.expect("the contract names hosts for config_sync and telemetry");
-    let host = pattern
+    pattern
+        .expect("the contract names hosts for config_sync and telemetry")
         .render(&names)
-        .expect("start checked base domain and geo");
-    format!("https://{host}")
+}
+
+/// The URL data planes of a control plane dial, without a port as clients append it.
+fn endpoint(app: &App, id: &str, cp: &ControlPlane) -> String {
+    let host = host(id, &app.base_domain, &app.geo, &cp.prefix);
+    format!(
+        "https://{}",
+        host.expect("start checked base domain and geo")
+    )
 }
 
 fn id(text: &str) -> Result<Uuid, Problem> {

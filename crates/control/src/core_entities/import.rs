@@ -54,17 +54,32 @@ pub async fn import(
             };
             let entity = schema::parse_entity_in(kind, entity, Mode::Payload, plugins)
                 .map_err(|errors| refuse(joined(&errors)))?;
-            put(store, cp, actor, kind, entity, Uuid::new_v4(), IfExists::Replace)
-                .await
-                .map_err(|error| match error {
-                    CoreError::Store(error, _) => refuse(error.to_string()),
-                    _ => refuse("the system gave no random bytes".to_owned()),
-                })?;
+            let unserved = schema::unserved(kind, &entity);
+            if !unserved.is_empty() {
+                return Err(refuse(joined(&unserved)));
+            }
+            put(
+                store,
+                cp,
+                actor,
+                kind,
+                entity,
+                Uuid::new_v4(),
+                IfExists::Replace,
+            )
+            .await
+            .map_err(|error| match error {
+                CoreError::Store(error, _) => refuse(error.to_string()),
+                _ => refuse("the system gave no random bytes".to_owned()),
+            })?;
         }
     }
     Ok(())
 }
 
 fn joined(list: &[impl ToString]) -> String {
-    list.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    list.iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }

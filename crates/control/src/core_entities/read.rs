@@ -87,7 +87,7 @@ pub(super) async fn by_key(
     key: &str,
 ) -> Result<Option<Value>, CoreError> {
     let store = &ask.app.store;
-    if let Ok(id) = Uuid::try_parse(key) {
+    if let Some(id) = uuid(key) {
         return Ok(store.get(ask.cp, kind, id).await?);
     }
     let indexed = match (kind, upstream) {
@@ -103,8 +103,13 @@ pub(super) async fn by_key(
     Ok(store.find(ask.cp, kind, field, &value).await?)
 }
 
+/// An id in its usual form. Shorter forms are not read: 32 hexadecimal digits may be a name or a key.
+pub(super) fn uuid(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok().filter(|_| text.len() == 36)
+}
+
 pub(super) fn id(entity: &Value) -> Option<Uuid> {
-    Uuid::try_parse(entity["id"].as_str()?).ok()
+    uuid(entity["id"].as_str()?)
 }
 
 /// Whether an entity refers to the parent of the path, if there is one.

@@ -49,6 +49,5 @@ pub(super) fn json(singular: &str) -> Result<Value, CoreError> {
 
 /// `schemas/{table}/validate`: whether an entity would pass, by itself.
 pub(super) fn validate(app: &App, kind: Kind, body: Value) -> Result<(), CoreError> {
-    schema::parse_entity(kind, body, app.plugins)?;
-    Ok(())
+    super::write::checked(kind, body, app.plugins).map(drop)
 }

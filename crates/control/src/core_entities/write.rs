@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sallyport_model::schema::PluginSchemas;
 use sallyport_model::{Kind, schema};
 use sallyport_store::{Actor, IfExists, OnDelete, Put, Reference, Store, StoreError};
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use super::Ask;
 use super::error::CoreError;
 use super::place::Collection;
-use super::read::{belongs, by_key, id, parent_id};
+use super::read::{belongs, by_key, id, parent_id, uuid};
 use crate::identity::random_text;
 
 /// POST: a new entity; its id may be given.
@@ -31,7 +32,7 @@ pub(super) async fn upsert(
     mut body: Value,
 ) -> Result<Value, CoreError> {
     let parent = refer_to_parent(ask, collection, &mut body).await?;
-    if let Ok(id) = Uuid::try_parse(key) {
+    if let Some(id) = uuid(key) {
         body["id"] = json!(same_id(&body, id)?);
         return store(ask, collection.kind, body, id, IfExists::Replace).await;
     }
@@ -39,8 +40,14 @@ pub(super) async fn upsert(
         let message = format!("'{key}' is no id, and {} have no names", collection.path());
         return Err(CoreError::Argument(message));
     };
-    if body[field].is_null() {
-        body[field] = json!(key);
+    match body[field].as_str() {
+        None if body[field].is_null() => body[field] = json!(key),
+        Some(other) if !same_name(collection.kind, parent, key, other) => {
+            let message = format!("the body has the {field} '{other}', the path has '{key}'");
+            return Err(CoreError::Argument(message));
+        }
+        // Anything but a text is for the schema to refuse.
+        _ => {}
     }
     let mut tries = 0;
     loop {
@@ -108,10 +115,20 @@ async fn refer_to_parent(
 /// The id of the path, unless the body has another one.
 fn same_id(body: &Value, id: Uuid) -> Result<Uuid, CoreError> {
     match body["id"].as_str() {
-        Some(other) if Uuid::try_parse(other) != Ok(id) => Err(CoreError::Argument(format!(
+        Some(other) if uuid(other) != Some(id) => Err(CoreError::Argument(format!(
             "the body has the id '{other}', the path has '{id}'"
         ))),
         _ => Ok(id),
+    }
+}
+
+/// Whether a body's name is the one of the path; a target may lack its port in either.
+fn same_name(kind: Kind, upstream: Option<Uuid>, key: &str, other: &str) -> bool {
+    match (kind, upstream) {
+        (Kind::Target, Some(upstream)) => {
+            schema::unique_target(upstream, key) == schema::unique_target(upstream, other)
+        }
+        _ => key == other,
     }
 }
 
@@ -123,8 +140,30 @@ async fn store(
     fresh: Uuid,
     if_exists: IfExists,
 ) -> Result<Value, CoreError> {
-    let entity = schema::parse_entity(kind, body, ask.app.plugins)?;
-    put(&ask.app.store, ask.cp, &ask.actor, kind, entity, fresh, if_exists).await
+    let entity = checked(kind, body, ask.app.plugins)?;
+    put(
+        &ask.app.store,
+        ask.cp,
+        &ask.actor,
+        kind,
+        entity,
+        fresh,
+        if_exists,
+    )
+    .await
+}
+
+/// An entity that passed the schema, and that gateways act on in all its fields.
+pub(super) fn checked(
+    kind: Kind,
+    body: Value,
+    plugins: &dyn PluginSchemas,
+) -> Result<Value, CoreError> {
+    let entity = schema::parse_entity(kind, body, plugins)?;
+    match schema::unserved(kind, &entity) {
+        unserved if unserved.is_empty() => Ok(entity),
+        unserved => Err(unserved.into()),
+    }
 }
 
 /// Stores an entity that passed the schema, with what the writer adds: id, key, times.

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -136,36 +137,29 @@ fn destination(base_domain: &str, geo: &str, name: Option<&str>) -> Destination 
     }
 }
 
+/// A connection past its handshake.
+struct Arrival {
+    tls: TlsStream<TcpStream>,
+    /// The server name it asked for.
+    name: Option<String>,
+    destination: Destination,
+}
+
 /// One connection: handshake by server name, then whoever it leads to.
 async fn welcome(doors: &Doors, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%peer, %error, "could not switch off Nagle's algorithm");
-    }
     let limit = Duration::from_secs(HANDSHAKE_SECS_MAX);
-    let began = tokio::time::Instant::now();
-    let hello = timeout(limit, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
-    let hello = match hello {
-        Ok(Ok(hello)) => hello,
-        Ok(Err(error)) => return debug!(%peer, %error, "no TLS handshake"),
+    let arrival = tokio::select! {
+        () = stop.cancelled() => return,
+        arrival = timeout(limit, handshake(doors, stream, peer)) => arrival,
+    };
+    let Arrival {
+        tls,
+        name,
+        destination,
+    } = match arrival {
+        Ok(Some(arrival)) => arrival,
+        Ok(None) => return,
         Err(_) => return debug!(%peer, "no TLS handshake in time"),
-    };
-    let name = hello.client_hello().server_name().map(str::to_owned);
-    let destination = destination(&doors.base_domain, &doors.geo, name.as_deref());
-    let config = match destination {
-        Destination::Api => &doors.api_tls,
-        Destination::Node { .. } | Destination::OtherGeo(_) => &doors.node_tls,
-    };
-    let left = limit.saturating_sub(began.elapsed());
-    let tls = match timeout(left, hello.into_stream(Arc::clone(config))).await {
-        Ok(Ok(tls)) => tls,
-        Ok(Err(error)) if matches!(destination, Destination::Api) => {
-            return debug!(%peer, reason = explain(&error, &peer.to_string()), "TLS handshake failed");
-        }
-        Ok(Err(error)) => {
-            let reason = explain(&error, &peer.to_string());
-            return warn!(%peer, server_name = name, reason, "data plane refused");
-        }
-        Err(_) => return debug!(%peer, "TLS handshake took too long"),
     };
     match destination {
         Destination::Api => serve_api(doors.api.clone(), tls, stop).await,
@@ -174,17 +168,49 @@ async fn welcome(doors: &Doors, stream: TcpStream, peer: SocketAddr, stop: Cance
             warn!(%peer, server_name = name, reason, "data plane refused");
         }
         Destination::Node { host, prefix } => {
-            let leaf = tls
-                .get_ref()
-                .1
-                .peer_certificates()
-                .and_then(|chain| chain.first());
+            let chain = tls.get_ref().1.peer_certificates();
+            let leaf = chain.and_then(|chain| chain.first());
             match config_sync::admit(&doors.links.store, &prefix, leaf, peer.ip()).await {
                 Ok(guest) => config_sync::serve(&doors.links, host, guest, tls, stop).await,
                 Err(reason) => {
                     warn!(%peer, server_name = name, %reason, "data plane refused");
                 }
             }
+        }
+    }
+}
+
+/// The TLS handshake, with what the server name calls for; a failure is logged here.
+async fn handshake(doors: &Doors, stream: TcpStream, peer: SocketAddr) -> Option<Arrival> {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%peer, %error, "could not switch off Nagle's algorithm");
+    }
+    let hello = match LazyConfigAcceptor::new(Acceptor::default(), stream).await {
+        Ok(hello) => hello,
+        Err(error) => {
+            debug!(%peer, %error, "no TLS handshake");
+            return None;
+        }
+    };
+    let name = hello.client_hello().server_name().map(str::to_owned);
+    let destination = destination(&doors.base_domain, &doors.geo, name.as_deref());
+    let config = match destination {
+        Destination::Api => &doors.api_tls,
+        Destination::Node { .. } | Destination::OtherGeo(_) => &doors.node_tls,
+    };
+    match hello.into_stream(Arc::clone(config)).await {
+        Ok(tls) => Some(Arrival {
+            tls,
+            name,
+            destination,
+        }),
+        Err(error) => {
+            let reason = explain(&error, &peer.to_string());
+            match destination {
+                Destination::Api => debug!(%peer, reason, "TLS handshake failed"),
+                _ => warn!(%peer, server_name = name, reason, "data plane refused"),
+            }
+            None
         }
     }
 }

@@ -20,6 +20,9 @@ use crate::wire::{dns, printable};
 /// A header of this size makes a request need two packets, so that a path that loses big ones shows.
 const PADDING_BYTES: usize = 2500;
 
+/// A close frame without a reason, masked with zeros as a client's must be masked (RFC 6455 5.3).
+const WEBSOCKET_CLOSE: [u8; 6] = [0x88, 0x80, 0, 0, 0, 0];
+
 /// Why there is no head of a response.
 pub(super) enum Read {
     /// Closed before the end of it.
@@ -77,7 +80,11 @@ async fn inside_tls(
                 // The refusal of a certificate comes after the handshake, with the first read.
                 Then::Nothing if mutual => refusal(&mut stream, options, check).await,
                 Then::Nothing => None,
-                then => Some(answer(&mut stream, &request(check, then), options, check).await),
+                then => {
+                    let answer = answer(&mut stream, &request(check, then), options, check).await;
+                    leave(&mut stream, &answer, options).await;
+                    Some(answer)
+                }
             }
         }
         _ => None,
@@ -85,8 +92,21 @@ async fn inside_tls(
     Talked {
         handshake: Some(handshake),
         answer,
+        ours_shown: mutual && options.cluster.is_some(),
         ..Talked::default()
     }
+}
+
+/// Says goodbye, so that the far end does not report a broken connection.
+async fn leave<S: AsyncWrite + Unpin>(stream: &mut S, answer: &Answer, options: &Options) {
+    let goodbye = async {
+        if matches!(answer, Answer::Http { status: 101, .. }) {
+            stream.write_all(&WEBSOCKET_CLOSE).await?;
+        }
+        stream.shutdown().await
+    };
+    // The answer counts; whether the goodbye arrives does not.
+    let _ = timeout(options.limit / 4, goodbye).await;
 }
 
 /// Waits a little for a far end that closes because of our certificate.

@@ -44,8 +44,12 @@ pub(crate) enum Host {
 
 impl Host {
     fn parse(text: &str) -> Host {
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-        bare.parse().map_or_else(|_| Host::Name(text.into()), Host::Ip)
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .unwrap_or(text);
+        bare.parse()
+            .map_or_else(|_| Host::Name(text.into()), Host::Ip)
     }
 }
 
@@ -88,7 +92,11 @@ impl Peer {
         port: u16,
         host_header: Option<&str>,
     ) -> Result<Peer, String> {
-        let default_port = if service.protocol == Protocol::Https { 443 } else { 80 };
+        let default_port = if service.protocol == Protocol::Https {
+            443
+        } else {
+            80
+        };
         let host_header = match host_header {
             Some(given) => given.to_owned(),
             None if port == default_port => host.to_owned(),

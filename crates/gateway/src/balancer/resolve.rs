@@ -64,13 +64,18 @@ impl Resolver {
         };
         match self.kept(name, FRESH + STALE) {
             Some(ip) => Ok(SocketAddr::new(ip, peer.port)),
-            None => Err(ResolveError { host: name.clone(), reason }),
+            None => Err(ResolveError {
+                host: name.clone(),
+                reason,
+            }),
         }
     }
 
     fn kept(&self, name: &str, age_max: Duration) -> Option<IpAddr> {
         let mut answers = self.answers.borrow_mut();
-        let answer = answers.get_mut(name).filter(|answer| answer.asked.elapsed() < age_max)?;
+        let answer = answers
+            .get_mut(name)
+            .filter(|answer| answer.asked.elapsed() < age_max)?;
         answer.turn = answer.turn.wrapping_add(1);
         Some(answer.addresses[answer.turn % answer.addresses.len()])
     }
@@ -80,6 +85,13 @@ impl Resolver {
         if answers.len() >= NAMES_MAX {
             answers.retain(|_, answer| answer.asked.elapsed() < FRESH);
         }
-        answers.insert(name.into(), Answer { addresses, asked: Instant::now(), turn: 0 });
+        answers.insert(
+            name.into(),
+            Answer {
+                addresses,
+                asked: Instant::now(),
+                turn: 0,
+            },
+        );
     }
 }

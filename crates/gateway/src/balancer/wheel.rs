@@ -16,8 +16,14 @@ pub(crate) struct Wheel<T> {
 impl<T> Wheel<T> {
     /// A wheel of the items whose weight is above 0.
     pub(crate) fn new(weighted: Vec<(T, u16)>) -> Wheel<T> {
-        let weighted: Vec<_> = weighted.into_iter().filter(|(_, weight)| *weight > 0).collect();
-        let weights: Vec<_> = weighted.iter().map(|(_, weight)| u64::from(*weight)).collect();
+        let weighted: Vec<_> = weighted
+            .into_iter()
+            .filter(|(_, weight)| *weight > 0)
+            .collect();
+        let weights: Vec<_> = weighted
+            .iter()
+            .map(|(_, weight)| u64::from(*weight))
+            .collect();
         Wheel {
             places: places(&weights),
             items: weighted.into_iter().map(|(item, _)| item).collect(),

@@ -85,8 +85,6 @@ pub struct UpstreamKeepalive {
 /// How routes are matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouterFlavor {
-    /// Kong's older router; `path_handling` counts.
-    Traditional,
     /// The default.
     TraditionalCompatible,
 }
@@ -95,7 +93,6 @@ impl RouterFlavor {
     /// The word of the property.
     pub fn as_str(self) -> &'static str {
         match self {
-            RouterFlavor::Traditional => "traditional",
             RouterFlavor::TraditionalCompatible => "traditional_compatible",
         }
     }
@@ -288,12 +285,12 @@ pub(super) fn router_flavor(reader: &mut Reader) -> RouterFlavor {
                 "traditional_compatible",
                 Some(RouterFlavor::TraditionalCompatible),
             ),
-            ("traditional", Some(RouterFlavor::Traditional)),
+            ("traditional", None),
             ("expressions", None),
         ],
     );
     if flavor.is_none() {
-        let message = "not supported by this build; possible: traditional_compatible, traditional";
+        let message = "not supported by this build; possible: traditional_compatible";
         reader.problem("router_flavor", message);
     }
     flavor.unwrap_or(RouterFlavor::TraditionalCompatible)

@@ -2,24 +2,16 @@
 
 use std::net::IpAddr;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, Entry, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
-};
+use bytes::BytesMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, SERVER, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
+use super::http1::framing::Length;
+use super::http1::write::{line, line_of, number};
+use super::lines::Lines;
 use super::options::Options;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY: HeaderName = HeaderName::from_static("proxy");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
-const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-pub(crate) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-kong-request-id");
 pub(crate) const PROXY_LATENCY: HeaderName = HeaderName::from_static("x-kong-proxy-latency");
 pub(crate) const UPSTREAM_LATENCY: HeaderName = HeaderName::from_static("x-kong-upstream-latency");
@@ -41,7 +33,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(options: &Options, peer: IpAddr, port: u16, tls: bool, sni: Option<&str>) -> Client {
+    pub(crate) fn new(
+        options: &Options,
+        peer: IpAddr,
+        port: u16,
+        tls: bool,
+        sni: Option<&str>,
+    ) -> Client {
         let peer = peer.to_canonical();
         let port = options.outside_port(port);
         Client {
@@ -62,13 +60,18 @@ impl Client {
         }
         let real_ip = &options.real_ip;
         if real_ip.header != FORWARDED_FOR {
-            return headers.get(&real_ip.header).and_then(parse_ip).unwrap_or(self.peer);
+            return headers
+                .get(&real_ip.header)
+                .and_then(parse_ip)
+                .unwrap_or(self.peer);
         }
         let lines = headers.get_all(FORWARDED_FOR);
         let hops = lines.iter().rev().filter_map(|line| line.to_str().ok());
         let mut found = self.peer;
         for hop in hops.flat_map(|line| line.rsplit(',')) {
-            let Ok(ip) = hop.trim().parse::<IpAddr>() else { break };
+            let Ok(ip) = hop.trim().parse::<IpAddr>() else {
+                break;
+            };
             found = ip;
             if !real_ip.recursive || !options.trusts(ip) {
                 break;
@@ -94,128 +97,151 @@ pub(crate) struct Told<'a> {
     /// The part of the path that was stripped, if any.
     pub(crate) prefix: Option<&'a str>,
     /// `Host` to send.
-    pub(crate) upstream_host: HeaderValue,
+    pub(crate) upstream_host: &'a HeaderValue,
     pub(crate) request_id: &'a HeaderValue,
+    /// How the body is framed.
+    pub(crate) length: Length,
 }
 
-/// The headers to send upstream, out of the client's.
-pub(crate) fn to_upstream(from: &HeaderMap, told: Told<'_>, options: &Options) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(from.len() + 12);
+/// Writes the headers that go upstream, out of the client's.
+pub(crate) fn to_upstream(
+    out: &mut BytesMut,
+    from: &HeaderMap,
+    told: &Told<'_>,
+    options: &Options,
+) {
+    out.reserve(512);
+    let client = told.client;
     let named = ConnectionNames::of(from);
-    headers.insert(HOST, told.upstream_host);
+    let mut te_trailers = false;
+    let mut kept = Kept::default();
+    line(out, "host", told.upstream_host);
     for (name, value) in from {
-        if !(is_hop_by_hop(name) || *name == HOST || named.contain(name)) {
-            headers.append(name.clone(), value.clone());
+        let text = name.as_str();
+        match text {
+            "host" | "connection" | "keep-alive" | "proxy" | "proxy-connection" | "upgrade"
+            | "transfer-encoding" | "content-length" | "x-forwarded-for" | "x-real-ip" | "via"
+            | "x-kong-request-id" => continue,
+            "te" => {
+                te_trailers |= contains_token(value, "trailers");
+                continue;
+            }
+            "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-forwarded-path"
+            | "x-forwarded-prefix" => {
+                if !client.trusted {
+                    continue;
+                }
+                kept.note(text);
+            }
+            _ if named.contain(name) => continue,
+            _ => {}
+        }
+        line(out, text, value);
+    }
+    match told.length {
+        Length::Exact(0) if !from.contains_key(CONTENT_LENGTH) => {}
+        Length::Exact(bytes) => {
+            out.extend_from_slice(b"content-length: ");
+            number(out, bytes);
+            out.extend_from_slice(b"\r\n");
+        }
+        Length::Chunked | Length::UntilClose => {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
     }
-    if from.get_all(TE).iter().any(|te| contains_token(te, "trailers")) {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+    if te_trailers {
+        out.extend_from_slice(b"te: trailers\r\n");
     }
-    headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
-    let client = told.client;
-    let forwarded = joined(headers.get_all(FORWARDED_FOR).iter(), &client.peer_value);
-    headers.insert(FORWARDED_FOR, forwarded);
+    out.extend_from_slice(b"connection: keep-alive\r\n");
+    appended(out, FORWARDED_FOR, from, &client.peer_value);
     if told.client_ip == client.peer {
-        headers.insert(REAL_IP, client.peer_value.clone());
-    } else if let Ok(value) = HeaderValue::from_str(&told.client_ip.to_string()) {
-        headers.insert(REAL_IP, value);
+        line(out, "x-real-ip", &client.peer_value);
+    } else {
+        line_of(out, "x-real-ip", &[told.client_ip.to_string().as_bytes()]);
     }
-    let mut tell = |name: HeaderName, value: Option<HeaderValue>| match (headers.entry(name), value) {
-        (Entry::Occupied(_), _) if client.trusted => {}
-        (Entry::Occupied(mut entry), Some(value)) => _ = entry.insert(value),
-        (Entry::Occupied(entry), None) => _ = entry.remove(),
-        (Entry::Vacant(entry), Some(value)) => _ = entry.insert(value),
-        (Entry::Vacant(_), None) => {}
-    };
-    let scheme = if client.tls { "https" } else { "http" };
-    tell(FORWARDED_PROTO, Some(HeaderValue::from_static(scheme)));
-    tell(FORWARDED_HOST, told.host.map(without_port));
-    tell(FORWARDED_PORT, Some(client.port_value.clone()));
-    tell(FORWARDED_PATH, HeaderValue::from_str(told.path).ok());
-    tell(FORWARDED_PREFIX, told.prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok()));
-    append_via(&mut headers, told.version, options);
+    if !kept.proto {
+        let scheme: &[u8] = if client.tls { b"https" } else { b"http" };
+        line_of(out, "x-forwarded-proto", &[scheme]);
+    }
+    if let Some(host) = told.host.filter(|_| !kept.host) {
+        line_of(out, "x-forwarded-host", &[without_port(host.as_bytes())]);
+    }
+    if !kept.port {
+        line(out, "x-forwarded-port", &client.port_value);
+    }
+    if !kept.path {
+        line_of(out, "x-forwarded-path", &[told.path.as_bytes()]);
+    }
+    if let Some(prefix) = told.prefix.filter(|_| !kept.prefix) {
+        line_of(out, "x-forwarded-prefix", &[prefix.as_bytes()]);
+    }
+    appended(out, VIA, from, options.via.of(told.version));
     if options.request_id_upstream {
-        headers.insert(REQUEST_ID, told.request_id.clone());
+        line(out, "x-kong-request-id", told.request_id);
     }
-    headers
+}
+
+/// Which headers of a trusted client stay as they are.
+#[derive(Default)]
+struct Kept {
+    proto: bool,
+    host: bool,
+    port: bool,
+    path: bool,
+    prefix: bool,
+}
+
+impl Kept {
+    fn note(&mut self, name: &str) {
+        match name {
+            "x-forwarded-proto" => self.proto = true,
+            "x-forwarded-host" => self.host = true,
+            "x-forwarded-port" => self.port = true,
+            "x-forwarded-path" => self.path = true,
+            _ => self.prefix = true,
+        }
+    }
+}
+
+/// Writes a list header: what the client sent, then one more value.
+fn appended(out: &mut BytesMut, name: HeaderName, from: &HeaderMap, last: &HeaderValue) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    for value in from.get_all(name) {
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(last.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// A host header without its port.
-fn without_port(host: &HeaderValue) -> HeaderValue {
-    let bytes = host.as_bytes();
-    let end = match bytes.iter().rposition(|&byte| byte == b':' || byte == b']') {
-        Some(colon) if bytes[colon] == b':' => colon,
-        _ => bytes.len(),
-    };
-    HeaderValue::from_bytes(&bytes[..end]).unwrap_or_else(|_| host.clone())
-}
-
-/// `a, b, last` out of header lines and one more value.
-fn joined<'a>(
-    lines: impl Iterator<Item = &'a HeaderValue>,
-    last: &HeaderValue,
-) -> HeaderValue {
-    let mut all = Vec::new();
-    for line in lines {
-        all.extend_from_slice(line.as_bytes());
-        all.extend_from_slice(b", ");
-    }
-    if all.is_empty() {
-        return last.clone();
-    }
-    all.extend_from_slice(last.as_bytes());
-    HeaderValue::from_bytes(&all).unwrap_or_else(|_| last.clone())
-}
-
-fn append_via(headers: &mut HeaderMap, version: Version, options: &Options) {
-    let own = match version {
-        Version::HTTP_2 => &options.via.http_2,
-        Version::HTTP_10 => &options.via.http_10,
-        _ => &options.via.http_11,
-    };
-    let all = joined(headers.get_all(VIA).iter(), own);
-    headers.insert(VIA, all);
-}
-
-/// Takes out of an upstream's response what concerns only that connection.
-pub(crate) fn from_upstream(headers: &mut HeaderMap, trailers_wanted: bool) {
-    if headers.contains_key(CONNECTION) {
-        for name in ConnectionNames::of(headers).0 {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, UPGRADE] {
-        headers.remove(name);
-    }
-    if headers.remove(TRANSFER_ENCODING).is_some() {
-        headers.remove(CONTENT_LENGTH);
-    }
-    if !trailers_wanted {
-        headers.remove(TRAILER);
+fn without_port(host: &[u8]) -> &[u8] {
+    match host.iter().rposition(|&byte| byte == b':' || byte == b']') {
+        Some(colon) if host[colon] == b':' => &host[..colon],
+        _ => host,
     }
 }
 
 /// Adds the marks of a proxied response.
-pub(crate) fn mark_proxied(headers: &mut HeaderMap, options: &Options) {
+pub(crate) fn mark_proxied(headers: &mut Lines, options: &Options) {
     if options.shown.via {
-        append_via(headers, Version::HTTP_11, options);
+        let own = options.via.of(Version::HTTP_11);
+        let mut all: Vec<&[u8]> = Vec::new();
+        for (_, value) in headers.iter().filter(|(name, _)| *name == VIA) {
+            all.push(value.as_bytes());
+        }
+        let value = if all.is_empty() {
+            own.clone()
+        } else {
+            all.push(own.as_bytes());
+            HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or_else(|_| own.clone())
+        };
+        headers.set(VIA, value);
     }
-    if options.shown.server && !headers.contains_key(SERVER) {
-        headers.insert(SERVER, options.server.clone());
+    if options.shown.server && headers.get(&SERVER).is_none() {
+        headers.append(SERVER, options.server.clone());
     }
-}
-
-/// Whether a header concerns one connection only (RFC 9110 section 7.6.1).
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    *name == CONNECTION
-        || *name == TE
-        || *name == TRANSFER_ENCODING
-        || *name == UPGRADE
-        || *name == KEEP_ALIVE
-        || *name == PROXY
-        || *name == PROXY_CONNECTION
-        || *name == PROXY_AUTHENTICATE
 }
 
 /// The header names that a `Connection` header lists.
@@ -244,7 +270,9 @@ impl ConnectionNames {
 
 /// Whether a list header has a token, without case.
 pub(crate) fn contains_token(value: &HeaderValue, token: &str) -> bool {
-    value
-        .to_str()
-        .is_ok_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+    value.to_str().is_ok_and(|value| {
+        value
+            .split(',')
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
+    })
 }

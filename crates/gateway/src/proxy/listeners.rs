@@ -46,8 +46,14 @@ pub(crate) fn open(
         let alone = bind(bound.id, bound.address, setting, options)?;
         let address = alone.local_addr().unwrap_or(bound.address);
         drop(alone);
-        let bound = Bound { address, ..bound.clone() };
-        let shared = ListenOptions { reuse_port: true, ..options };
+        let bound = Bound {
+            address,
+            ..bound.clone()
+        };
+        let shared = ListenOptions {
+            reuse_port: true,
+            ..options
+        };
         for listeners in &mut all {
             let listener = bind(bound.id, bound.address, setting, shared)?;
             listeners.push((bound.clone(), listener));

@@ -2,11 +2,15 @@
 
 mod body;
 mod headers;
+mod http1;
+mod http2;
+mod lines;
 mod listeners;
 mod options;
 mod pool;
 mod reply;
 mod serve;
+mod silence;
 mod upstream;
 mod worker;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, Version};
 use rustls::ClientConfig;
 
 use crate::conf::{ErrorType, HeadersAdded, RealIp, UpstreamKeepalive};
@@ -33,9 +33,9 @@ pub(crate) struct Options {
 
 /// Values of `Via`, by the version that the message arrived in.
 pub(crate) struct Via {
-    pub(crate) http_10: HeaderValue,
-    pub(crate) http_11: HeaderValue,
-    pub(crate) http_2: HeaderValue,
+    http_10: HeaderValue,
+    http_11: HeaderValue,
+    http_2: HeaderValue,
 }
 
 impl Via {
@@ -44,7 +44,20 @@ impl Via {
         let value = |version: &str| {
             HeaderValue::from_str(&format!("{version} {server_token}")).expect("a token is ASCII")
         };
-        Via { http_10: value("1.0"), http_11: value("1.1"), http_2: value("2") }
+        Via {
+            http_10: value("1.0"),
+            http_11: value("1.1"),
+            http_2: value("2"),
+        }
+    }
+
+    /// The value for a message that came in this version.
+    pub(crate) fn of(&self, version: Version) -> &HeaderValue {
+        match version {
+            Version::HTTP_2 => &self.http_2,
+            Version::HTTP_10 => &self.http_10,
+            _ => &self.http_11,
+        }
     }
 }
 

@@ -22,21 +22,26 @@ pub(crate) struct Key {
 
 /// Idle upstream connections of one worker, the last used on top.
 pub(crate) struct Pool {
-    idle: RefCell<AHashMap<Key, Vec<Upstream>>>,
+    idle: RefCell<AHashMap<Key, Vec<Box<Upstream>>>>,
     keepalive: UpstreamKeepalive,
 }
 
 impl Pool {
     /// An empty pool with these limits.
     pub(crate) fn new(keepalive: UpstreamKeepalive) -> Pool {
-        Pool { idle: RefCell::default(), keepalive }
+        Pool {
+            idle: RefCell::default(),
+            keepalive,
+        }
     }
 
     /// An idle connection that is still open, if there is one.
-    pub(crate) async fn take(&self, key: &Key) -> Option<Upstream> {
+    pub(crate) async fn take(&self, key: &Key) -> Option<Box<Upstream>> {
         poll_fn(|cx| {
             loop {
-                let Some(mut upstream) = self.pop(key) else { return Poll::Ready(None) };
+                let Some(mut upstream) = self.pop(key) else {
+                    return Poll::Ready(None);
+                };
                 if upstream.is_open(cx) {
                     return Poll::Ready(Some(upstream));
                 }
@@ -45,14 +50,21 @@ impl Pool {
         .await
     }
 
-    fn pop(&self, key: &Key) -> Option<Upstream> {
+    fn pop(&self, key: &Key) -> Option<Box<Upstream>> {
         self.idle.borrow_mut().get_mut(key)?.pop()
     }
 
-    /// Keeps a connection for later, within the limits.
-    pub(crate) fn put(&self, mut upstream: Upstream) {
-        let UpstreamKeepalive { pool_size, max_requests, .. } = self.keepalive;
-        if pool_size == 0 || max_requests.is_some_and(|max| upstream.requests >= max) {
+    /// Keeps a connection for later, if it can be used again and within the limits.
+    pub(crate) fn put(&self, mut upstream: Box<Upstream>) {
+        let UpstreamKeepalive {
+            pool_size,
+            max_requests,
+            ..
+        } = self.keepalive;
+        if pool_size == 0
+            || !upstream.is_reusable()
+            || max_requests.is_some_and(|max| upstream.requests >= max)
+        {
             return;
         }
         upstream.idle_since = Instant::now();
@@ -70,7 +82,9 @@ impl Pool {
 
     /// Closes what has been idle for too long.
     pub(crate) fn sweep(&self) {
-        let Some(idle_max) = self.keepalive.idle_timeout else { return };
+        let Some(idle_max) = self.keepalive.idle_timeout else {
+            return;
+        };
         let now = Instant::now();
         self.idle.borrow_mut().retain(|_, kept| {
             kept.retain(|upstream| now - upstream.idle_since < idle_max);

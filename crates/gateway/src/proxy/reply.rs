@@ -5,13 +5,14 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use sallyport_plugins::{Reply, ReplyBody};
 
-use super::body::ResponseBody;
+use super::lines::Lines;
+use super::serve::{Answer, AnswerBody};
 use crate::conf::ErrorType;
 
-/// A response out of a reply.
+/// An answer out of a reply.
 ///
 /// `request` are the client's headers, `default` the type when it accepts anything.
 pub(crate) fn render(
@@ -19,24 +20,34 @@ pub(crate) fn render(
     request: &HeaderMap,
     default: ErrorType,
     request_id: &str,
-) -> Response<ResponseBody> {
+) -> Answer {
     let (content_type, bytes) = match reply.body {
         ReplyBody::Empty => (None, Bytes::new()),
-        ReplyBody::Exact { content_type, bytes } => (Some(content_type), bytes),
+        ReplyBody::Exact {
+            content_type,
+            bytes,
+        } => (Some(content_type), bytes),
         ReplyBody::Message(message) => {
             let kind = negotiate(request.get(ACCEPT), default);
             let text = body(kind, &message, request_id);
-            (Some(HeaderValue::from_static(content_type(kind))), text.into())
+            (
+                Some(HeaderValue::from_static(content_type(kind))),
+                text.into(),
+            )
         }
     };
-    let mut response = Response::new(ResponseBody::Full(Some(bytes).filter(|b| !b.is_empty())));
-    *response.status_mut() = reply.status;
-    let headers = response.headers_mut();
-    headers.extend(reply.headers);
-    if let Some(content_type) = content_type {
-        headers.insert(CONTENT_TYPE, content_type);
+    let mut headers = Lines::with_capacity(reply.headers.len() + 12);
+    for (name, value) in reply.headers {
+        headers.append(name, value);
     }
-    response
+    if let Some(content_type) = content_type {
+        headers.set(CONTENT_TYPE, content_type);
+    }
+    Answer {
+        status: reply.status,
+        headers,
+        body: AnswerBody::Full(bytes),
+    }
 }
 
 fn content_type(kind: ErrorType) -> &'static str {
@@ -74,16 +85,26 @@ fn body(kind: ErrorType, message: &str, id: &str) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 /// The best type that the client accepts; the one listed first among equals.
 fn negotiate(accept: Option<&HeaderValue>, default: ErrorType) -> ErrorType {
-    let Some(accept) = accept.and_then(|accept| accept.to_str().ok()) else { return default };
+    let Some(accept) = accept.and_then(|accept| accept.to_str().ok()) else {
+        return default;
+    };
     let mut best: Option<(f32, ErrorType)> = None;
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
-        let kind = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+        let kind = match parts
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase()
+            .as_str()
+        {
             "application/json" | "application/*" => ErrorType::Json,
             "text/html" => ErrorType::Html,
             "text/plain" | "text/*" => ErrorType::Plain,
@@ -111,6 +132,9 @@ pub(crate) fn upstream_failure(status: StatusCode) -> &'static str {
         StatusCode::PAYLOAD_TOO_LARGE => "Payload too large",
         StatusCode::REQUEST_TIMEOUT => "Request timeout",
         StatusCode::BAD_REQUEST => "Bad request",
+        StatusCode::METHOD_NOT_ALLOWED => "Method not allowed",
+        StatusCode::URI_TOO_LONG => "URI too long",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "Request header or cookie too large",
         _ => "An unexpected error occurred",
     }
 }
@@ -130,8 +154,16 @@ mod tests {
         check(None, ErrorType::Json, ErrorType::Json);
         check(None, ErrorType::Plain, ErrorType::Plain);
         check(Some("*/*"), ErrorType::Json, ErrorType::Json);
-        check(Some("text/html,application/json;q=0.9"), ErrorType::Json, ErrorType::Html);
-        check(Some("text/html;q=0.1, application/xml"), ErrorType::Json, ErrorType::Xml);
+        check(
+            Some("text/html,application/json;q=0.9"),
+            ErrorType::Json,
+            ErrorType::Html,
+        );
+        check(
+            Some("text/html;q=0.1, application/xml"),
+            ErrorType::Json,
+            ErrorType::Xml,
+        );
         check(Some("text/*"), ErrorType::Json, ErrorType::Plain);
         check(Some("image/png"), ErrorType::Json, ErrorType::Json);
         check(Some("text/html;q=0"), ErrorType::Json, ErrorType::Json);

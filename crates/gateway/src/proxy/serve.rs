@@ -3,28 +3,46 @@
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::{HOST, LOCATION, SERVER, TE, UPGRADE, CONNECTION};
+use bytes::Bytes;
+use http::header::{CONNECTION, DATE, HOST, LOCATION, SERVER, UPGRADE};
+use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme, Uri};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body::Body as _;
-use hyper::body::Incoming;
-use sallyport_plugins::{Env, Exchange, Flow, Reply, ResponseHead};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use sallyport_plugins::{Env, Exchange, Flow, Reply, ReplyBody, ResponseHead};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::body::{BodyProgress, RequestBody, ResponseBody};
+use super::body::BodySource;
 use super::headers::{self, Client, Told};
+use super::http1::framing::Length;
+use super::lines::Lines;
 use super::options::Options;
 use super::pool::Key;
 use super::reply::{render, upstream_failure};
-use super::upstream::{Limits, SendError, Stream, Upstream, UpstreamBody};
+use super::upstream::{Limits, SendError, Stream, Upstream};
 use super::worker::Worker;
 use crate::balancer::Peer;
 use crate::chain::Chain;
 use crate::conf::ErrorType;
 use crate::configuration::{Configuration, ServedRoute, ServedService};
 use crate::router::{self, Query};
+
+/// A response, whoever made it.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// Without what frames the body, except the length of a proxied one.
+    pub(crate) headers: Lines,
+    pub(crate) body: AnswerBody,
+}
+
+/// The body of an [`Answer`].
+pub(crate) enum AnswerBody {
+    /// Made by the gateway.
+    Full(Bytes),
+    /// To be read from the upstream.
+    Upstream(Box<Upstream>, Length),
+}
 
 /// A response that the gateway makes, and the form it takes for a client that accepts any.
 struct Refusal {
@@ -35,7 +53,10 @@ struct Refusal {
 impl Refusal {
     /// By a plugin or by routing.
     fn own(reply: Reply) -> Refusal {
-        Refusal { reply, default: ErrorType::Json }
+        Refusal {
+            reply,
+            default: ErrorType::Json,
+        }
     }
 
     /// Because an upstream or the client's body failed.
@@ -54,13 +75,13 @@ type Chosen = Vec<u32>;
 pub(crate) async fn serve(
     worker: &Rc<Worker>,
     client: &Client,
-    request: Request<Incoming>,
-) -> Response<ResponseBody> {
+    head: Parts,
+    body: &mut dyn BodySource,
+) -> Answer {
     let arrived = Instant::now();
     let configuration = worker.configuration();
     let options = &worker.options;
     let request_id = worker.request_id();
-    let (head, body) = request.into_parts();
     let now_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64);
@@ -75,22 +96,46 @@ pub(crate) async fn serve(
         response_headers: Vec::new(),
     };
     let mut chosen = Chosen::new();
-    let head_only = exchange.request.method == Method::HEAD;
-    let turn = Turn { worker, client, configuration: &configuration, arrived, request_id: &request_id };
-    let result = turn.run(&mut exchange, body, &mut chosen).await;
-    let (mut response, proxied) = match result {
-        Ok(response) => (response, true),
+    let turn = Turn {
+        worker,
+        client,
+        configuration: &configuration,
+        arrived,
+        request_id: &request_id,
+    };
+    let (mut answer, proxied) = match turn.run(&mut exchange, body, &mut chosen).await {
+        Ok(answer) => (answer, true),
         Err(refusal) => {
             let id = request_id.to_str().unwrap_or_default();
-            let mut response = render(refusal.reply, &exchange.request.headers, refusal.default, id);
-            if head_only {
-                *response.body_mut() = ResponseBody::Full(None);
-            }
-            (response, false)
+            let headers = &exchange.request.headers;
+            (render(refusal.reply, headers, refusal.default, id), false)
         }
     };
-    finish(&turn, &mut exchange, &chosen, &mut response, proxied);
-    response
+    finish(&turn, &mut exchange, &chosen, &mut answer, proxied);
+    answer
+}
+
+/// The answer to what is not even a request.
+pub(crate) fn refuse(worker: &Worker, status: StatusCode) -> Answer {
+    let options = &worker.options;
+    let id = worker.request_id();
+    let reply = Reply::error(status, upstream_failure(status));
+    let text = id.to_str().unwrap_or_default();
+    let mut answer = render(reply, &HeaderMap::new(), options.error_type, text);
+    mark_own(&mut answer.headers, worker, &id);
+    answer
+}
+
+/// What the gateway adds to a response that it makes.
+fn mark_own(headers: &mut Lines, worker: &Worker, request_id: &HeaderValue) {
+    let options = &worker.options;
+    if options.shown.server {
+        headers.set(SERVER, options.server.clone());
+    }
+    headers.set(DATE, worker.date());
+    if options.shown.request_id {
+        headers.set(headers::REQUEST_ID, request_id.clone());
+    }
 }
 
 /// The header-filter phase, and what the gateway adds to every response.
@@ -98,33 +143,40 @@ fn finish(
     turn: &Turn<'_>,
     exchange: &mut Exchange,
     chosen: &[u32],
-    response: &mut Response<ResponseBody>,
+    answer: &mut Answer,
     proxied: bool,
 ) {
     let options = &turn.worker.options;
-    let mut status = response.status();
-    let map = response.headers_mut();
+    let map = &mut answer.headers;
     if proxied {
         headers::mark_proxied(map, options);
+        if options.shown.request_id {
+            map.set(headers::REQUEST_ID, turn.request_id.clone());
+        }
     } else {
-        if options.shown.server {
-            map.insert(SERVER, options.server.clone());
-        }
+        mark_own(map, turn.worker, turn.request_id);
         if options.shown.response_latency {
-            map.insert(headers::RESPONSE_LATENCY, millis(turn.arrived.elapsed()));
+            map.set(headers::RESPONSE_LATENCY, millis(turn.arrived.elapsed()));
         }
-    }
-    if options.shown.request_id {
-        map.insert(headers::REQUEST_ID, turn.request_id.clone());
     }
     for (name, value) in exchange.response_headers.drain(..) {
-        map.insert(name, value);
+        map.set(name, value);
     }
-    for &handler in chosen {
-        let mut head = ResponseHead { status: &mut status, headers: map };
-        turn.configuration.handlers.get(handler).header_filter(exchange, &mut head);
+    let handlers = &turn.configuration.handlers;
+    if chosen
+        .iter()
+        .any(|&handler| handlers.get(handler).filters_headers())
+    {
+        let mut map = std::mem::take(&mut answer.headers).into_map();
+        for &handler in chosen {
+            let mut head = ResponseHead {
+                status: &mut answer.status,
+                headers: &mut map,
+            };
+            handlers.get(handler).header_filter(exchange, &mut head);
+        }
+        answer.headers = Lines::from_map(&map);
     }
-    *response.status_mut() = status;
 }
 
 /// What stays the same while one request is served.
@@ -140,14 +192,14 @@ impl Turn<'_> {
     async fn run(
         &self,
         exchange: &mut Exchange,
-        body: Incoming,
+        body: &mut dyn BodySource,
         chosen: &mut Chosen,
-    ) -> Result<Response<ResponseBody>, Refusal> {
+    ) -> Result<Answer, Refusal> {
         let options = &self.worker.options;
         if exchange.request.method == Method::CONNECT {
             return Err(Refusal::failure(StatusCode::METHOD_NOT_ALLOWED, options));
         }
-        if body.size_hint().lower() > options.body_bytes_max {
+        if matches!(body.length(), Length::Exact(bytes) if bytes > options.body_bytes_max) {
             return Err(Refusal::failure(StatusCode::PAYLOAD_TOO_LARGE, options));
         }
         let raw_path = exchange.request.uri.clone();
@@ -177,12 +229,19 @@ impl Turn<'_> {
         if let Some(status) = route.tls_only
             && !self.client.tls
         {
-            return Err(Refusal::own(redirect(status, &exchange.request.uri, &exchange.request.headers)));
+            return Err(Refusal::own(redirect(
+                status,
+                &exchange.request.uri,
+                &exchange.request.headers,
+            )));
         }
         self.access(&route.chain, exchange, chosen).await?;
         let Some(service) = &route.service else {
             let message = "no Service found with those values";
-            return Err(Refusal::own(Reply::error(StatusCode::SERVICE_UNAVAILABLE, message)));
+            return Err(Refusal::own(Reply::error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                message,
+            )));
         };
         let stripped = if route.strip_path { matched } else { 0 };
         let sent = Sent {
@@ -190,8 +249,14 @@ impl Turn<'_> {
             service,
             raw_path: raw_path.path(),
             prefix: Some(&path[..stripped]).filter(|prefix| !prefix.is_empty() && *prefix != "/"),
-            target: target(&exchange.request.uri, &path, &service.path, stripped, route.strip_path)
-                .ok_or_else(|| Refusal::failure(StatusCode::BAD_REQUEST, options))?,
+            target: target(
+                &exchange.request.uri,
+                &path,
+                &service.path,
+                stripped,
+                route.strip_path,
+            )
+            .ok_or_else(|| Refusal::failure(StatusCode::BAD_REQUEST, options))?,
         };
         self.proxy(exchange, body, &sent).await
     }
@@ -203,17 +268,25 @@ impl Turn<'_> {
         exchange: &mut Exchange,
         chosen: &mut Chosen,
     ) -> Result<(), Refusal> {
-        let env =
-            Env { identities: &self.configuration.identities, counters: &self.worker.counters };
+        let env = Env {
+            identities: &self.configuration.identities,
+            counters: &self.worker.counters,
+        };
         let mut answer = None;
         for slot in 0..chain.len() {
             let consumer: Option<Uuid> = exchange.consumer.as_ref().map(|consumer| consumer.id);
-            let Some(index) = chain.pick(slot, consumer) else { continue };
+            let Some(index) = chain.pick(slot, consumer) else {
+                continue;
+            };
             chosen.push(index);
             if answer.is_some() {
                 continue; // only its later phases still run
             }
-            let mut flow = self.configuration.handlers.get(index).access(exchange, &env);
+            let mut flow = self
+                .configuration
+                .handlers
+                .get(index)
+                .access(exchange, &env);
             loop {
                 match flow {
                     Flow::Continue => break,
@@ -232,29 +305,25 @@ impl Turn<'_> {
     async fn proxy(
         &self,
         exchange: &Exchange,
-        body: Incoming,
+        body: &mut dyn BodySource,
         sent: &Sent<'_>,
-    ) -> Result<Response<ResponseBody>, Refusal> {
+    ) -> Result<Answer, Refusal> {
         let options = &self.worker.options;
-        let progress = Rc::<BodyProgress>::default();
-        let bodyless = body.is_end_stream();
-        let mut body = (!bodyless).then_some(body);
+        let mut body_taken = false;
         let mut tries_left = sent.service.retries;
         loop {
-            let attempt = self.attempt(exchange, &mut body, bodyless, &progress, sent).await;
-            let failure = match attempt {
-                Ok(response) => return Ok(response),
+            let failure = match self.attempt(exchange, body, &mut body_taken, sent).await {
+                Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             debug!(service = %sent.service.id, reason = %failure, "try failed");
-            let replayable = bodyless || body.is_some();
             let again = match &failure {
                 Failure::NoPeer | Failure::Resolve(_) => false,
                 Failure::Connect(_) | Failure::ConnectTimeout => true,
-                Failure::Send(SendError::Timeout | SendError::Broken(_)) => {
-                    replayable && is_idempotent(&exchange.request.method)
-                }
-                Failure::Send(_) => false,
+                Failure::Send(
+                    SendError::TooLarge | SendError::ClientTimeout | SendError::ClientGone,
+                ) => false,
+                Failure::Send(_) => !body_taken && is_idempotent(&exchange.request.method),
             };
             if !again || tries_left == 0 {
                 warn!(service = %sent.service.id, reason = %failure, "request failed");
@@ -264,73 +333,75 @@ impl Turn<'_> {
         }
     }
 
-    /// One try. A body is taken only when it is about to be sent.
+    /// One try. `body_taken` becomes true when a part of the body is on its way.
     async fn attempt(
         &self,
         exchange: &Exchange,
-        body: &mut Option<Incoming>,
-        bodyless: bool,
-        progress: &Rc<BodyProgress>,
+        body: &mut dyn BodySource,
+        body_taken: &mut bool,
         sent: &Sent<'_>,
-    ) -> Result<Response<ResponseBody>, Failure> {
+    ) -> Result<Answer, Failure> {
         let worker = self.worker;
         let options = &worker.options;
         let service = sent.service;
         let peer = service.peers.next().ok_or(Failure::NoPeer)?;
         let head = &exchange.request;
-        let client_host = head.headers.get(HOST).cloned().or_else(|| authority(&head.uri));
-        let upstream_host = match (sent.route.preserve_host, &client_host) {
-            (true, Some(host)) => host.clone(),
-            _ => peer.host_header.clone(),
+        let authority = authority(&head.uri);
+        let client_host = head.headers.get(HOST).or(authority.as_ref());
+        let upstream_host = match (sent.route.preserve_host, client_host) {
+            (true, Some(host)) => host,
+            _ => &peer.host_header,
         };
-        let mut upstream = self.connect(peer, service, &upstream_host).await?;
-        let headers = headers::to_upstream(
-            &head.headers,
-            Told {
-                client: self.client,
-                client_ip: exchange.client_ip,
-                version: head.version,
-                host: client_host.as_ref(),
-                path: sent.raw_path,
-                prefix: sent.prefix,
-                upstream_host,
-                request_id: self.request_id,
-            },
-            options,
-        );
-        let body = match body.take() {
-            Some(body) if !bodyless => {
-                RequestBody::streaming(body, options.body_bytes_max, progress.clone())
-            }
-            _ => RequestBody::empty(progress.clone()),
+        let mut upstream = self.connect(peer, service, upstream_host).await?;
+        let told = Told {
+            client: self.client,
+            client_ip: exchange.client_ip,
+            version: head.version,
+            host: client_host,
+            path: sent.raw_path,
+            prefix: sent.prefix,
+            upstream_host,
+            request_id: self.request_id,
+            length: body.length(),
         };
-        let mut request = Request::new(body);
-        *request.method_mut() = head.method.clone();
-        *request.uri_mut() = sent.target.clone();
-        *request.headers_mut() = headers;
-        let limits = Limits { write: service.write_timeout, read: service.read_timeout };
+        let write_head = |out: &mut bytes::BytesMut| {
+            out.extend_from_slice(head.method.as_str().as_bytes());
+            out.extend_from_slice(b" ");
+            out.extend_from_slice(sent.target.as_str().as_bytes());
+            out.extend_from_slice(b" HTTP/1.1\r\n");
+            headers::to_upstream(out, &head.headers, &told, options);
+            out.extend_from_slice(b"\r\n");
+        };
+        let limits = Limits {
+            write: service.write_timeout,
+            read: service.read_timeout,
+            body_bytes_max: options.body_bytes_max,
+        };
         let started = Instant::now();
-        let response =
-            upstream.send(request, limits, progress.clone()).await.map_err(Failure::Send)?;
-        let waited = started.elapsed();
-        let (mut parts, body) = response.into_parts();
-        let trailers_wanted =
-            head.headers.get_all(TE).iter().any(|te| headers::contains_token(te, "trailers"));
-        headers::from_upstream(&mut parts.headers, trailers_wanted);
+        let response = upstream
+            .send(&head.method, write_head, body, body_taken, limits)
+            .await
+            .map_err(Failure::Send)?;
+        let mut answer = Answer {
+            status: response.status,
+            headers: response.headers,
+            body: AnswerBody::Upstream(upstream, response.length),
+        };
         let shown = &options.shown;
+        let headers = &mut answer.headers;
         if shown.upstream_status {
-            parts.headers.insert(headers::UPSTREAM_STATUS, HeaderValue::from(parts.status.as_u16()));
+            headers.set(
+                headers::UPSTREAM_STATUS,
+                HeaderValue::from(answer.status.as_u16()),
+            );
         }
         if shown.upstream_latency {
-            parts.headers.insert(headers::UPSTREAM_LATENCY, millis(waited));
+            headers.set(headers::UPSTREAM_LATENCY, millis(started.elapsed()));
         }
         if shown.proxy_latency {
-            parts.headers.insert(headers::PROXY_LATENCY, millis(started - self.arrived));
+            headers.set(headers::PROXY_LATENCY, millis(started - self.arrived));
         }
-        parts.version = Version::HTTP_11;
-        parts.extensions.clear();
-        let body = UpstreamBody::new(body, upstream, worker.pool.clone());
-        Ok(Response::from_parts(parts, ResponseBody::Upstream(Box::new(body))))
+        Ok(answer)
     }
 
     /// A pooled connection to a peer, or a new one within the connect timeout.
@@ -339,9 +410,13 @@ impl Turn<'_> {
         peer: &Peer,
         service: &ServedService,
         host: &HeaderValue,
-    ) -> Result<Upstream, Failure> {
+    ) -> Result<Box<Upstream>, Failure> {
         let worker = self.worker;
-        let address = worker.resolver.address(peer).await.map_err(Failure::Resolve)?;
+        let address = worker
+            .resolver
+            .address(peer)
+            .await
+            .map_err(Failure::Resolve)?;
         let tls = (service.scheme == Scheme::HTTPS).then(|| (server_name(host), service.verify));
         let key = Key { address, tls };
         if let Some(upstream) = worker.pool.take(&key).await {
@@ -361,7 +436,8 @@ struct Sent<'a> {
     service: &'a ServedService,
     raw_path: &'a str,
     prefix: Option<&'a str>,
-    target: Uri,
+    /// Path and query to ask for.
+    target: PathAndQuery,
 }
 
 /// Why a try failed.
@@ -381,14 +457,14 @@ enum Failure {
 
 impl Failure {
     fn refusal(&self, options: &Options) -> Refusal {
-        let own = |message: &str| {
-            Refusal::own(Reply::error(StatusCode::SERVICE_UNAVAILABLE, message))
-        };
+        let own =
+            |message: &str| Refusal::own(Reply::error(StatusCode::SERVICE_UNAVAILABLE, message));
         let failure = |status| Refusal::failure(status, options);
         match self {
             Failure::NoPeer => own("failure to get a peer from the ring-balancer"),
             Failure::Resolve(_) => own("name resolution failed"),
-            Failure::Connect(_) | Failure::Send(SendError::Broken(_)) => {
+            Failure::Connect(_)
+            | Failure::Send(SendError::Io(_) | SendError::Closed | SendError::NotHttp(_)) => {
                 failure(StatusCode::BAD_GATEWAY)
             }
             Failure::ConnectTimeout | Failure::Send(SendError::Timeout) => {
@@ -414,9 +490,12 @@ fn millis(span: Duration) -> HeaderValue {
 fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> std::borrow::Cow<'a, str> {
     let host = match uri.host() {
         Some(host) => host,
-        None => headers.get(HOST).and_then(|host| host.to_str().ok()).map_or("", |host| {
-            router::split_port(host).map_or(host, |(host, _)| host)
-        }),
+        None => headers
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .map_or("", |host| {
+                router::split_port(host).map_or(host, |(host, _)| host)
+            }),
     };
     match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         true => host.to_ascii_lowercase().into(),
@@ -425,7 +504,8 @@ fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> std::borrow::Cow<'a
 }
 
 fn authority(uri: &Uri) -> Option<HeaderValue> {
-    uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+    uri.authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
 }
 
 fn server_name(host: &HeaderValue) -> Box<str> {
@@ -435,17 +515,16 @@ fn server_name(host: &HeaderValue) -> Box<str> {
 }
 
 /// The request target to send: the upstream path with the client's query as it is.
-fn target(uri: &Uri, path: &str, base: &str, matched: usize, strip: bool) -> Option<Uri> {
-    if base == "/" && matched == 0 && path == uri.path() && uri.authority().is_none() {
-        return Some(uri.clone());
+fn target(uri: &Uri, path: &str, base: &str, matched: usize, strip: bool) -> Option<PathAndQuery> {
+    if base == "/" && matched == 0 && path == uri.path() {
+        return uri.path_and_query().cloned();
     }
     let mut target = router::upstream_path(base, path, matched, strip);
     if let Some(query) = uri.query() {
         target.push('?');
         target.push_str(query);
     }
-    let target = PathAndQuery::from_maybe_shared(bytes::Bytes::from(target)).ok()?;
-    Some(Uri::from(target))
+    PathAndQuery::from_maybe_shared(Bytes::from(target)).ok()
 }
 
 /// The answer to plain HTTP where only TLS is served.
@@ -462,7 +541,7 @@ fn redirect(status: u16, uri: &Uri, headers: &HeaderMap) -> Reply {
     let reply = Reply {
         status,
         headers: Vec::new(),
-        body: sallyport_plugins::ReplyBody::Empty,
+        body: ReplyBody::Empty,
     };
     match location {
         Ok(location) => reply.with(LOCATION, location),
@@ -471,19 +550,20 @@ fn redirect(status: u16, uri: &Uri, headers: &HeaderMap) -> Reply {
 }
 
 /// An open stream to a peer.
-pub(super) async fn open(
-    worker: &Worker,
-    key: &Key,
-) -> std::io::Result<Stream> {
+pub(super) async fn open(worker: &Worker, key: &Key) -> std::io::Result<Stream> {
     let stream = tokio::net::TcpStream::connect(key.address).await?;
     stream.set_nodelay(true)?;
-    let Some((name, verify)) = &key.tls else { return Ok(Stream::Plain(stream)) };
+    let Some((name, verify)) = &key.tls else {
+        return Ok(Stream::Plain(stream));
+    };
     let config = match verify {
         true => &worker.options.tls_verified,
         false => &worker.options.tls_unverified,
     };
-    let name = rustls::pki_types::ServerName::try_from(name.to_string())
-        .map_err(std::io::Error::other)?;
-    let stream = tokio_rustls::TlsConnector::from(config.clone()).connect(name, stream).await?;
+    let name =
+        rustls::pki_types::ServerName::try_from(name.to_string()).map_err(std::io::Error::other)?;
+    let stream = tokio_rustls::TlsConnector::from(config.clone())
+        .connect(name, stream)
+        .await?;
     Ok(Stream::Tls(Box::new(stream)))
 }

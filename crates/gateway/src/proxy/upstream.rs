@@ -1,43 +1,45 @@
 //! Connections to upstreams, driven inside the request that uses them.
-//!
-//! There is no task per connection: the request's own task polls the connection while it waits
-//! for the head and for each part of the body, and puts it back into the pool when the body is
-//! over. That saves a wake-up and a channel hop per message.
 
-use std::cell::Cell;
-use std::future::Future;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{Connection, SendRequest};
-use hyper_util::rt::TokioIo;
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Method, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-use super::body::{BodyError, BodyProgress, RequestBody};
-use super::pool::{Key, Pool};
+use super::body::{BodySource, ClientGone};
+use super::http1::framing::{Body, Length, Step};
+use super::http1::head::{HeadError, ResponseHead, take_response};
+use super::http1::write;
+use super::pool::Key;
+use super::silence::Silence;
 
 /// How long a client may pause while it sends a body. Source: nginx `client_body_timeout`.
 const CLIENT_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A request body is read from the client only while less than this waits to be sent, bytes.
+const OUT_BYTES_MAX: usize = 64 * 1024;
+/// Room made for one read, bytes.
+const READ_BYTES: usize = 16 * 1024;
 
-/// An open connection to an upstream.
+/// An open connection to an upstream, and the response that is being read from it.
 pub(crate) struct Upstream {
-    sender: SendRequest<RequestBody>,
-    connection: Pin<Box<Connection<TokioIo<Metered>, RequestBody>>>,
-    closed: bool,
-    meter: Rc<Meter>,
-    timer: Pin<Box<Sleep>>,
-    limits: Limits,
-    progress: Rc<BodyProgress>,
+    stream: Stream,
+    /// What came and is not used yet.
+    buffer: BytesMut,
+    /// What is to be sent.
+    out: BytesMut,
+    silence: Silence,
+    read_timeout: Duration,
+    /// Body of the response; over when there is none.
+    body: Body,
+    /// Whether another request may follow once the body is over.
+    reusable: bool,
     /// Requests sent so far.
     pub(super) requests: u64,
     /// When it was last put into the pool.
@@ -47,210 +49,293 @@ pub(crate) struct Upstream {
 }
 
 /// Longest silence while a request is under way.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) write: Duration,
     pub(crate) read: Duration,
+    /// Largest request body, bytes.
+    pub(crate) body_bytes_max: u64,
 }
 
 /// Why a request on an open connection got no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    /// Silence for too long.
     #[error("the upstream is silent")]
     Timeout,
-    /// Closed, reset, or not HTTP.
-    #[error("{0}")]
-    Broken(hyper::Error),
-    /// The client's body is larger than allowed.
+    #[error("the upstream's connection failed: {0}")]
+    Io(io::Error),
+    #[error("the upstream closed the connection")]
+    Closed,
+    #[error("the upstream's answer is not HTTP/1.1 ({0:?})")]
+    NotHttp(HeadError),
     #[error("the request body is too large")]
     TooLarge,
-    /// The client stopped sending its body.
     #[error("the client stopped sending")]
     ClientTimeout,
-    /// The client went away while it sent its body.
     #[error("the client went away")]
     ClientGone,
 }
 
 impl Upstream {
-    /// Speaks HTTP/1.1 on a fresh connection.
-    pub(crate) async fn handshake(stream: Stream, key: Key) -> hyper::Result<Upstream> {
-        let now = Instant::now();
-        let meter = Rc::new(Meter { progress: Cell::new(now), write_blocked: Cell::new(false) });
-        let io = TokioIo::new(Metered { stream, meter: meter.clone() });
-        let (sender, connection) =
-            hyper::client::conn::http1::Builder::new().handshake(io).await?;
-        Ok(Upstream {
-            sender,
-            connection: Box::pin(connection),
-            closed: false,
-            meter,
-            timer: Box::pin(tokio::time::sleep_until(now + Duration::from_secs(60))),
-            limits: Limits::default(),
-            progress: Rc::default(),
+    /// A fresh connection.
+    pub(crate) fn new(stream: Stream, key: Key) -> Upstream {
+        Upstream {
+            stream,
+            buffer: BytesMut::new(),
+            out: BytesMut::new(),
+            silence: Silence::new(),
+            read_timeout: Duration::ZERO,
+            body: Body::new(Length::Exact(0)),
+            reusable: true,
             requests: 0,
-            idle_since: now,
+            idle_since: Instant::now(),
             key,
-        })
-    }
-
-    /// Whether it can still take a request; an idle connection that the upstream closed cannot.
-    pub(super) fn is_open(&mut self, cx: &mut Context<'_>) -> bool {
-        self.drive(cx);
-        !self.closed && self.sender.is_ready()
-    }
-
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.closed && self.connection.as_mut().poll(cx).is_ready() {
-            self.closed = true;
         }
     }
 
-    /// Sends a request and waits for the response head.
+    /// Whether an idle connection can still take a request. One that the upstream closed, or on
+    /// which it spoke unasked, cannot.
+    pub(super) fn is_open(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        Pin::new(&mut self.stream)
+            .poll_read(cx, &mut buf)
+            .is_pending()
+    }
+
+    /// Sends a request whose head `write_head` writes, and waits for the response head.
+    ///
+    /// `taken` becomes true when a part of the body is taken from `source`: then it cannot be
+    /// sent again.
     pub(crate) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        method: &Method,
+        write_head: impl FnOnce(&mut BytesMut),
+        source: &mut dyn BodySource,
+        taken: &mut bool,
         limits: Limits,
-        progress: Rc<BodyProgress>,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<ResponseHead, SendError> {
         self.requests += 1;
-        self.limits = limits;
-        self.progress = progress;
-        self.meter.progress.set(Instant::now());
-        let mut response = std::pin::pin!(self.sender.send_request(request));
-        // split borrow: the future only holds the sender's channel, not the sender
-        let result = std::future::poll_fn(|cx| {
-            if let Poll::Ready(result) = response.as_mut().poll(cx) {
-                return Poll::Ready(Some(result));
+        self.reusable = false;
+        self.read_timeout = limits.read;
+        self.out.clear();
+        write_head(&mut self.out);
+        self.silence.broken();
+        let mut sending = Sending {
+            chunked: source.length() == Length::Chunked,
+            over: source.length() == Length::Exact(0),
+            left: limits.body_bytes_max,
+        };
+        let mut head =
+            poll_fn(|cx| self.poll_send(&mut sending, source, taken, limits, cx)).await?;
+        let no_body = *method == Method::HEAD
+            || matches!(
+                head.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
+        if no_body {
+            head.length = Length::Exact(0);
+        }
+        self.body = Body::new(head.length);
+        // an answer before the whole request was sent leaves the connection in between
+        self.reusable = head.keep_alive && sending.over && self.out.is_empty();
+        Ok(head)
+    }
+
+    fn poll_send(
+        &mut self,
+        sending: &mut Sending,
+        source: &mut dyn BodySource,
+        taken: &mut bool,
+        limits: Limits,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, SendError>> {
+        loop {
+            let mut waits_for_client = false;
+            while !sending.over && self.out.len() < OUT_BYTES_MAX {
+                match source.poll_data(cx) {
+                    Poll::Pending => {
+                        waits_for_client = true;
+                        break;
+                    }
+                    Poll::Ready(None) => {
+                        sending.over = true;
+                        if sending.chunked {
+                            self.out.extend_from_slice(write::LAST_CHUNK);
+                        }
+                    }
+                    Poll::Ready(Some(Err(ClientGone))) => {
+                        return Poll::Ready(Err(SendError::ClientGone));
+                    }
+                    Poll::Ready(Some(Ok(data))) => {
+                        *taken = true;
+                        self.silence.broken();
+                        sending.left = match sending.left.checked_sub(data.len() as u64) {
+                            Some(left) => left,
+                            None => return Poll::Ready(Err(SendError::TooLarge)),
+                        };
+                        match sending.chunked {
+                            true => write::chunk(&mut self.out, &data),
+                            false => self.out.extend_from_slice(&data),
+                        }
+                    }
+                }
             }
-            if !self.closed && self.connection.as_mut().poll(cx).is_ready() {
-                self.closed = true;
+            let sent_some = !self.out.is_empty();
+            // an upstream that answers early may stop reading: its answer still counts
+            let write_failed = match self.poll_flush_out(cx) {
+                Poll::Ready(Err(error)) => Some(error),
+                Poll::Ready(Ok(())) | Poll::Pending => None,
+            };
+            if sent_some && self.out.is_empty() && !sending.over && !waits_for_client {
+                continue;
             }
-            if let Poll::Ready(result) = response.as_mut().poll(cx) {
-                return Poll::Ready(Some(result));
+            match self.poll_fill(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(SendError::Io(error))),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(SendError::Closed)),
+                Poll::Ready(Ok(_)) => match self.final_head() {
+                    Err(error) => return Poll::Ready(Err(SendError::NotHttp(error))),
+                    Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                    Ok(None) => {}
+                },
+                Poll::Pending => {
+                    if let Some(error) = write_failed {
+                        return Poll::Ready(Err(SendError::Io(error)));
+                    }
+                    let (limit, error) = if waits_for_client && self.out.is_empty() {
+                        (CLIENT_PAUSE_MAX, SendError::ClientTimeout)
+                    } else if self.out.is_empty() {
+                        (limits.read, SendError::Timeout)
+                    } else {
+                        (limits.write, SendError::Timeout)
+                    };
+                    return self.silence.poll(limit, cx).map(|()| Err(error));
+                }
             }
-            silence(&self.meter, &mut self.timer, self.limits, &self.progress, cx).map(|()| None)
-        })
-        .await;
-        let progress = &self.progress;
-        match result {
-            Some(Ok(response)) => Ok(response),
-            _ if progress.too_large.get() => Err(SendError::TooLarge),
-            _ if progress.client_failed.get() => Err(SendError::ClientGone),
-            Some(Err(error)) => Err(SendError::Broken(error)),
-            None if progress.waits_for_client.get() => Err(SendError::ClientTimeout),
-            None => Err(SendError::Timeout),
-        }
-    }
-}
-
-/// Ready when nothing has moved for longer than the limit that applies.
-///
-/// The timer is only ever moved when it fires too early, not for every request.
-fn silence(
-    meter: &Meter,
-    timer: &mut Pin<Box<Sleep>>,
-    limits: Limits,
-    progress: &BodyProgress,
-    cx: &mut Context<'_>,
-) -> Poll<()> {
-    let limit = if progress.waits_for_client.get() {
-        CLIENT_PAUSE_MAX
-    } else if meter.write_blocked.get() {
-        limits.write
-    } else {
-        limits.read
-    };
-    let deadline = meter.progress.get() + limit;
-    if timer.deadline() > deadline {
-        timer.as_mut().reset(deadline);
-    }
-    while timer.as_mut().poll(cx).is_ready() {
-        if Instant::now() >= deadline {
-            return Poll::Ready(());
-        }
-        timer.as_mut().reset(deadline);
-    }
-    Poll::Pending
-}
-
-/// A response body that keeps its connection moving, and gives it back at the end.
-pub(crate) struct UpstreamBody {
-    body: Incoming,
-    upstream: Option<Upstream>,
-    pool: Rc<Pool>,
-}
-
-impl UpstreamBody {
-    /// The body of a response that came on `upstream`.
-    pub(crate) fn new(body: Incoming, upstream: Upstream, pool: Rc<Pool>) -> UpstreamBody {
-        let mut body = UpstreamBody { body, upstream: Some(upstream), pool };
-        if body.body.is_end_stream() {
-            body.give_back(&mut Context::from_waker(std::task::Waker::noop()));
-        }
-        body
-    }
-
-    fn give_back(&mut self, cx: &mut Context<'_>) {
-        if let Some(mut upstream) = self.upstream.take()
-            && upstream.is_open(cx)
-        {
-            self.pool.put(upstream);
         }
     }
 
-    /// The next part of the body.
-    pub(crate) fn poll_frame(
+    /// The response head, if it is here; interim ones before it are dropped.
+    fn final_head(&mut self) -> Result<Option<ResponseHead>, HeadError> {
+        loop {
+            match take_response(&mut self.buffer)? {
+                Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Err(HeadError::Bad); // nobody asked for it
+                }
+                Some(head) if head.status.is_informational() => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
+    fn poll_flush_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => {
+                    self.silence.broken();
+                    self.out.advance(sent);
+                }
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let read = ready!(fill(Pin::new(&mut self.stream), &mut self.buffer, cx))?;
+        self.silence.broken();
+        Poll::Ready(Ok(read))
+    }
+
+    /// Whether the response body has been read to its end.
+    pub(super) fn is_over(&self) -> bool {
+        self.body.is_over()
+    }
+
+    /// Whether the connection may go back into the pool.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.reusable && self.body.is_over() && self.buffer.is_empty()
+    }
+
+    /// The body's bytes that are here now; empty at the end of the body.
+    ///
+    /// [`consumed`](Upstream::consumed) says how many of them were used.
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<&[u8], SendError>> {
+        loop {
+            match self.body.step(&mut self.buffer) {
+                Step::Data(bytes) => return Poll::Ready(Ok(&self.buffer[..bytes])),
+                Step::End => return Poll::Ready(Ok(&[])),
+                Step::Bad => return Poll::Ready(Err(SendError::NotHttp(HeadError::Bad))),
+                Step::More => match self.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) if self.body.ends_at_close() => {
+                        self.body = Body::new(Length::Exact(0));
+                        return Poll::Ready(Ok(&[]));
+                    }
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(SendError::Closed)),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(SendError::Io(error))),
+                    Poll::Pending => {
+                        let limit = self.read_timeout;
+                        return self
+                            .silence
+                            .poll(limit, cx)
+                            .map(|()| Err(SendError::Timeout));
+                    }
+                },
+            }
+        }
+    }
+
+    /// As [`poll_body`](Upstream::poll_body) without waiting; `None` if nothing is here.
+    pub(super) fn body_here(&mut self) -> Option<Result<&[u8], SendError>> {
+        match self.body.step(&mut self.buffer) {
+            Step::Data(bytes) => Some(Ok(&self.buffer[..bytes])),
+            Step::End => Some(Ok(&[])),
+            Step::Bad => Some(Err(SendError::NotHttp(HeadError::Bad))),
+            Step::More => None,
+        }
+    }
+
+    /// Takes used bytes of the body away.
+    pub(super) fn consumed(&mut self, bytes: usize) {
+        self.buffer.advance(bytes);
+        self.body.consumed(bytes);
+    }
+
+    /// The body's next bytes as a value of their own; `None` at the end.
+    pub(super) fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut polled = Pin::new(&mut self.body).poll_frame(cx);
-        if polled.is_pending()
-            && let Some(upstream) = &mut self.upstream
-        {
-            upstream.drive(cx);
-            polled = Pin::new(&mut self.body).poll_frame(cx);
-            if polled.is_pending() {
-                let Upstream { meter, timer, limits, progress, .. } = upstream;
-                return silence(meter, timer, *limits, progress, cx)
-                    .map(|()| Some(Err(SendError::Timeout.into())));
-            }
-        }
-        match polled {
-            Poll::Ready(Some(Err(error))) => {
-                self.upstream = None;
-                Poll::Ready(Some(Err(error.into())))
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                if self.body.is_end_stream() {
-                    self.give_back(cx);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(None) => {
-                self.give_back(cx);
-                Poll::Ready(None)
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    /// Whether nothing is left.
-    pub(crate) fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    /// How much is left, if the upstream said.
-    pub(crate) fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    ) -> Poll<Option<Result<Bytes, SendError>>> {
+        let length = match ready!(self.poll_body(cx)) {
+            Err(error) => return Poll::Ready(Some(Err(error))),
+            Ok([]) => return Poll::Ready(None),
+            Ok(data) => data.len(),
+        };
+        let data = self.buffer.split_to(length).freeze();
+        self.body.consumed(length);
+        Poll::Ready(Some(Ok(data)))
     }
 }
 
-/// When bytes last moved on a connection.
-struct Meter {
-    progress: Cell<Instant>,
-    write_blocked: Cell<bool>,
+/// What is left to do for a request body.
+struct Sending {
+    chunked: bool,
+    over: bool,
+    /// Bytes that may still come.
+    left: u64,
+}
+
+/// Reads what is there, once; 0 at the end of the stream.
+pub(super) fn fill<S: AsyncRead>(
+    stream: Pin<&mut S>,
+    buffer: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if buffer.capacity() - buffer.len() < 1024 {
+        buffer.reserve(READ_BYTES);
+    }
+    tokio_util::io::poll_read_buf(stream, cx, buffer)
 }
 
 /// The bytes under HTTP.
@@ -261,81 +346,40 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A stream that notes when bytes move.
-struct Metered {
-    stream: Stream,
-    meter: Rc<Meter>,
-}
-
-impl Metered {
-    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
-        self.meter.write_blocked.set(polled.is_pending());
-        if polled.is_ready() {
-            self.meter.progress.set(Instant::now());
-        }
-    }
-}
-
-impl AsyncRead for Metered {
+impl AsyncRead for Stream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let polled = match &mut self.stream {
+        match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
-        if polled.is_ready() {
-            self.meter.progress.set(Instant::now());
         }
-        polled
     }
 }
 
-impl AsyncWrite for Metered {
+impl AsyncWrite for Stream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = match &mut self.stream {
+        match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        };
-        self.wrote(&polled);
-        polled
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        };
-        self.wrote(&polled);
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }

@@ -1,23 +1,20 @@
 //! Workers: one thread, one runtime, one set of listeners and one upstream pool for each core.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use sallyport_plugins::Counters;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet, LocalSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -27,16 +24,14 @@ use super::headers::Client;
 use super::listeners::{Bound, Listeners};
 use super::options::Options;
 use super::pool::{Key, Pool};
-use super::serve::{open, serve};
+use super::serve::open;
 use super::upstream::Upstream;
+use super::{http1, http2};
 use crate::balancer::Resolver;
 use crate::configuration::Configuration;
 
-/// How long a client may take for a TLS handshake or for a request head. Source: nginx
-/// `client_header_timeout`.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
-/// Largest request head, bytes: four buffers of 8 KiB, as Kong's nginx has.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// How long a client may take for a TLS handshake. Source: nginx `client_header_timeout`.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often idle connections and old configurations are let go.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -90,6 +85,9 @@ pub(super) struct Worker {
     configuration: RefCell<(u64, Rc<Arc<Configuration>>)>,
     ids: Cell<u64>,
     id_prefix: u64,
+    /// Whether connections end with the request under way.
+    stopping: Cell<bool>,
+    date: RefCell<(u64, HeaderValue)>,
     // counted here and published on each tick: a shared line would bounce between cores
     requests: Cell<u64>,
 }
@@ -105,6 +103,8 @@ impl Worker {
             configuration: RefCell::new((0, current)),
             ids: Cell::new(seed[0]),
             id_prefix: seed[1],
+            stopping: Cell::new(false),
+            date: RefCell::new((0, HeaderValue::from_static(""))),
             requests: Cell::new(0),
             shared,
         }
@@ -136,16 +136,39 @@ impl Worker {
         HeaderValue::from_bytes(&text).expect("hex digits are a header value")
     }
 
+    /// Whether connections end with the request under way.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// The value of `Date`, made once a second.
+    pub(super) fn date(&self) -> HeaderValue {
+        let now = SystemTime::now();
+        let second = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let mut date = self.date.borrow_mut();
+        if date.0 != second {
+            let text = httpdate::fmt_http_date(now);
+            *date = (
+                second,
+                HeaderValue::try_from(text).expect("a date is ASCII"),
+            );
+        }
+        date.1.clone()
+    }
+
     /// A new connection to an upstream.
-    pub(super) async fn connect(&self, key: Key) -> io::Result<Upstream> {
-        let stream = open(self, &key).await?;
-        Upstream::handshake(stream, key).await.map_err(io::Error::other)
+    pub(super) async fn connect(&self, key: Key) -> io::Result<Box<Upstream>> {
+        Ok(Box::new(Upstream::new(open(self, &key).await?, key)))
     }
 
     fn tick(&self) {
         self.pool.sweep();
         drop(self.configuration());
-        self.shared.requests.fetch_add(self.requests.take(), Ordering::Relaxed);
+        self.shared
+            .requests
+            .fetch_add(self.requests.take(), Ordering::Relaxed);
     }
 }
 
@@ -171,12 +194,16 @@ impl Workers {
             let (low, high) = seed.split_at(8);
             let half = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
             let seed = [half(low), half(high)];
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let (shared, stop) = (shared.clone(), stop.clone());
-            let thread = std::thread::Builder::new().name(format!("proxy-{n}")).spawn(move || {
-                let worker = Rc::new(Worker::new(shared, seed));
-                LocalSet::new().block_on(&runtime, run(worker, listeners, stop, grace));
-            })?;
+            let thread = std::thread::Builder::new()
+                .name(format!("proxy-{n}"))
+                .spawn(move || {
+                    let worker = Rc::new(Worker::new(shared, seed));
+                    LocalSet::new().block_on(&runtime, run(worker, listeners, stop, grace));
+                })?;
             threads.push(thread);
         }
         Ok(Workers(threads))
@@ -192,12 +219,7 @@ impl Workers {
     }
 }
 
-async fn run(
-    worker: Rc<Worker>,
-    listeners: Listeners,
-    stop: CancellationToken,
-    grace: Duration,
-) {
+async fn run(worker: Rc<Worker>, listeners: Listeners, stop: CancellationToken, grace: Duration) {
     let mut accepting = JoinSet::new();
     for (bound, listener) in listeners {
         let (worker, stop) = (worker.clone(), stop.clone());
@@ -230,6 +252,7 @@ async fn accept(
         Err(error) => return warn!(%error, address = %bound.address, "listener lost"),
     };
     let mut connections = JoinSet::new();
+    let mut open: HashMap<Id, Open> = HashMap::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -238,10 +261,13 @@ async fn accept(
                     worker.shared.accepted.fetch_add(1, Ordering::Relaxed);
                     worker.shared.open.fetch_add(1, Ordering::Relaxed);
                     let (worker, bound, stop) = (worker.clone(), bound.clone(), stop.clone());
-                    connections.spawn_local(async move {
-                        connection(&worker, &bound, stream, peer.ip(), stop).await;
+                    let busy = Rc::new(Cell::new(true));
+                    let seen = busy.clone();
+                    let task = connections.spawn_local(async move {
+                        connection(&worker, &bound, stream, peer.ip(), stop, &busy).await;
                         worker.shared.open.fetch_sub(1, Ordering::Relaxed);
                     });
+                    open.insert(task.id(), Open { busy: seen, task });
                 }
                 // out of file descriptors, most likely: wait for some to come back
                 Err(error) => {
@@ -249,20 +275,43 @@ async fn accept(
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
-            Some(ended) = connections.join_next() => report(ended),
+            Some(ended) = connections.join_next_with_id() => report(&mut open, ended),
         }
     }
     drop(listener);
-    let finish = async { while let Some(ended) = connections.join_next().await { report(ended) } };
+    worker.stopping.set(true);
+    for Open { busy, task } in open.values() {
+        if !busy.get() {
+            task.abort();
+        }
+    }
+    let finish = async {
+        while let Some(ended) = connections.join_next_with_id().await {
+            report(&mut open, ended);
+        }
+    };
     if timeout(grace, finish).await.is_err() {
         warn!(open = connections.len(), "grace period over, closing");
         connections.shutdown().await;
     }
 }
 
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        warn!(%error, "a connection's task panicked");
+/// A connection that is being served.
+struct Open {
+    /// Whether a request is under way on it.
+    busy: Rc<Cell<bool>>,
+    task: AbortHandle,
+}
+
+fn report(open: &mut HashMap<Id, Open>, ended: Result<(Id, ()), JoinError>) {
+    match ended {
+        Ok((id, ())) => _ = open.remove(&id),
+        Err(error) => {
+            open.remove(&error.id());
+            if error.is_panic() {
+                warn!(%error, "a connection's task panicked");
+            }
+        }
     }
 }
 
@@ -270,8 +319,9 @@ async fn connection(
     worker: &Rc<Worker>,
     bound: &Bound,
     stream: TcpStream,
-    peer: std::net::IpAddr,
+    peer: IpAddr,
     stop: CancellationToken,
+    busy: &Cell<bool>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         return debug!(%error, "connection lost");
@@ -281,21 +331,25 @@ async fn connection(
     let Some(tls) = &bound.tls else {
         let client = Client::new(options, peer, port, false, None);
         return match bound.http2 {
-            true => speak_either(worker, client, stream, stop).await,
-            false => speak_http1(worker, client, TokioIo::new(stream), stop).await,
+            true => speak_either(worker, client, stream, stop, busy).await,
+            false => http1::server::run(worker, &client, stream, busy).await,
         };
     };
-    match timeout(HEAD_TIME_MAX, TlsAcceptor::from(tls.clone()).accept(stream)).await {
+    match timeout(
+        HANDSHAKE_TIME_MAX,
+        TlsAcceptor::from(tls.clone()).accept(stream),
+    )
+    .await
+    {
         Err(_) => debug!("TLS handshake timed out"),
         Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
         Ok(Ok(stream)) => {
             let (_, session) = stream.get_ref();
             let h2 = session.alpn_protocol() == Some(b"h2");
             let client = Client::new(options, peer, port, true, session.server_name());
-            let io = TokioIo::new(stream);
             match h2 {
-                true => speak_http2(worker, client, io, stop).await,
-                false => speak_http1(worker, client, io, stop).await,
+                true => http2::run(worker, client, stream, stop).await,
+                false => http1::server::run(worker, &client, stream, busy).await,
             }
         }
     }
@@ -307,15 +361,12 @@ async fn speak_either(
     client: Client,
     stream: TcpStream,
     stop: CancellationToken,
+    busy: &Cell<bool>,
 ) {
-    let h2 = match timeout(HEAD_TIME_MAX, knows_http2(&stream)).await {
-        Ok(Some(h2)) => h2,
-        Ok(None) | Err(_) => return debug!("connection closed before a request"),
-    };
-    let io = TokioIo::new(stream);
-    match h2 {
-        true => speak_http2(worker, client, io, stop).await,
-        false => speak_http1(worker, client, io, stop).await,
+    match timeout(HANDSHAKE_TIME_MAX, knows_http2(&stream)).await {
+        Ok(Some(true)) => http2::run(worker, client, stream, stop).await,
+        Ok(Some(false)) => http1::server::run(worker, &client, stream, busy).await,
+        Ok(None) | Err(_) => debug!("connection closed before a request"),
     }
 }
 
@@ -331,67 +382,5 @@ async fn knows_http2(stream: &TcpStream) -> Option<bool> {
             // readiness does not tell when more has come than was peeked at
             Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
-    }
-}
-
-async fn speak_http1<I>(worker: &Rc<Worker>, client: Client, io: I, stop: CancellationToken)
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
-{
-    let client = Rc::new(client);
-    let service = service_fn(|request| {
-        let (worker, client) = (worker.clone(), client.clone());
-        async move { Ok::<_, std::convert::Infallible>(serve(&worker, &client, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .pipeline_flush(true)
-        .serve_connection(io, service);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return log_end(ended),
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    log_end(connection.await);
-}
-
-async fn speak_http2<I>(worker: &Rc<Worker>, client: Client, io: I, stop: CancellationToken)
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
-{
-    let client = Rc::new(client);
-    let service = service_fn(|request| {
-        let (worker, client) = (worker.clone(), client.clone());
-        async move { Ok::<_, std::convert::Infallible>(serve(&worker, &client, request).await) }
-    });
-    let connection = http2::Builder::new(LocalExecutor)
-        .timer(TokioTimer::new())
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .serve_connection(io, service);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return log_end(ended),
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    log_end(connection.await);
-}
-
-fn log_end(ended: hyper::Result<()>) {
-    if let Err(error) = ended {
-        debug!(%error, "connection ended");
-    }
-}
-
-/// Runs a connection's streams on the worker's own thread; they end with the connection.
-#[derive(Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
     }
 }

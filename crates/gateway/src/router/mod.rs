@@ -16,42 +16,42 @@ use http::{HeaderMap, Method};
 use sallyport_model::entities::{Protocol, Route};
 
 pub(crate) use path::{normalise, upstream as upstream_path};
+pub(crate) use pattern::PatternError;
 pub(crate) use pattern::split_port;
-pub use pattern::PatternError;
 use pattern::{HeaderRule, HostPattern, PathRegex};
 use priority::Priority;
 
 /// What of a request decides its route.
 #[derive(Debug)]
-pub struct Query<'a> {
+pub(crate) struct Query<'a> {
     /// The method.
-    pub method: &'a Method,
+    pub(crate) method: &'a Method,
     /// The host without port, lower case.
-    pub host: &'a str,
+    pub(crate) host: &'a str,
     /// The port the client connected to, as seen from outside.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The path in [normal form](normalise).
-    pub path: &'a str,
+    pub(crate) path: &'a str,
     /// The headers.
-    pub headers: &'a HeaderMap,
+    pub(crate) headers: &'a HeaderMap,
     /// The server name of the TLS handshake; `None` without TLS or without a name.
-    pub sni: Option<&'a str>,
+    pub(crate) sni: Option<&'a str>,
     /// Whether the request came over TLS.
-    pub tls: bool,
+    pub(crate) tls: bool,
 }
 
 /// A route that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Match {
+pub(crate) struct Match {
     /// Index of the route in the list that the router was made from.
-    pub route: usize,
+    pub(crate) route: usize,
     /// Bytes of the path that the route's own path matched; 0 if it has none.
-    pub matched: usize,
+    pub(crate) matched: usize,
 }
 
 /// All routes of a configuration, indexed.
 #[derive(Debug, Default)]
-pub struct Router {
+pub(crate) struct Router {
     exact_hosts: AHashMap<Box<str>, Paths>,
     /// `*.example.com` under `.example.com`.
     host_suffixes: AHashMap<Box<str>, Paths>,
@@ -91,7 +91,7 @@ impl Router {
     ///
     /// # Errors
     /// The first pattern that cannot be used, with the index of its route.
-    pub fn new(routes: &[Route]) -> Result<Router, (usize, PatternError)> {
+    pub(crate) fn new(routes: &[Route]) -> Result<Router, (usize, PatternError)> {
         let mut router = Router::default();
         for (index, route) in routes.iter().enumerate() {
             if route.protocols.iter().copied().any(is_http) {
@@ -167,7 +167,7 @@ impl Router {
     }
 
     /// The route of a request, if any matches.
-    pub fn find(&self, query: &Query<'_>) -> Option<Match> {
+    pub(crate) fn find(&self, query: &Query<'_>) -> Option<Match> {
         let mut best = None;
         if !self.exact_hosts.is_empty()
             && let Some(paths) = self.exact_hosts.get(query.host)

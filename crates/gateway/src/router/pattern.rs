@@ -9,7 +9,7 @@ const REGEX_BYTES_MAX: usize = 1 << 20;
 /// A pattern that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
-pub enum PatternError {
+pub(crate) enum PatternError {
     #[error("paths: invalid regex '~{pattern}': {reason}")]
     Path { pattern: String, reason: String },
     #[error("hosts: invalid host '{host}'")]

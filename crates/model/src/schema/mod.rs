@@ -20,6 +20,7 @@ pub(crate) mod property_tests;
 mod record;
 mod routes;
 mod rules;
+mod served;
 mod services;
 #[cfg(test)]
 mod table_tests;
@@ -38,5 +39,6 @@ pub use error::{ErrorKind, FieldError, Path, PathPart, nested};
 pub use field::{Field, Foreign, OnDelete, Rule, Type, each};
 pub use plugin::{PROTOCOLS_HTTP, PluginSchemas, plugin_schema};
 pub use record::{Alias, EntityCheck, Match, Record};
+pub use served::unserved;
 pub(crate) use validate::canonical_uuid;
 pub use validate::{Mode, validate};

@@ -8,9 +8,9 @@ pub mod pem;
 pub mod pinned_server;
 pub mod presented_client;
 pub mod server;
-mod unverified_server;
 #[cfg(test)]
 mod tests;
+mod unverified_server;
 
 use std::sync::Arc;
 

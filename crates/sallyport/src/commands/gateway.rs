@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use sallyport_gateway::Gateway;
-use sallyport_gateway::conf::{Conf, Material};
+use sallyport_gateway::conf::{Conf, Material, Problem};
 use tracing::{info, warn};
 
 use crate::{logging, shutdown};
@@ -26,23 +26,13 @@ pub(crate) struct Args {
     check: bool,
 }
 
-pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let text = conf_text(args.conf.as_deref())?;
-    let installed: Vec<_> = sallyport_plugins::ALL
-        .iter()
-        .map(|plugin| plugin.name())
-        .collect();
     // a variable that is not Unicode cannot be a setting
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let (conf, warnings) = Conf::load(text.as_deref(), environment, &installed)?;
-    let material = Material::read(&conf).map_err(|problems| {
-        let lines: String = problems
-            .iter()
-            .map(|problem| format!("\n  {problem}"))
-            .collect();
-        anyhow!("files that the settings name cannot be used:{lines}")
-    })?;
+    let (conf, warnings) = Conf::load(text.as_deref(), environment, &installed())?;
+    let material = Material::read(&conf).map_err(|problems| anyhow!("{}", lines(&problems)))?;
     logging::start(logging::level_of_kong(conf.log_level));
     for warning in warnings {
         warn!(%warning, "kong.conf");
@@ -63,6 +53,23 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         gateway.stop().await;
         Ok(())
     })
+}
+
+/// Names of the plugins of this build.
+pub(super) fn installed() -> Vec<&'static str> {
+    sallyport_plugins::ALL
+        .iter()
+        .map(|plugin| plugin.name())
+        .collect()
+}
+
+/// What is wrong with the files that settings name.
+pub(super) fn lines(problems: &[Problem]) -> String {
+    let lines: String = problems
+        .iter()
+        .map(|problem| format!("\n  {problem}"))
+        .collect();
+    format!("files that the settings name cannot be used:{lines}")
 }
 
 fn conf_text(named: Option<&Path>) -> anyhow::Result<Option<String>> {

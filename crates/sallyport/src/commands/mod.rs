@@ -1,21 +1,24 @@
 //! One file for each command.
 
+pub(crate) mod certs;
+pub(crate) mod control;
 pub(crate) mod described;
 pub(crate) mod doctor;
 pub(crate) mod firewall;
 pub(crate) mod gateway;
+pub(crate) mod ports;
 pub(crate) mod ports_explain;
+pub(crate) mod ports_watch;
+pub(crate) mod quickstart;
 
-/// What can be done with the network contract.
-#[derive(Debug, clap::Subcommand)]
-pub(crate) enum Ports {
-    Explain(ports_explain::Args),
-}
+use std::io::{ErrorKind, Write};
 
-impl Ports {
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
-        match self {
-            Ports::Explain(args) => ports_explain::run(args),
-        }
+/// Prints a command's answer; a reader that has seen enough is not an error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let newline = if text.ends_with('\n') { "" } else { "\n" };
+    match write!(out, "{text}{newline}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }

@@ -138,6 +138,7 @@ impl Engine {
             path: path.to_owned(),
             detail: error.to_string(),
         };
+        private_file(path).map_err(|source| io(path, source))?;
         let mut conn = Connection::open(path).map_err(engine)?;
         prepare(&conn).map_err(engine)?;
         migrations::migrate(&mut conn, path)?;
@@ -300,17 +301,22 @@ fn reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+/// Opens a file, or makes it so that only its owner can read it: keys of consumers are in it.
+/// SQLite gives its other files the same permissions.
+fn private_file(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 /// Takes the lock that keeps a second process out; watchers would not hear of its writes.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&name)
-        .map_err(|source| io(&name, source))?;
+    let file = private_file(&name).map_err(|source| io(&name, source))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse {

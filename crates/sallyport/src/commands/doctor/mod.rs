@@ -3,6 +3,8 @@
 mod gateway_conf;
 mod known;
 
+pub(crate) use known::trust;
+
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::IpAddr;
@@ -115,7 +117,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let options = Options {
         limit: Duration::from_secs(args.timeout),
         at_once: AT_ONCE,
-        trust: known::trust(args.ca.as_deref())?,
+        trust: trust(args.ca.as_deref())?,
         cluster: match &conf {
             Some(conf) => conf.cluster.clone(),
             None => own_identity(args)?,
@@ -202,7 +204,7 @@ fn own_identity(
     };
     let identity = Identity::load(cert, key)
         .map_err(|error| anyhow!("--cert and --key cannot be used: {error}"))?;
-    Ok(Some((known::trust(args.ca.as_deref())?, identity, None)))
+    Ok(Some((trust(args.ca.as_deref())?, identity, None)))
 }
 
 fn published(args: &Args) -> anyhow::Result<BTreeMap<String, Vec<sallyport_contract::Net>>> {

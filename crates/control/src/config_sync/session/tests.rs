@@ -1,0 +1,189 @@
+//! The rules of time, on a clock that stands still between events.
+
+use std::sync::Arc;
+
+use fastwebsockets::Role;
+use sallyport_store::{ControlPlane, Store};
+use sallyport_wire::config_sync::BasicInfo;
+use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::super::payload::Payload;
+use super::*;
+
+/// A link over a pipe of `room` bytes, and the data plane's end of it.
+struct Bench {
+    node: WebSocket<DuplexStream>,
+    link: JoinHandle<End>,
+    payloads: watch::Sender<Published>,
+    stop: CancellationToken,
+    began: Instant,
+    _directory: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(room: usize) -> Bench {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
+        let (links, mut subscriptions, mut inbox) = Links::new(store);
+        let (payloads, _) = watch::channel(Published::default());
+        let (near, far) = tokio::io::duplex(room);
+        let guest = Guest {
+            control_plane: ControlPlane {
+                id: Uuid::from_u128(1),
+                name: "default".to_owned(),
+                description: String::new(),
+                labels: BTreeMap::new(),
+                prefix: "0123456789".to_owned(),
+                cluster_type: Default::default(),
+                auth_type: Default::default(),
+                cloud_gateway: false,
+                proxy_urls: Vec::new(),
+                created_at_ms: 0,
+                updated_at_ms: 0,
+            },
+            digest: [0; 32],
+            cert_expires_at: i64::MAX,
+            ip: [127, 0, 0, 1].into(),
+        };
+        let caller = Caller {
+            node_id: Uuid::from_u128(2),
+            hostname: "gw".to_owned(),
+            version: "3.10.0".to_owned(),
+        };
+        let stop = CancellationToken::new();
+        let (sender, own) = (payloads.clone(), stop.clone());
+        let link = tokio::spawn(async move {
+            let socket = WebSocket::after_handshake(near, Role::Server);
+            let run = run(&links, guest, caller, socket, own);
+            // Stands in for the publisher and the recorder of contacts.
+            let around = async {
+                loop {
+                    tokio::select! {
+                        Some(wish) = subscriptions.recv() => wish.grant(&sender),
+                        Some(_) = inbox.recv() => {}
+                    }
+                }
+            };
+            tokio::select! {
+                end = run => end,
+                () = around => unreachable!("it never ends"),
+            }
+        });
+        let mut node = WebSocket::after_handshake(far, Role::Client);
+        node.set_auto_pong(false);
+        node.set_auto_close(false);
+        Bench {
+            node,
+            link,
+            payloads,
+            stop,
+            began: Instant::now(),
+            _directory: directory,
+        }
+    }
+
+    async fn send(&mut self, opcode: OpCode, payload: &[u8]) {
+        let frame = Frame::new(true, opcode, None, Bytes::Owned(payload.to_vec()));
+        self.node.write_frame(frame).await.unwrap();
+    }
+
+    async fn hello(&mut self) {
+        self.send(OpCode::Binary, &BasicInfo::default().encode())
+            .await;
+    }
+
+    fn publish(&self, hash: &str, bytes: usize) {
+        let payload = Payload {
+            revision: 1,
+            hash: hash.parse().unwrap(),
+            frame: vec![7; bytes].into(),
+            plugins: Vec::new(),
+            built_at: 0,
+        };
+        self.payloads
+            .send_modify(|published| published.payload = Some(Arc::new(payload)));
+    }
+
+    /// How the link ended, and the whole seconds that took.
+    async fn end(self) -> (String, u64) {
+        let end = self.link.await.unwrap().to_string();
+        (end, self.began.elapsed().as_secs())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hello_has_five_seconds() {
+    let (end, secs) = Bench::new(1024).end().await;
+    assert!(end.contains("no basic_info within 5 s"), "{end}");
+    assert_eq!(secs, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_a_link_and_each_ping_prolongs_it() {
+    let mut bench = Bench::new(1024);
+    bench.hello().await;
+    let (end, secs) = bench.end().await;
+    assert_eq!((end.as_str(), secs), ("nothing heard for 45 s", 45));
+
+    let mut bench = Bench::new(1024);
+    bench.hello().await;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        bench.send(OpCode::Ping, ConfigHash::ZERO.as_bytes()).await;
+        let pong = bench.node.read_frame().await.unwrap();
+        assert!(pong.opcode == OpCode::Pong && pong.payload.is_empty());
+    }
+    let (end, secs) = bench.end().await;
+    assert_eq!((end.as_str(), secs), ("nothing heard for 45 s", 345));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_data_plane_that_takes_nothing_is_let_go() {
+    let mut bench = Bench::new(1024);
+    bench.hello().await;
+    bench.publish(&"a".repeat(32), 1 << 20);
+    let (end, secs) = bench.end().await;
+    assert_eq!(
+        (end.as_str(), secs),
+        ("a frame was not taken within 45 s", 45)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_configuration_is_sent_once() {
+    let mut bench = Bench::new(1 << 16);
+    bench.hello().await;
+    bench.publish(&"a".repeat(32), 10);
+    assert_eq!(bench.node.read_frame().await.unwrap().payload.len(), 10);
+    bench.publish(&"a".repeat(32), 11);
+    bench.send(OpCode::Ping, ConfigHash::ZERO.as_bytes()).await;
+    assert!(bench.node.read_frame().await.unwrap().opcode == OpCode::Pong);
+    bench.publish(&"b".repeat(32), 12);
+    assert_eq!(bench.node.read_frame().await.unwrap().payload.len(), 12);
+    bench.stop.cancel();
+    let (end, secs) = bench.end().await;
+    assert_eq!(
+        (end.as_str(), secs),
+        ("the control plane stops serving it", 0)
+    );
+}
+
+#[test]
+fn versions_that_are_served() {
+    for (version, ok) in [
+        ("3.10.0", true),
+        ("3.10.9", true),
+        ("3.9.1", true),
+        ("3.7.0", true),
+        ("3.6.1", false),
+        ("3.11.0", false),
+        ("2.8.5", false),
+        ("4.0.0", false),
+        ("", false),
+        ("x.y.z", false),
+    ] {
+        assert_eq!(served(version).is_ok(), ok, "{version}");
+    }
+}

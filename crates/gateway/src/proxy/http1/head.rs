@@ -1,0 +1,456 @@
+//! Heads of requests and responses, out of bytes.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+
+use super::framing::Length;
+use crate::proxy::lines::Lines;
+
+/// Largest head, bytes: four buffers of 8 KiB, as Kong's nginx has.
+pub(crate) const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Most header lines of a message.
+const HEADERS_MAX: usize = 128;
+
+/// A request head.
+pub(crate) struct RequestHead {
+    pub(crate) parts: Parts,
+    pub(crate) length: Length,
+    /// Whether the client keeps the connection open for another request.
+    pub(crate) keep_alive: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub(crate) expects_continue: bool,
+}
+
+/// A response head, without what concerns only the upstream connection.
+pub(crate) struct ResponseHead {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: Lines,
+    /// As the head says; the method of the request may overrule it.
+    pub(crate) length: Length,
+    /// Whether the upstream keeps the connection open for another request.
+    pub(crate) keep_alive: bool,
+}
+
+/// Why bytes are not a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeadError {
+    /// Not HTTP, or HTTP that could be read in two ways.
+    Bad,
+    /// The head, or one of its parts, is too large.
+    TooLarge,
+    /// The request line is too large.
+    UriTooLong,
+    /// A transfer coding other than `chunked`.
+    UnknownCoding,
+}
+
+/// Takes a request head from the front of `buffer`; `None` if it is not complete yet.
+///
+/// # Errors
+/// See [`HeadError`]; the connection cannot be used any more then.
+pub(crate) fn take_request(buffer: &mut BytesMut) -> Result<Option<RequestHead>, HeadError> {
+    skip_blank_lines(buffer);
+    // left as they are: clearing room for every line costs more than parsing a usual head
+    let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let status = request
+        .parse_with_uninit_headers(buffer, &mut lines)
+        .map_err(refusal)?;
+    let httparse::Status::Complete(head_bytes) = status else {
+        return incomplete(buffer);
+    };
+    if has_bare_line_feed(&buffer[..head_bytes]) {
+        return Err(HeadError::Bad);
+    }
+    let method = Method::from_bytes(request.method.unwrap_or_default().as_bytes())
+        .map_err(|_| HeadError::Bad)?;
+    let version = version(request.version);
+    // a copy of its own: values then share it, and the buffer keeps its memory
+    let head = Head {
+        bytes: Bytes::copy_from_slice(&buffer[..head_bytes]),
+        base: buffer.as_ptr(),
+    };
+    let uri = uri(
+        &method,
+        head.slice(request.path.unwrap_or_default().as_bytes()),
+    )?;
+    let count = request.headers.len();
+    let mut facts = Facts::default();
+    let mut headers = HeaderMap::with_capacity(count + 4);
+    let mut hosts = 0;
+    let mut expects_continue = false;
+    for line in request.headers.iter() {
+        let (name, value) = head.header(line)?;
+        if facts.note(&name, &value)? == Note::Framing {
+            continue; // the body is framed anew for the upstream
+        }
+        if name == HOST {
+            hosts += 1;
+        } else if name == EXPECT {
+            expects_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+            continue;
+        }
+        headers.append(name, value);
+    }
+    if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
+        return Err(HeadError::Bad);
+    }
+    if version == Version::HTTP_10 && facts.chunked {
+        return Err(HeadError::Bad);
+    }
+    let length = match (facts.chunked, facts.length) {
+        (true, Some(_)) => return Err(HeadError::Bad),
+        (true, None) => Length::Chunked,
+        (false, length) => Length::Exact(length.unwrap_or(0)),
+    };
+    buffer.advance(head_bytes);
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = method;
+    parts.uri = uri;
+    parts.version = version;
+    parts.headers = headers;
+    let keep_alive = facts.keeps_alive(version);
+    let expects_continue = expects_continue && version == Version::HTTP_11;
+    Ok(Some(RequestHead {
+        parts,
+        length,
+        keep_alive,
+        expects_continue,
+    }))
+}
+
+/// Takes a response head from the front of `buffer`; `None` if it is not complete yet.
+///
+/// Headers that concern only the connection are left out: those of RFC 9110 section 7.6.1 and
+/// those that `Connection` lists.
+///
+/// # Errors
+/// See [`HeadError`]; the connection cannot be used any more then.
+pub(crate) fn take_response(buffer: &mut BytesMut) -> Result<Option<ResponseHead>, HeadError> {
+    let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let status = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut response, buffer, &mut lines)
+        .map_err(refusal)?;
+    let httparse::Status::Complete(head_bytes) = status else {
+        return incomplete(buffer);
+    };
+    let code = response.code.unwrap_or_default();
+    let status = StatusCode::from_u16(code).map_err(|_| HeadError::Bad)?;
+    let version = version(response.version);
+    let head = Head {
+        bytes: Bytes::copy_from_slice(&buffer[..head_bytes]),
+        base: buffer.as_ptr(),
+    };
+    let count = response.headers.len();
+    let mut facts = Facts::default();
+    let mut headers = Lines::with_capacity(count + 12);
+    for line in response.headers.iter() {
+        let (name, value) = head.header(line)?;
+        match facts.note(&name, &value)? {
+            Note::Framing if name == CONTENT_LENGTH => headers.append(name, value),
+            Note::Framing | Note::Connection => {}
+            Note::Other if name == UPGRADE => {}
+            Note::Other => headers.append(name, value),
+        }
+    }
+    buffer.advance(head_bytes);
+    for name in facts.listed.iter().flatten() {
+        headers.remove(name);
+    }
+    let length = if facts.chunked {
+        // RFC 9112 section 6.3: the coding overrules a length, which is not passed on
+        headers.remove(&CONTENT_LENGTH);
+        Length::Chunked
+    } else {
+        facts.length.map_or(Length::UntilClose, Length::Exact)
+    };
+    let keep_alive = facts.keeps_alive(version) && length != Length::UntilClose;
+    Ok(Some(ResponseHead {
+        status,
+        headers,
+        length,
+        keep_alive,
+    }))
+}
+
+/// What a head says about its connection and its body.
+#[derive(Default)]
+struct Facts {
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    /// Headers that `Connection` lists.
+    listed: Option<Vec<HeaderName>>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Note {
+    Framing,
+    Connection,
+    Other,
+}
+
+impl Facts {
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<Note, HeadError> {
+        if *name == CONTENT_LENGTH {
+            let digits = value.as_bytes();
+            let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+            let length = plain
+                .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
+                .flatten()
+                .ok_or(HeadError::Bad)?;
+            if self.length.replace(length).is_some() {
+                return Err(HeadError::Bad);
+            }
+            return Ok(Note::Framing);
+        }
+        if *name == TRANSFER_ENCODING {
+            if !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                return Err(HeadError::UnknownCoding);
+            }
+            if std::mem::replace(&mut self.chunked, true) {
+                return Err(HeadError::Bad);
+            }
+            return Ok(Note::Framing);
+        }
+        if *name == CONNECTION {
+            self.connection(value);
+            return Ok(Note::Connection);
+        }
+        if *name == "keep-alive" || *name == "proxy-connection" {
+            return Ok(Note::Connection);
+        }
+        Ok(Note::Other)
+    }
+
+    fn connection(&mut self, value: &HeaderValue) {
+        for token in value
+            .as_bytes()
+            .split(|&byte| byte == b',')
+            .map(<[u8]>::trim_ascii)
+        {
+            if token.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if let Ok(name) = HeaderName::from_bytes(token)
+                // what the message cannot do without is not its sender's to take away
+                && ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name)
+            {
+                self.listed.get_or_insert_default().push(name);
+            }
+        }
+    }
+
+    fn keeps_alive(&self, version: Version) -> bool {
+        !self.close && (version == Version::HTTP_11 || self.keep_alive)
+    }
+}
+
+/// A head's bytes, and where the ones it was copied from begin.
+struct Head {
+    bytes: Bytes,
+    base: *const u8,
+}
+
+impl Head {
+    /// The copy of a part of the original.
+    fn slice(&self, part: &[u8]) -> Bytes {
+        if part.is_empty() {
+            return Bytes::new(); // an empty part may point anywhere
+        }
+        let start = (part.as_ptr() as usize).wrapping_sub(self.base as usize);
+        self.bytes.slice(start..start + part.len())
+    }
+
+    fn header(&self, line: &httparse::Header<'_>) -> Result<(HeaderName, HeaderValue), HeadError> {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| HeadError::Bad)?;
+        let value = HeaderValue::from_maybe_shared(self.slice(line.value));
+        Ok((name, value.map_err(|_| HeadError::Bad)?))
+    }
+}
+
+fn refusal(error: httparse::Error) -> HeadError {
+    match error {
+        httparse::Error::TooManyHeaders => HeadError::TooLarge,
+        _ => HeadError::Bad,
+    }
+}
+
+fn version(minor: Option<u8>) -> Version {
+    if minor == Some(0) {
+        Version::HTTP_10
+    } else {
+        Version::HTTP_11
+    }
+}
+
+fn uri(method: &Method, target: Bytes) -> Result<Uri, HeadError> {
+    if target.first() == Some(&b'/') {
+        return PathAndQuery::from_maybe_shared(target)
+            .map(Uri::from)
+            .map_err(|_| HeadError::Bad);
+    }
+    let uri = Uri::from_maybe_shared(target).map_err(|_| HeadError::Bad)?;
+    let allowed = uri.scheme().is_some()
+        || (uri.path() == "*" && *method == Method::OPTIONS)
+        || *method == Method::CONNECT;
+    if allowed {
+        Ok(uri)
+    } else {
+        Err(HeadError::Bad)
+    }
+}
+
+/// Empty lines before a request are ignored (RFC 9112 section 2.2).
+fn skip_blank_lines(buffer: &mut BytesMut) {
+    while buffer.starts_with(b"\r\n") {
+        _ = buffer.split_to(2);
+    }
+}
+
+/// Whether a line ends without the carriage return that other parsers may insist on.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
+}
+
+fn incomplete<T>(buffer: &[u8]) -> Result<Option<T>, HeadError> {
+    if buffer.len() < HEAD_BYTES_MAX {
+        Ok(None)
+    } else if memchr::memchr(b'\n', &buffer[..HEAD_BYTES_MAX]).is_none() {
+        Err(HeadError::UriTooLong)
+    } else {
+        Err(HeadError::TooLarge)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request(text: &str) -> Result<Option<RequestHead>, HeadError> {
+        take_request(&mut BytesMut::from(text))
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: HeadError) {
+        assert_eq!(
+            request(text).map(|_| ()).unwrap_err(),
+            expected,
+            "{text:.80?}"
+        );
+    }
+
+    #[test]
+    fn a_request_is_taken_and_the_rest_stays() {
+        let mut buffer = BytesMut::from(
+            "\r\nPOST /a?b=1 HTTP/1.1\r\nHost: x\r\nA: 1\r\nA: 2\r\nContent-Length: 3\r\n\r\nabcGET",
+        );
+        let head = take_request(&mut buffer).unwrap().unwrap();
+        assert_eq!(head.parts.method, Method::POST);
+        assert_eq!(head.parts.uri, "/a?b=1");
+        assert_eq!(head.parts.headers.get_all("a").iter().count(), 2);
+        assert_eq!((head.length, head.keep_alive), (Length::Exact(3), true));
+        assert_eq!(&buffer[..], b"abcGET");
+        assert!(request("GET / HTTP/1.1\r\nHost: x\r\n").unwrap().is_none());
+        assert!(request("").unwrap().is_none());
+    }
+
+    #[test]
+    fn connections_are_kept_as_the_version_says() {
+        let keeps = |text: &str| request(text).unwrap().unwrap().keep_alive;
+        assert!(keeps("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert!(!keeps(
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: x, Close\r\n\r\n"
+        ));
+        assert!(!keeps("GET / HTTP/1.0\r\n\r\n"));
+        assert!(keeps("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let host = "Host: x\r\n";
+        for bad in [
+            "GET / HTTP/1.1\r\n\r\n".to_owned(),
+            format!("GET / HTTP/1.1\r\n{host}{host}\r\n"),
+            format!("GET / HTTP/1.1\n{host}\r\n"),
+            format!("GET / HTTP/1.1\r\n{host}A: 1\n\r\n"),
+            format!("GET / HTTP/1.1\r\n{host}Content-Length: 1\r\nContent-Length: 1\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\n{host}Content-Length: 1, 1\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\n{host}Content-Length: +1\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\n{host}Content-Length: \r\n\r\n"),
+            format!("GET / HTTP/1.1\r\n{host}Content-Length: 99999999999999999999\r\n\r\n"),
+            format!(
+                "GET / HTTP/1.1\r\n{host}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ),
+            format!(
+                "GET / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ),
+            "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
+            format!("GET / HTTP/1.1\r\n{host}A : 1\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\n{host}A: 1\r\n folded\r\n\r\n"),
+            format!("GET / HTTP/2.0\r\n{host}\r\n"),
+            format!("GET x HTTP/1.1\r\n{host}\r\n"),
+            format!("GET  / HTTP/1.1\r\n{host}\r\n"),
+        ] {
+            refused(&bad, HeadError::Bad);
+        }
+        let coding =
+            |coding: &str| format!("GET / HTTP/1.1\r\n{host}Transfer-Encoding: {coding}\r\n\r\n");
+        refused(&coding("gzip, chunked"), HeadError::UnknownCoding);
+        refused(&coding("chunked\u{b}"), HeadError::Bad);
+        refused(
+            &format!("GET /{} HTTP/1.1\r\n", "a".repeat(40_000)),
+            HeadError::UriTooLong,
+        );
+        refused(
+            &format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(40_000)),
+            HeadError::TooLarge,
+        );
+        let many: String = (0..200).map(|n| format!("a{n}: 1\r\n")).collect();
+        refused(
+            &format!("GET / HTTP/1.1\r\n{host}{many}\r\n"),
+            HeadError::TooLarge,
+        );
+    }
+
+    #[test]
+    fn a_response_loses_what_concerns_the_connection() {
+        let mut buffer = BytesMut::from(
+            "HTTP/1.1 200 OK\r\nConnection: X-Hop, keep-alive\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\
+             Transfer-Encoding: chunked\r\nContent-Length: 7\r\nA: 1\r\n\r\n0",
+        );
+        let head = take_response(&mut buffer).unwrap().unwrap();
+        let names: Vec<_> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a"]);
+        assert_eq!((head.length, head.keep_alive), (Length::Chunked, true));
+        let close = |text: &str| take_response(&mut BytesMut::from(text)).unwrap().unwrap();
+        assert!(
+            !close("HTTP/1.1 200 OK\r\n\r\n").keep_alive,
+            "its body ends with the connection"
+        );
+        assert!(!close("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n").keep_alive);
+        assert!(take_response(&mut BytesMut::from("SSH-2.0-x\r\n")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            _ = take_request(&mut BytesMut::from(&bytes[..]));
+            _ = take_response(&mut BytesMut::from(&bytes[..]));
+            let mut head = BytesMut::from("GET / HTTP/1.1\r\nHost: x\r\n");
+            head.extend_from_slice(&bytes);
+            head.extend_from_slice(b"\r\n\r\n");
+            _ = take_request(&mut head);
+        }
+    }
+}

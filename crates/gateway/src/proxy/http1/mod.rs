@@ -1,0 +1,10 @@
+//! HTTP/1 on the proxy path: strict by construction, without a task or a channel per message.
+//!
+//! Heads are parsed by `httparse`; what it lets pass and what could be read in two ways (bare line
+//! feeds, two lengths, a length beside a transfer coding) is refused here. [`head`], [`framing`]
+//! and [`write`] are pure; [`server`] is the loop of one client connection.
+
+pub(super) mod framing;
+pub(super) mod head;
+pub(super) mod server;
+pub(super) mod write;

@@ -1,0 +1,367 @@
+//! One client connection that speaks HTTP/1.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode, Version};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tracing::debug;
+
+use super::framing::{Body, Length, Step};
+use super::head::{HeadError, RequestHead, take_request};
+use super::write::{self, Framing};
+use crate::proxy::body::{BodySource, ClientGone};
+use crate::proxy::headers::Client;
+use crate::proxy::serve::{Answer, AnswerBody, refuse, serve};
+use crate::proxy::silence::Silence;
+use crate::proxy::upstream::{SendError, Upstream, fill};
+use crate::proxy::worker::Worker;
+
+/// How long a request head may take. Source: nginx `client_header_timeout`.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a connection may wait for its next request. Source: nginx `keepalive_timeout`.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
+/// How long a client may take nothing of a response. Source: nginx `send_timeout`.
+const SEND_TIME_MAX: Duration = Duration::from_secs(60);
+/// After an answer to a request that is not read to its end: how long and how much more is read,
+/// so that the client sees the answer and not a reset.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// Parts of a body smaller than this are copied behind the head and sent with it, bytes.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Serves requests until the connection ends.
+///
+/// `busy` is true while a request is under way; an idle connection may be dropped at any time.
+/// Once the worker stops, the connection ends after the request under way.
+pub(crate) async fn run<S>(worker: &Rc<Worker>, client: &Client, stream: S, busy: &Cell<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut connection = Connection {
+        stream,
+        buffer: BytesMut::new(),
+        out: BytesMut::new(),
+        silence: Silence::new(),
+    };
+    let ended = connection.requests(worker, client, busy).await;
+    if let Err(reason) = ended {
+        debug!(%reason, "connection ended");
+    }
+}
+
+/// Why a connection ended before its time.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the client's connection failed: {0}")]
+    Client(#[from] io::Error),
+    #[error("the client took nothing for {} s", SEND_TIME_MAX.as_secs())]
+    Stuck,
+    #[error("a request head took too long")]
+    SlowHead,
+    #[error("the client closed within a request head")]
+    HalfHead,
+    #[error("the response broke off: {0}")]
+    Upstream(SendError),
+}
+
+struct Connection<S> {
+    stream: S,
+    /// What came and is not used yet.
+    buffer: BytesMut,
+    /// What is to be sent.
+    out: BytesMut,
+    silence: Silence,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    async fn requests(
+        &mut self,
+        worker: &Rc<Worker>,
+        client: &Client,
+        busy: &Cell<bool>,
+    ) -> Result<(), End> {
+        loop {
+            busy.set(!self.buffer.is_empty());
+            let head = match self.head(busy).await? {
+                None => return Ok(()),
+                Some(Ok(head)) => head,
+                Some(Err(error)) => {
+                    let status = match error {
+                        HeadError::Bad => StatusCode::BAD_REQUEST,
+                        HeadError::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                        HeadError::UriTooLong => StatusCode::URI_TOO_LONG,
+                        HeadError::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+                    };
+                    debug!(?error, "bad request head");
+                    let asked = Asked {
+                        version: Version::HTTP_11,
+                        head_only: false,
+                    };
+                    self.answer(worker, refuse(worker, status), asked, false)
+                        .await?;
+                    self.linger().await;
+                    return Ok(());
+                }
+            };
+            let asked = Asked {
+                version: head.parts.version,
+                head_only: head.parts.method == Method::HEAD,
+            };
+            // what follows a refused CONNECT may be meant for the tunnel
+            let may_follow = head.keep_alive && head.parts.method != Method::CONNECT;
+            let mut body = RequestBody {
+                connection: self,
+                body: Body::new(head.length),
+                length: head.length,
+                owes: if head.expects_continue { CONTINUE } else { b"" },
+            };
+            let answer = serve(worker, client, head.parts, &mut body).await;
+            let read_all = body.body.is_over();
+            let keep_alive = may_follow && read_all && !worker.is_stopping();
+            let kept = self.answer(worker, answer, asked, keep_alive).await?;
+            if !kept {
+                if !read_all {
+                    self.linger().await;
+                }
+                _ = self.stream.shutdown().await;
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next request head; `None` when the client is done.
+    async fn head(
+        &mut self,
+        busy: &Cell<bool>,
+    ) -> Result<Option<Result<RequestHead, HeadError>>, End> {
+        self.silence.broken();
+        let Connection {
+            stream,
+            buffer,
+            silence,
+            ..
+        } = self;
+        poll_fn(|cx| {
+            loop {
+                if !buffer.is_empty() {
+                    busy.set(true);
+                    match take_request(buffer) {
+                        Ok(None) => {}
+                        Ok(Some(head)) => return Poll::Ready(Ok(Some(Ok(head)))),
+                        Err(error) => return Poll::Ready(Ok(Some(Err(error)))),
+                    }
+                }
+                let first = buffer.is_empty();
+                match fill(Pin::new(stream), buffer, cx) {
+                    Poll::Ready(Ok(0)) if buffer.is_empty() => return Poll::Ready(Ok(None)),
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::HalfHead)),
+                    Poll::Ready(Ok(_)) if first => silence.broken(),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    // the whole head has a limit, not each of its bytes
+                    Poll::Pending if buffer.is_empty() => {
+                        return silence.poll(IDLE_TIME_MAX, cx).map(|()| Ok(None));
+                    }
+                    Poll::Pending => {
+                        return silence.poll(HEAD_TIME_MAX, cx).map(|()| Err(End::SlowHead));
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Sends an answer; whether the connection can take another request.
+    async fn answer(
+        &mut self,
+        worker: &Worker,
+        mut answer: Answer,
+        asked: Asked,
+        keep_alive: bool,
+    ) -> Result<bool, End> {
+        let no_body = asked.head_only
+            || matches!(
+                answer.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
+        let framing = match &answer.body {
+            AnswerBody::Full(bytes) if asked.head_only => {
+                answer.headers.set(CONTENT_LENGTH, bytes.len().into());
+                Framing::None
+            }
+            _ if no_body => Framing::None,
+            AnswerBody::Full(bytes) => Framing::Exact(bytes.len() as u64),
+            AnswerBody::Upstream(_, Length::Exact(bytes)) => Framing::Exact(*bytes),
+            AnswerBody::Upstream(..) if asked.version == Version::HTTP_10 => Framing::Close,
+            AnswerBody::Upstream(..) => Framing::Chunked,
+        };
+        let keep_alive = keep_alive && framing != Framing::Close;
+        self.out.clear();
+        let Answer {
+            status,
+            headers,
+            body,
+        } = answer;
+        write::response(
+            &mut self.out,
+            asked.version,
+            status,
+            &headers,
+            framing,
+            keep_alive,
+        );
+        match body {
+            AnswerBody::Full(bytes) => {
+                if framing != Framing::None {
+                    self.out.extend_from_slice(&bytes);
+                }
+                self.flush().await?;
+            }
+            AnswerBody::Upstream(mut upstream, _) => {
+                self.relay(&mut upstream, framing == Framing::Chunked)
+                    .await?;
+                worker.pool.put(upstream);
+            }
+        }
+        Ok(keep_alive)
+    }
+
+    /// Sends what is in `out` and then the body of a response, as it comes.
+    async fn relay(&mut self, upstream: &mut Upstream, chunked: bool) -> Result<(), End> {
+        loop {
+            // what is here goes out together with what is already written
+            while self.out.len() < COPIED_BYTES_MAX {
+                let length = match upstream.body_here() {
+                    None | Some(Ok([])) => break,
+                    Some(Err(error)) => return Err(End::Upstream(error)),
+                    Some(Ok(data)) => {
+                        match chunked {
+                            true => write::chunk(&mut self.out, data),
+                            false => self.out.extend_from_slice(data),
+                        }
+                        data.len()
+                    }
+                };
+                upstream.consumed(length);
+            }
+            let over = upstream.is_over();
+            if over && chunked {
+                self.out.extend_from_slice(write::LAST_CHUNK);
+            }
+            self.flush().await?;
+            if over {
+                return Ok(());
+            }
+            let length = poll_fn(|cx| upstream.poll_body(cx).map_ok(<[u8]>::len))
+                .await
+                .map_err(End::Upstream)?;
+            if length == 0 && !upstream.is_over() {
+                return Err(End::Upstream(SendError::Closed));
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        self.silence.broken();
+        let Connection {
+            stream,
+            out,
+            silence,
+            ..
+        } = self;
+        poll_fn(|cx| {
+            while !out.is_empty() {
+                match Pin::new(&mut *stream).poll_write(cx, out) {
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+                    }
+                    Poll::Ready(Ok(sent)) => {
+                        silence.broken();
+                        out.advance(sent);
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Poll::Pending => {
+                        return silence.poll(SEND_TIME_MAX, cx).map(|()| Err(End::Stuck));
+                    }
+                }
+            }
+            Pin::new(&mut *stream).poll_flush(cx).map_err(End::from)
+        })
+        .await
+    }
+
+    /// Lets the client finish sending what will not be read, for a while.
+    async fn linger(&mut self) {
+        let read = async {
+            self.stream.shutdown().await?;
+            let mut read = 0;
+            while read < LINGER_BYTES_MAX {
+                self.buffer.clear();
+                let (stream, buffer) = (&mut self.stream, &mut self.buffer);
+                match poll_fn(|cx| fill(Pin::new(&mut *stream), buffer, cx)).await? {
+                    0 => break,
+                    length => read += length,
+                }
+            }
+            Ok::<_, io::Error>(())
+        };
+        _ = tokio::time::timeout(LINGER_TIME, read).await;
+    }
+}
+
+/// What of a request decides how it is answered.
+#[derive(Clone, Copy)]
+struct Asked {
+    version: Version,
+    head_only: bool,
+}
+
+/// The body of the request under way.
+struct RequestBody<'a, S> {
+    connection: &'a mut Connection<S>,
+    body: Body,
+    length: Length,
+    /// What is sent before the first byte is waited for.
+    owes: &'static [u8],
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> BodySource for RequestBody<'_, S> {
+    fn length(&self) -> Length {
+        self.length
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ClientGone>>> {
+        let Connection { stream, buffer, .. } = &mut *self.connection;
+        loop {
+            match self.body.step(buffer) {
+                Step::Data(length) => {
+                    let data = buffer.split_to(length).freeze();
+                    self.body.consumed(length);
+                    return Poll::Ready(Some(Ok(data)));
+                }
+                Step::End => return Poll::Ready(None),
+                Step::Bad => return Poll::Ready(Some(Err(ClientGone))),
+                Step::More => {}
+            }
+            while !self.owes.is_empty() {
+                match ready!(Pin::new(&mut *stream).poll_write(cx, self.owes)) {
+                    Ok(sent) if sent > 0 => self.owes = &self.owes[sent..],
+                    _ => return Poll::Ready(Some(Err(ClientGone))),
+                }
+            }
+            match ready!(fill(Pin::new(&mut *stream), buffer, cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Some(Err(ClientGone))),
+                Ok(_) => {}
+            }
+        }
+    }
+}

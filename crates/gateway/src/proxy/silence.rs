@@ -1,0 +1,45 @@
+//! Noticing that a connection has been silent for too long, without a timer per message.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+/// One timer of one connection. It is moved only when it fires too early, or when a shorter limit
+/// comes up; that messages come and go costs it nothing.
+pub(super) struct Silence {
+    timer: Pin<Box<Sleep>>,
+    /// When bytes last moved.
+    moved: Instant,
+}
+
+impl Silence {
+    pub(super) fn new() -> Silence {
+        let now = Instant::now();
+        Silence {
+            timer: Box::pin(tokio::time::sleep_until(now + Duration::from_secs(60))),
+            moved: now,
+        }
+    }
+
+    /// Bytes moved, or a wait starts.
+    pub(super) fn broken(&mut self) {
+        self.moved = Instant::now();
+    }
+
+    /// Ready when nothing has moved for `limit`.
+    pub(super) fn poll(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.moved + limit;
+        if self.timer.deadline() > deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}

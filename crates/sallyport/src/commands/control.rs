@@ -1,0 +1,102 @@
+//! `sallyport control`: a control plane.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use sallyport_control::{Feed, Settings};
+use tracing::info;
+use tracing::level_filters::LevelFilter;
+
+use crate::home::Home;
+use crate::{logging, shutdown};
+
+/// Domain of a control plane that was given none; it resolves to this machine.
+pub(crate) const BASE_DOMAIN: &str = "sallyport.localhost";
+/// Geo of a control plane that was given none.
+pub(crate) const GEO: &str = "us";
+
+/// Runs a control plane.
+///
+/// Its state (database, certificates, access token) is made in the data directory at the first
+/// start. The API wants the token from the file `token` there.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Directory for database, certificates and token
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "sallyport-data/control",
+        env = "SALLYPORT_CONTROL_DATA"
+    )]
+    data: PathBuf,
+    /// Address for APIs and gateways, over TLS [default: port 443 on all addresses]
+    #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_CONTROL_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// The API without TLS as well, on this loopback address
+    #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_CONTROL_LISTEN_PLAIN")]
+    listen_plain: Option<SocketAddr>,
+    /// Domain under which the host names of control planes live
+    #[arg(long, value_name = "DOMAIN", default_value = BASE_DOMAIN, env = "SALLYPORT_BASE_DOMAIN")]
+    base_domain: String,
+    /// Geo of this installation
+    #[arg(long, default_value = GEO, env = "SALLYPORT_GEO")]
+    geo: String,
+    /// Addresses to publish at ip-addresses.origin.<base domain> (TOML, see docs/ip_addresses.md)
+    #[arg(long, value_name = "FILE", env = "SALLYPORT_IP_ADDRESSES")]
+    ip_addresses: Option<PathBuf>,
+}
+
+/// The published list of addresses, if there is one.
+fn feed(args: &Args, home: &Home) -> anyhow::Result<Option<Feed>> {
+    let Some(path) = &args.ip_addresses else {
+        return Ok(None);
+    };
+    let sources = std::fs::read_to_string(path)
+        .with_context(|| format!("could not read the addresses {}", path.display()))?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let now = i64::try_from(now.as_secs())?;
+    let feed = Feed::open(&sources, &args.base_domain, &home.path, now);
+    feed.with_context(|| path.display().to_string()).map(Some)
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    logging::start(LevelFilter::INFO);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    runtime.block_on(async {
+        let home = Home::open(&args.data, &args.base_domain, &args.geo).await?;
+        let port = sallyport_contract::entry("config_sync").port().get();
+        let feed = feed(&args, &home)?;
+        let settings = Settings {
+            listen: args
+                .listen
+                .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], port))),
+            listen_setting: "--listen".to_owned(),
+            listen_plain: args.listen_plain,
+            base_domain: args.base_domain,
+            geo: args.geo,
+            identity: home.identity.clone(),
+        };
+        let running = sallyport_control::start_publishing(
+            settings,
+            home.store.clone(),
+            sallyport_plugins::schemas(),
+            feed,
+        )
+        .await?;
+        info!(
+            control_plane = %home.bootstrap.control_plane.id,
+            token_file = %home.path.join("token").display(),
+            ca = %home.ca_path().display(),
+            "ready"
+        );
+        shutdown::requested().await;
+        info!("stopping");
+        running.stop().await;
+        home.store.close().await;
+        Ok(())
+    })
+}

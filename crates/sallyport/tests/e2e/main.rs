@@ -1,0 +1,22 @@
+//! The built executable, driven from outside over real sockets: every promise of the README and
+//! the docs that a user would notice if it broke.
+//!
+//! Each test has processes, ports and directories of its own, so they run side by side. A wait
+//! ends as soon as its condition holds; the slowest one is the pause of 5 to 10 seconds after
+//! which a gateway dials its control plane again.
+
+#![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
+mod bad_input;
+mod certs;
+mod config_sync;
+mod deck;
+mod gateway;
+mod hybrid_frames;
+mod key_auth;
+mod lab;
+mod last_known_good;
+mod ports;
+mod quickstart;
+mod rate_limiting;
+mod readme;
