@@ -1,5 +1,7 @@
 //! Observations and what they mean.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
 use std::net::SocketAddr;
 
 use proptest::prelude::*;

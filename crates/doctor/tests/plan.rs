@@ -1,5 +1,7 @@
 //! Which rows are tried from where.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
 use sallyport_contract::{Installation, Net, Role, catalogue};
 use sallyport_doctor::{Here, Plan, Talk, Then, plan};
 

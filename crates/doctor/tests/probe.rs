@@ -1,5 +1,7 @@
 //! Probes against loopback.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
 use std::time::Duration;
 
 use sallyport_contract::Owner;

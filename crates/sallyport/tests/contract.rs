@@ -1,5 +1,7 @@
 //! The network contract through the built executable.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
 #[path = "contract/doctor.rs"]
 mod doctor;
 #[path = "contract/doctor_control.rs"]

@@ -52,7 +52,7 @@ impl Publisher {
 }
 
 /// `ports watch` on the publisher, once.
-fn watch(dir: &tempfile::TempDir, publisher: &Publisher, more: &[&str]) -> Vec<String> {
+fn watch(dir: &tempfile::TempDir, publisher: &Publisher, more: &[&str]) -> String {
     let address = format!("127.0.0.1:{}", publisher.port);
     let [state, ca] = ["state.json", "control/ca.crt"].map(|it| dir.path().join(it));
     let url = format!("https://{HOST}/ip-addresses.json");
@@ -66,7 +66,7 @@ fn watch(dir: &tempfile::TempDir, publisher: &Publisher, more: &[&str]) -> Vec<S
         "--state",
     ];
     let rest = [state.to_str().unwrap(), "--ca", ca.to_str().unwrap()];
-    vec![run(&[&args[..], &rest, more].concat()).success().stdout]
+    run(&[&args[..], &rest, more].concat()).success().stdout
 }
 
 #[test]
@@ -104,15 +104,15 @@ fn a_list_is_published_watched_and_told_as_rules() {
     assert_eq!(get(url).send().unwrap().status, 401);
 
     assert_eq!(
-        watch(&dir, &publisher, &[]).concat(),
+        watch(&dir, &publisher, &[]),
         "+ out to 192.0.2.10 443/tcp (us ingress)\n+ out to 192.0.2.11 443/tcp (us ingress)\n\
          + out to 198.51.100.11 443/tcp (us ingress)\n+ in  from 192.0.2.20 (us egress)\n"
     );
-    assert_eq!(watch(&dir, &publisher, &[]).concat(), "");
+    assert_eq!(watch(&dir, &publisher, &[]), "");
     drop(publisher);
     let publisher = Publisher::start(&dir, &SOURCES.replace("192.0.2.11", "192.0.2.12"));
     assert_eq!(
-        watch(&dir, &publisher, &["--geo", "us"]).concat(),
+        watch(&dir, &publisher, &["--geo", "us"]),
         "- out to 192.0.2.11 443/tcp (us ingress)\n+ out to 192.0.2.12 443/tcp (us ingress)\n"
     );
     let changes = publisher
