@@ -144,3 +144,64 @@ impl PublishedList {
         changes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The shape of the hosted list, as its existing readers know it.
+    const HOSTED: &str = r#"{"updateDate":"2025-08-26-16-03-33",
+        "regions":{"us":{"us.api.example":["192.0.2.10"],"*.us.cp0.example":["192.0.2.11","2001:db8::1"]}},
+        "ingressIPs":{"us":["192.0.2.10","192.0.2.11"]},"egressIPs":{"us":["192.0.2.20"]}}"#;
+
+    #[test]
+    fn reads_and_writes_the_shape_of_the_hosted_list() {
+        let list = PublishedList::parse(HOSTED).unwrap();
+        let written: serde_json::Value = serde_json::from_str(&list.json()).unwrap();
+        let read: serde_json::Value = serde_json::from_str(HOSTED).unwrap();
+        assert_eq!(written, read);
+        assert!(
+            PublishedList::parse("{}")
+                .unwrap_err()
+                .to_string()
+                .contains("updateDate")
+        );
+    }
+
+    #[test]
+    fn a_change_is_told_by_geo_and_side() {
+        let old = PublishedList::parse(HOSTED).unwrap();
+        let newer = HOSTED
+            .replace("[\"192.0.2.20\"]", "[]")
+            .replace(",\"192.0.2.11\"]},", "],\"eu\":[\"192.0.2.9\"]},");
+        let newer = PublishedList::parse(&newer).unwrap();
+        let lines: Vec<String> = old
+            .changes(&newer)
+            .iter()
+            .map(|it| format!("{} {} +{:?} -{:?}", it.geo, it.side, it.added, it.removed))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "eu ingress +[\"192.0.2.9\"] -[]",
+                "us ingress +[] -[\"192.0.2.11\"]",
+                "us egress +[] -[\"192.0.2.20\"]",
+            ]
+        );
+        assert_eq!(old.changes(&old), []);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn a_damaged_list_never_panics(at in 0..HOSTED.len(), with in "\\PC{0,4}") {
+            if HOSTED.is_char_boundary(at) {
+                let text = format!("{}{with}{}", &HOSTED[..at], &HOSTED[at..]);
+                if let Ok(list) = PublishedList::parse(&text) {
+                    prop_assert_eq!(PublishedList::parse(&list.json()).unwrap(), list);
+                }
+            }
+        }
+    }
+}

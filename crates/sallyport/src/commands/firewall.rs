@@ -7,6 +7,7 @@ use sallyport_contract::render::firewall::{Format, firewall};
 use sallyport_contract::{Catalogue, Policy, Role, View, diff, policy};
 
 use super::described::{Described, answer, remark, role};
+use super::gateway_conf::GatewayConf;
 
 /// Prints firewall rules for a machine or for all machines of a role.
 ///
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Prints what to add (+) and to remove (-) since this policy, written by `--format json`
     #[arg(long, value_name = "OLD.json", conflicts_with = "format")]
     diff: Option<PathBuf>,
+    /// Settings of a gateway: the name of its control plane, and its ports
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["installation", "base", "prefix", "geo"])]
+    conf: Option<PathBuf>,
     #[command(flatten)]
     described: Described,
 }
@@ -43,9 +47,12 @@ fn format(text: &str) -> Result<Format, String> {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let catalogue = args.described.catalogue()?;
-    let known = args
-        .described
-        .installation(&catalogue, args.role, args.geo.as_deref())?;
+    let known = match &args.conf {
+        Some(path) => GatewayConf::read(path)?.installation(&catalogue),
+        None => args
+            .described
+            .installation(&catalogue, args.role, args.geo.as_deref())?,
+    };
     let view = match (&args.node, args.role) {
         (Some(node), _) => View::Node(node.clone()),
         (None, Some(role)) => View::Role {

@@ -193,3 +193,44 @@ fn broken_files_are_named_with_line_and_field() {
         &["none.toml"],
     );
 }
+
+#[test]
+fn a_gateways_settings_say_names_and_ports() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = dir.path().join("certs");
+    let certs = certs.to_str().unwrap();
+    run(&["certs", "--out", certs]).success();
+    let conf = format!(
+        "role = data_plane\ndatabase = off\nprefix = {}\nproxy_listen = 0.0.0.0:9080, 0.0.0.0:9443 ssl\n\
+         admin_listen = off\ncluster_mtls = shared\ncluster_cert = {certs}/cluster.crt\n\
+         cluster_cert_key = {certs}/cluster.key\n\
+         cluster_control_plane = alpha.eu.cp0.sally.example:443\n",
+        dir.path().join("prefix").display()
+    );
+    let path = file(&dir, "kong.conf", &conf);
+    let args = [
+        "firewall",
+        "--role",
+        "gateway",
+        "--conf",
+        &path,
+        "--format",
+        "allow-list",
+    ];
+    let done = run(&args).success();
+    for part in [
+        "alpha.eu.cp0.sally.example:443/tcp",
+        "alpha.eu.tp0.sally.example:443/tcp",
+    ] {
+        assert!(done.stdout.contains(part), "{}", done.stdout);
+    }
+    let args = [
+        "firewall", "--role", "gateway", "--conf", &path, "--format", "nftables",
+    ];
+    let rules = run(&args).success().stdout;
+    assert!(
+        rules.contains("dport { 9080 }") && rules.contains("dport { 9443 }"),
+        "{rules}"
+    );
+    assert!(!rules.contains("8000"), "{rules}");
+}

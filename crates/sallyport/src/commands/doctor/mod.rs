@@ -1,6 +1,5 @@
 //! `sallyport doctor`: proves each row of the network contract from this machine.
 
-mod gateway_conf;
 mod known;
 
 pub(crate) use known::trust;
@@ -18,8 +17,8 @@ use sallyport_runtime::tls::Identity;
 use tokio_util::sync::CancellationToken;
 
 use super::described::{Described, Known, answer, remark, role};
+use super::gateway_conf::GatewayConf;
 use crate::shutdown;
-use gateway_conf::GatewayConf;
 
 /// Proves each row of the network contract from this machine: is it open, and does the right far
 /// end answer?

@@ -8,33 +8,27 @@ use sallyport_contract::{Catalogue, ControlPlane, Installation, PortUse, Role};
 use sallyport_gateway::conf::{Conf, Material};
 use sallyport_runtime::tls::{Identity, ServerTrust};
 
-use crate::commands::described::{Known, placeholder_base, placeholder_prefix};
+use super::described::{Known, placeholder_base, placeholder_prefix};
 
 /// The part of `kong.conf` that concerns the network.
-pub(super) struct GatewayConf {
+pub(crate) struct GatewayConf {
     control_plane: Option<(String, u16)>,
     ports: BTreeMap<String, Vec<PortUse>>,
     /// Whom to believe, who to be, and the server name to ask for.
-    pub(super) cluster: Option<(ServerTrust, Identity, Option<String>)>,
+    pub(crate) cluster: Option<(ServerTrust, Identity, Option<String>)>,
 }
 
 impl GatewayConf {
     /// Reads the file, the environment, and the files that they name.
-    pub(super) fn read(path: &Path) -> anyhow::Result<GatewayConf> {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<GatewayConf> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("could not read the settings file {}", path.display()))?;
-        let installed: Vec<_> = sallyport_plugins::ALL
-            .iter()
-            .map(|plugin| plugin.name())
-            .collect();
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        let (conf, _) = Conf::load(Some(&text), environment, &installed)?;
-        let material = Material::read(&conf).map_err(|problems| {
-            let lines: String = problems.iter().map(|it| format!("\n  {it}")).collect();
-            anyhow!("files that the settings name cannot be used:{lines}")
-        })?;
+        let (conf, _) = Conf::load(Some(&text), environment, &super::gateway::installed())?;
+        let material = Material::read(&conf)
+            .map_err(|problems| anyhow!("{}", super::gateway::lines(&problems)))?;
         let mut ports: BTreeMap<String, Vec<PortUse>> = BTreeMap::new();
         for listener in &conf.proxy_listen {
             let id = if listener.tls {
@@ -61,7 +55,7 @@ impl GatewayConf {
     }
 
     /// The installation, as far as the control plane's name tells it.
-    pub(super) fn installation(&self, catalogue: &Catalogue) -> Known {
+    pub(crate) fn installation(&self, catalogue: &Catalogue) -> Known {
         let host = self
             .control_plane
             .as_ref()
@@ -88,7 +82,7 @@ impl GatewayConf {
     }
 
     /// The control plane is dialled exactly as the settings say, whatever its name.
-    pub(super) fn direct(&self) -> BTreeMap<String, (String, u16)> {
+    pub(crate) fn direct(&self) -> BTreeMap<String, (String, u16)> {
         let place = self.control_plane.clone();
         place
             .map(|place| ("config_sync".to_owned(), place))
