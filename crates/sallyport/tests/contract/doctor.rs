@@ -111,6 +111,11 @@ fn network(
 }
 
 fn doctor(network: &Network, more: &[&str]) -> Finished {
+    doctor_within("2", network, more)
+}
+
+/// With this many seconds for each step.
+fn doctor_within(secs: &str, network: &Network, more: &[&str]) -> Finished {
     let [catalogue, ca] = ["catalogue.toml", "ca.crt"].map(|it| network.path(it));
     let args = [
         "doctor",
@@ -121,7 +126,7 @@ fn doctor(network: &Network, more: &[&str]) -> Finished {
     ];
     let args = [
         &args[..],
-        &["--ca", ca.to_str().unwrap(), "--timeout", "2"],
+        &["--ca", ca.to_str().unwrap(), "--timeout", secs],
         more,
     ]
     .concat();
@@ -299,17 +304,17 @@ fn a_healthy_network_raises_no_alarm_in_a_hundred_runs() {
         return;
     };
     for at in 0..100 {
-        let done = doctor(&network, &["--json"]);
+        let done = doctor_within("20", &network, &["--json"]);
         for (id, row) in rows(&done) {
             assert_eq!(row["status"], "open", "run {at}, {id}: {row:#}");
         }
     }
-    let text = doctor(&network, &[]).success().stdout;
+    let text = doctor_within("20", &network, &[]).success().stdout;
     assert!(
         text.contains("7 ok, 0 not ok, 0 without proof, 0 not tried"),
         "{text}"
     );
-    let junit = doctor(&network, &["--junit"]).success().stdout;
+    let junit = doctor_within("20", &network, &["--junit"]).success().stdout;
     assert!(junit.contains("tests=\"7\" failures=\"0\""), "{junit}");
 }
 
@@ -336,6 +341,55 @@ fn a_hole_for_big_packets_is_recognised() {
         &["only small packets pass (1220 bytes", "path MTU"],
     );
     check(&rows, "half_open", "wrong", &["half open"]);
+}
+
+#[test]
+fn mitmproxy_is_recognised_and_named() {
+    let lines: &[Line] = &[
+        ("free", "4001/tcp", "https", "tls", "installation"),
+        ("inspected", "4009/tcp", "https", "tls", "installation"),
+    ];
+    let Some(mitmdump) = foreign("mitmdump", "mitmproxy of PyPI") else {
+        return;
+    };
+    let Some((network, _servers)) = network("i", lines, &hosts(lines)) else {
+        return;
+    };
+    let home = network.path("mitmproxy");
+    let set = format!("confdir={}", home.display());
+    let mode = format!("reverse:https://{FAR}:4008");
+    let args = [
+        "--mode",
+        &mode,
+        "--listen-port",
+        "8888",
+        "--ssl-insecure",
+        "--set",
+        &set,
+    ];
+    let proxy = network
+        .program("way", &mitmdump, &args)
+        .env("PYTHONUNBUFFERED", "1")
+        .start();
+    proxy.wait_for_line("listening at", Deadline::secs(60));
+    network.rules(
+        "table inet t { chain nat { type nat hook prerouting priority -100;
+            tcp dport 4009 redirect to :8888; } }",
+    );
+    let untrusted = rows(&doctor(&network, &["--json"]));
+    check(&untrusted, "free", "open", &["The right authority"]);
+    check(
+        &untrusted,
+        "inspected",
+        "intercepted",
+        &["mitmproxy", "exempt inspected.a.test"],
+    );
+    // Where people installed its authority, the handshake is fine and the inspection still told.
+    let ca = std::fs::read_to_string(network.path("ca.crt")).unwrap();
+    let its = std::fs::read_to_string(home.join("mitmproxy-ca-cert.pem")).unwrap();
+    std::fs::write(network.path("ca.crt"), ca + &its).unwrap();
+    let trusted = rows(&doctor(&network, &["--json"]));
+    check(&trusted, "inspected", "intercepted", &["mitmproxy"]);
 }
 
 #[test]
