@@ -24,7 +24,12 @@ struct Publisher {
 impl Publisher {
     #[track_caller]
     fn start(dir: &tempfile::TempDir, sources: &str) -> Publisher {
-        let (port, plain) = (free_port(), free_port());
+        Publisher::start_on(dir, sources, free_port())
+    }
+
+    #[track_caller]
+    fn start_on(dir: &tempfile::TempDir, sources: &str, port: u16) -> Publisher {
+        let plain = free_port();
         let sources = file(dir, "addresses.toml", sources);
         let home = dir.path().join("control");
         let program = sallyport(&["control", "--ip-addresses", &sources, "--data"])
@@ -201,6 +206,36 @@ fn has_feedparser(python: &Path) -> bool {
         .args(["-c", "import feedparser"])
         .run(Deadline::secs(60));
     done.status.success()
+}
+
+#[test]
+fn a_watcher_outlives_the_publisher_and_tells_what_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let publisher = Publisher::start_on(&dir, SOURCES, port);
+    let url = format!("https://{HOST}/ip-addresses.json");
+    let address = format!("127.0.0.1:{port}");
+    let ca = dir.path().join("control/ca.crt");
+    let args = [
+        "ports",
+        "watch",
+        &url,
+        "--interval",
+        "1",
+        "--address",
+        &address,
+        "--ca",
+    ];
+    let mut watcher = sallyport(&args).arg(ca).start();
+    let soon = || Deadline::secs(60);
+    watcher.wait_for_line(r"^\+ in  from 192\.0\.2\.20 \(us egress\)$", soon());
+    drop(publisher);
+    watcher.wait_for_line("^warning: could not fetch https://ip-addresses", soon());
+    let _publisher = Publisher::start_on(&dir, &SOURCES.replace("192.0.2.20", "192.0.2.21"), port);
+    watcher.wait_for_line(r"^- in  from 192\.0\.2\.20 ", soon());
+    watcher.wait_for_line(r"^\+ in  from 192\.0\.2\.21 ", soon());
+    watcher.terminate();
+    assert!(watcher.wait(soon()).success());
 }
 
 #[test]
