@@ -358,6 +358,7 @@ services:
 - {name: orders, host: 127.0.0.1, port: 70000, retries: "five", colour: red}
 - {name: bills, host: 127.0.0.1}
 - {name: bills, host: 127.0.0.2}
+- {name: orders, host: 127.0.0.1}
 routes:
 - {name: lost, paths: [/lost], service: {name: nowhere}}
 - {name: open, paths: ["~/(unclosed"], service: bills}
@@ -380,6 +381,7 @@ upstreams:
         "services[0] (orders).retries: expected an integer",
         "services[0] (orders).colour: unknown field",
         "services[2] (bills).name: uniqueness violation",
+        "services[3] (orders).name: uniqueness violation",
         "routes[0] (lost).service: invalid reference 'service: nowhere'",
         "routes[1] (open).paths[0]: invalid regex",
         "routes[2] (none)",
@@ -394,7 +396,7 @@ upstreams:
             .args(check)
             .run(soon());
         assert_eq!(done.status.code(), Some(1), "{done:?}");
-        has_all(&done.stderr, &["kong.yml has 12 problems"]);
+        has_all(&done.stderr, &["kong.yml has 13 problems"]);
         has_all(&done.stderr, &problems);
         assert!(
             !done.stderr.contains("her-secret"),
