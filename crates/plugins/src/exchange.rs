@@ -124,6 +124,13 @@ pub trait Handler: Send + Sync {
         Flow::Continue
     }
 
-    /// Before the response head is sent to the client, whoever made the response.
+    /// Whether [`header_filter`](Handler::header_filter) does anything. Headers that no plugin
+    /// looks at are passed on without being indexed.
+    fn filters_headers(&self) -> bool {
+        false
+    }
+
+    /// Before the response head is sent to the client, whoever made the response; only called if
+    /// [`filters_headers`](Handler::filters_headers).
     fn header_filter(&self, _exchange: &mut Exchange, _response: &mut ResponseHead<'_>) {}
 }

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, Entry, HOST, PROXY_AUTHORIZATION, SERVER, VIA};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, SERVER, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::http1::framing::Length;
 use super::http1::write::{line, line_of, number};
+use super::lines::Lines;
 use super::options::Options;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -223,27 +224,23 @@ fn without_port(host: &[u8]) -> &[u8] {
 }
 
 /// Adds the marks of a proxied response.
-pub(crate) fn mark_proxied(headers: &mut HeaderMap, options: &Options) {
+pub(crate) fn mark_proxied(headers: &mut Lines, options: &Options) {
     if options.shown.via {
         let own = options.via.of(Version::HTTP_11);
-        let value = match headers.get(VIA) {
-            None => own.clone(),
-            Some(_) => {
-                let mut all: Vec<&[u8]> = headers
-                    .get_all(VIA)
-                    .iter()
-                    .map(HeaderValue::as_bytes)
-                    .collect();
-                all.push(own.as_bytes());
-                HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or_else(|_| own.clone())
-            }
+        let mut all: Vec<&[u8]> = Vec::new();
+        for (_, value) in headers.iter().filter(|(name, _)| *name == VIA) {
+            all.push(value.as_bytes());
+        }
+        let value = if all.is_empty() {
+            own.clone()
+        } else {
+            all.push(own.as_bytes());
+            HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or_else(|_| own.clone())
         };
-        headers.insert(VIA, value);
+        headers.set(VIA, value);
     }
-    if options.shown.server
-        && let Entry::Vacant(entry) = headers.entry(SERVER)
-    {
-        entry.insert(options.server.clone());
+    if options.shown.server && headers.get(&SERVER).is_none() {
+        headers.append(SERVER, options.server.clone());
     }
 }
 

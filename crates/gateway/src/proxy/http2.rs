@@ -82,7 +82,7 @@ async fn answer(
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    *response.headers_mut() = headers;
+    *response.headers_mut() = headers.into_map();
     response
 }
 
@@ -128,7 +128,7 @@ impl Body for AnswerStream {
                 };
                 let polled = reading.poll_data(cx);
                 if reading.is_over() {
-                    pool.put(*upstream.take().expect("it was there a line ago"));
+                    pool.put(upstream.take().expect("it was there a line ago"));
                 }
                 polled.map(|data| data.map(|data| data.map(Frame::data)))
             }
@@ -164,7 +164,7 @@ impl Drop for AnswerStream {
         if let AnswerStream::Upstream { upstream, pool, .. } = self
             && let Some(upstream) = upstream.take()
         {
-            pool.put(*upstream);
+            pool.put(upstream);
         }
     }
 }

@@ -4,6 +4,7 @@ mod body;
 mod headers;
 mod http1;
 mod http2;
+mod lines;
 mod listeners;
 mod options;
 mod pool;

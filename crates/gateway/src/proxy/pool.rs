@@ -22,7 +22,7 @@ pub(crate) struct Key {
 
 /// Idle upstream connections of one worker, the last used on top.
 pub(crate) struct Pool {
-    idle: RefCell<AHashMap<Key, Vec<Upstream>>>,
+    idle: RefCell<AHashMap<Key, Vec<Box<Upstream>>>>,
     keepalive: UpstreamKeepalive,
 }
 
@@ -36,7 +36,7 @@ impl Pool {
     }
 
     /// An idle connection that is still open, if there is one.
-    pub(crate) async fn take(&self, key: &Key) -> Option<Upstream> {
+    pub(crate) async fn take(&self, key: &Key) -> Option<Box<Upstream>> {
         poll_fn(|cx| {
             loop {
                 let Some(mut upstream) = self.pop(key) else {
@@ -50,12 +50,12 @@ impl Pool {
         .await
     }
 
-    fn pop(&self, key: &Key) -> Option<Upstream> {
+    fn pop(&self, key: &Key) -> Option<Box<Upstream>> {
         self.idle.borrow_mut().get_mut(key)?.pop()
     }
 
     /// Keeps a connection for later, if it can be used again and within the limits.
-    pub(crate) fn put(&self, mut upstream: Upstream) {
+    pub(crate) fn put(&self, mut upstream: Box<Upstream>) {
         let UpstreamKeepalive {
             pool_size,
             max_requests,

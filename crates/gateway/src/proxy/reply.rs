@@ -8,6 +8,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sallyport_plugins::{Reply, ReplyBody};
 
+use super::lines::Lines;
 use super::serve::{Answer, AnswerBody};
 use crate::conf::ErrorType;
 
@@ -35,10 +36,12 @@ pub(crate) fn render(
             )
         }
     };
-    let mut headers = HeaderMap::new();
-    headers.extend(reply.headers);
+    let mut headers = Lines::with_capacity(reply.headers.len() + 12);
+    for (name, value) in reply.headers {
+        headers.append(name, value);
+    }
     if let Some(content_type) = content_type {
-        headers.insert(CONTENT_TYPE, content_type);
+        headers.set(CONTENT_TYPE, content_type);
     }
     Answer {
         status: reply.status,

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::body::BodySource;
 use super::headers::{self, Client, Told};
 use super::http1::framing::Length;
+use super::lines::Lines;
 use super::options::Options;
 use super::pool::Key;
 use super::reply::{render, upstream_failure};
@@ -31,7 +32,7 @@ use crate::router::{self, Query};
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     /// Without what frames the body, except the length of a proxied one.
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Lines,
     pub(crate) body: AnswerBody,
 }
 
@@ -126,14 +127,14 @@ pub(crate) fn refuse(worker: &Worker, status: StatusCode) -> Answer {
 }
 
 /// What the gateway adds to a response that it makes.
-fn mark_own(headers: &mut HeaderMap, worker: &Worker, request_id: &HeaderValue) {
+fn mark_own(headers: &mut Lines, worker: &Worker, request_id: &HeaderValue) {
     let options = &worker.options;
     if options.shown.server {
-        headers.insert(SERVER, options.server.clone());
+        headers.set(SERVER, options.server.clone());
     }
-    headers.insert(DATE, worker.date());
+    headers.set(DATE, worker.date());
     if options.shown.request_id {
-        headers.insert(headers::REQUEST_ID, request_id.clone());
+        headers.set(headers::REQUEST_ID, request_id.clone());
     }
 }
 
@@ -150,26 +151,31 @@ fn finish(
     if proxied {
         headers::mark_proxied(map, options);
         if options.shown.request_id {
-            map.insert(headers::REQUEST_ID, turn.request_id.clone());
+            map.set(headers::REQUEST_ID, turn.request_id.clone());
         }
     } else {
         mark_own(map, turn.worker, turn.request_id);
         if options.shown.response_latency {
-            map.insert(headers::RESPONSE_LATENCY, millis(turn.arrived.elapsed()));
+            map.set(headers::RESPONSE_LATENCY, millis(turn.arrived.elapsed()));
         }
     }
     for (name, value) in exchange.response_headers.drain(..) {
-        map.insert(name, value);
+        map.set(name, value);
     }
-    for &handler in chosen {
-        let mut head = ResponseHead {
-            status: &mut answer.status,
-            headers: map,
-        };
-        turn.configuration
-            .handlers
-            .get(handler)
-            .header_filter(exchange, &mut head);
+    let handlers = &turn.configuration.handlers;
+    if chosen
+        .iter()
+        .any(|&handler| handlers.get(handler).filters_headers())
+    {
+        let mut map = std::mem::take(&mut answer.headers).into_map();
+        for &handler in chosen {
+            let mut head = ResponseHead {
+                status: &mut answer.status,
+                headers: &mut map,
+            };
+            handlers.get(handler).header_filter(exchange, &mut head);
+        }
+        answer.headers = Lines::from_map(&map);
     }
 }
 
@@ -379,21 +385,21 @@ impl Turn<'_> {
         let mut answer = Answer {
             status: response.status,
             headers: response.headers,
-            body: AnswerBody::Upstream(Box::new(upstream), response.length),
+            body: AnswerBody::Upstream(upstream, response.length),
         };
         let shown = &options.shown;
         let headers = &mut answer.headers;
         if shown.upstream_status {
-            headers.insert(
+            headers.set(
                 headers::UPSTREAM_STATUS,
                 HeaderValue::from(answer.status.as_u16()),
             );
         }
         if shown.upstream_latency {
-            headers.insert(headers::UPSTREAM_LATENCY, millis(started.elapsed()));
+            headers.set(headers::UPSTREAM_LATENCY, millis(started.elapsed()));
         }
         if shown.proxy_latency {
-            headers.insert(headers::PROXY_LATENCY, millis(started - self.arrived));
+            headers.set(headers::PROXY_LATENCY, millis(started - self.arrived));
         }
         Ok(answer)
     }
@@ -404,7 +410,7 @@ impl Turn<'_> {
         peer: &Peer,
         service: &ServedService,
         host: &HeaderValue,
-    ) -> Result<Upstream, Failure> {
+    ) -> Result<Box<Upstream>, Failure> {
         let worker = self.worker;
         let address = worker
             .resolver

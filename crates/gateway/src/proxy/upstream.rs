@@ -193,9 +193,8 @@ impl Upstream {
             match self.poll_fill(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(SendError::Io(error))),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(SendError::Closed)),
-                Poll::Ready(Ok(_)) => match take_response(&mut self.buffer) {
+                Poll::Ready(Ok(_)) => match self.final_head() {
                     Err(error) => return Poll::Ready(Err(SendError::NotHttp(error))),
-                    Ok(Some(head)) if head.status.is_informational() => {}
                     Ok(Some(head)) => return Poll::Ready(Ok(head)),
                     Ok(None) => {}
                 },
@@ -212,6 +211,19 @@ impl Upstream {
                     };
                     return self.silence.poll(limit, cx).map(|()| Err(error));
                 }
+            }
+        }
+    }
+
+    /// The response head, if it is here; interim ones before it are dropped.
+    fn final_head(&mut self) -> Result<Option<ResponseHead>, HeadError> {
+        loop {
+            match take_response(&mut self.buffer)? {
+                Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Err(HeadError::Bad); // nobody asked for it
+                }
+                Some(head) if head.status.is_informational() => {}
+                other => return Ok(other),
             }
         }
     }

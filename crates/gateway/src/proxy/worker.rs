@@ -159,8 +159,8 @@ impl Worker {
     }
 
     /// A new connection to an upstream.
-    pub(super) async fn connect(&self, key: Key) -> io::Result<Upstream> {
-        Ok(Upstream::new(open(self, &key).await?, key))
+    pub(super) async fn connect(&self, key: Key) -> io::Result<Box<Upstream>> {
+        Ok(Box::new(Upstream::new(open(self, &key).await?, key)))
     }
 
     fn tick(&self) {

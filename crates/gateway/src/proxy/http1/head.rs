@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
 use super::framing::Length;
+use crate::proxy::lines::Lines;
 
 /// Largest head, bytes: four buffers of 8 KiB, as Kong's nginx has.
 pub(crate) const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -28,7 +29,7 @@ pub(crate) struct RequestHead {
 /// A response head, without what concerns only the upstream connection.
 pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Lines,
     /// As the head says; the method of the request may overrule it.
     pub(crate) length: Length,
     /// Whether the upstream keeps the connection open for another request.
@@ -148,14 +149,14 @@ pub(crate) fn take_response(buffer: &mut BytesMut) -> Result<Option<ResponseHead
     };
     let count = response.headers.len();
     let mut facts = Facts::default();
-    let mut headers = HeaderMap::with_capacity(count + 12);
+    let mut headers = Lines::with_capacity(count + 12);
     for line in response.headers.iter() {
         let (name, value) = head.header(line)?;
         match facts.note(&name, &value)? {
-            Note::Framing if name == CONTENT_LENGTH => _ = headers.insert(name, value),
+            Note::Framing if name == CONTENT_LENGTH => headers.append(name, value),
             Note::Framing | Note::Connection => {}
             Note::Other if name == UPGRADE => {}
-            Note::Other => _ = headers.append(name, value),
+            Note::Other => headers.append(name, value),
         }
     }
     buffer.advance(head_bytes);
@@ -164,7 +165,7 @@ pub(crate) fn take_response(buffer: &mut BytesMut) -> Result<Option<ResponseHead
     }
     let length = if facts.chunked {
         // RFC 9112 section 6.3: the coding overrules a length, which is not passed on
-        headers.remove(CONTENT_LENGTH);
+        headers.remove(&CONTENT_LENGTH);
         Length::Chunked
     } else {
         facts.length.map_or(Length::UntilClose, Length::Exact)
@@ -429,7 +430,7 @@ mod tests {
              Transfer-Encoding: chunked\r\nContent-Length: 7\r\nA: 1\r\n\r\n0",
         );
         let head = take_response(&mut buffer).unwrap().unwrap();
-        let names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        let names: Vec<_> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a"]);
         assert_eq!((head.length, head.keep_alive), (Length::Chunked, true));
         let close = |text: &str| take_response(&mut BytesMut::from(text)).unwrap().unwrap();

@@ -116,6 +116,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 version: head.parts.version,
                 head_only: head.parts.method == Method::HEAD,
             };
+            // what follows a refused CONNECT may be meant for the tunnel
+            let may_follow = head.keep_alive && head.parts.method != Method::CONNECT;
             let mut body = RequestBody {
                 connection: self,
                 body: Body::new(head.length),
@@ -124,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             let answer = serve(worker, client, head.parts, &mut body).await;
             let read_all = body.body.is_over();
-            let keep_alive = head.keep_alive && read_all && !worker.is_stopping();
+            let keep_alive = may_follow && read_all && !worker.is_stopping();
             let kept = self.answer(worker, answer, asked, keep_alive).await?;
             if !kept {
                 if !read_all {
@@ -193,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             );
         let framing = match &answer.body {
             AnswerBody::Full(bytes) if asked.head_only => {
-                answer.headers.insert(CONTENT_LENGTH, bytes.len().into());
+                answer.headers.set(CONTENT_LENGTH, bytes.len().into());
                 Framing::None
             }
             _ if no_body => Framing::None,
@@ -227,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             AnswerBody::Upstream(mut upstream, _) => {
                 self.relay(&mut upstream, framing == Framing::Chunked)
                     .await?;
-                worker.pool.put(*upstream);
+                worker.pool.put(upstream);
             }
         }
         Ok(keep_alive)

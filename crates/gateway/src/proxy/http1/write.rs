@@ -2,7 +2,9 @@
 
 use bytes::BytesMut;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use http::{HeaderValue, StatusCode, Version};
+
+use crate::proxy::lines::Lines;
 
 /// How the body behind a response head is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +55,7 @@ pub(crate) fn response(
     out: &mut BytesMut,
     version: Version,
     status: StatusCode,
-    headers: &HeaderMap,
+    headers: &Lines,
     framing: Framing,
     keep_alive: bool,
 ) {
@@ -63,7 +65,7 @@ pub(crate) fn response(
     out.extend_from_slice(b" ");
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    for (name, value) in headers {
+    for (name, value) in headers.iter() {
         if framing == Framing::None || *name != CONTENT_LENGTH {
             line(out, name.as_str(), value);
         }
@@ -101,9 +103,12 @@ mod tests {
 
     #[track_caller]
     fn check(version: Version, framing: Framing, keep_alive: bool, expected: &str) {
-        let mut headers = HeaderMap::new();
-        headers.insert("a", HeaderValue::from_static("1"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("9"));
+        let mut headers = Lines::default();
+        headers.append(
+            http::HeaderName::from_static("a"),
+            HeaderValue::from_static("1"),
+        );
+        headers.append(CONTENT_LENGTH, HeaderValue::from_static("9"));
         let mut out = BytesMut::new();
         response(
             &mut out,
