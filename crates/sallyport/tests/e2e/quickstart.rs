@@ -322,6 +322,32 @@ fn a_second_start_finds_what_the_first_left() {
     stop(program);
 }
 
+/// "Run the gateway alone with" is what the file that quickstart wrote begins with.
+#[test]
+fn its_gateway_runs_alone_on_the_files_it_left() {
+    let quickstart = Quickstart::new();
+    let (program, _) = quickstart.start();
+    stop(program);
+    let conf = quickstart
+        .dir
+        .path()
+        .join("sallyport-data/gateway/kong.conf");
+    has_all(
+        &std::fs::read_to_string(&conf).unwrap(),
+        &["sallyport gateway -c", "cluster_control_plane = 127.0.0.1:"],
+    );
+    let gateway = sallyport().args(["gateway", "-c"]).arg(&conf).start();
+    gateway.wait_for_line("gateway started", soon());
+    let refused = get(quickstart.proxy("/echo")).send().unwrap();
+    assert_eq!(refused.status, 401, "the last-known-good configuration");
+    let gone = get(quickstart.proxy("/echo"))
+        .header("apikey", "quickstart-key")
+        .send()
+        .unwrap();
+    assert_eq!(gone.status, 502, "its upstream ended with quickstart");
+    stop(gateway);
+}
+
 #[test]
 fn a_port_in_use_is_named_with_its_flag() {
     for (index, flag) in FLAGS.iter().enumerate() {
