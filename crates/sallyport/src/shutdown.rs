@@ -1,19 +1,37 @@
 //! When to stop.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits for Ctrl-C, or for what a service manager sends.
+/// Listens for Ctrl-C, and for what a service manager sends.
 ///
-/// # Panics
-/// If the system gives no signal handlers, which leaves no way to stop cleanly.
-pub(crate) async fn requested() {
-    let handler = |kind| signal(kind).expect("signal handlers can be set");
-    let mut interrupt = handler(SignalKind::interrupt());
-    let mut terminate = handler(SignalKind::terminate());
-    let mut quit = handler(SignalKind::quit());
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = quit.recv() => {}
+/// Made before a role starts, so that a signal is neither deadly nor lost, however early it comes.
+pub(crate) struct Shutdown {
+    interrupt: Signal,
+    terminate: Signal,
+    quit: Signal,
+}
+
+impl Shutdown {
+    /// Starts to listen.
+    ///
+    /// # Panics
+    /// If the system gives no signal handlers, which leaves no way to stop cleanly; or outside a
+    /// tokio runtime.
+    pub(crate) fn listen() -> Shutdown {
+        let handler = |kind| signal(kind).expect("signal handlers can be set");
+        Shutdown {
+            interrupt: handler(SignalKind::interrupt()),
+            terminate: handler(SignalKind::terminate()),
+            quit: handler(SignalKind::quit()),
+        }
+    }
+
+    /// Waits for a signal that was not waited for yet.
+    pub(crate) async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.quit.recv() => {}
+        }
     }
 }

@@ -22,6 +22,7 @@ pub(crate) struct Key {
 
 /// Idle upstream connections of one worker, the last used on top.
 pub(crate) struct Pool {
+    #[expect(clippy::vec_box, reason = "they move between requests all the time")]
     idle: RefCell<AHashMap<Key, Vec<Box<Upstream>>>>,
     keepalive: UpstreamKeepalive,
 }

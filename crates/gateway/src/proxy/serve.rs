@@ -1,5 +1,6 @@
 //! One request, from its head to the head of its response.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -244,6 +245,7 @@ impl Turn<'_> {
             )));
         };
         let stripped = if route.strip_path { matched } else { 0 };
+        let exchange: &Exchange = exchange;
         let sent = Sent {
             route,
             service,
@@ -255,8 +257,7 @@ impl Turn<'_> {
                 &service.path,
                 stripped,
                 route.strip_path,
-            )
-            .ok_or_else(|| Refusal::failure(StatusCode::BAD_REQUEST, options))?,
+            ),
         };
         self.proxy(exchange, body, &sent).await
     }
@@ -367,7 +368,7 @@ impl Turn<'_> {
         let write_head = |out: &mut bytes::BytesMut| {
             out.extend_from_slice(head.method.as_str().as_bytes());
             out.extend_from_slice(b" ");
-            out.extend_from_slice(sent.target.as_str().as_bytes());
+            out.extend_from_slice(sent.target.as_bytes());
             out.extend_from_slice(b" HTTP/1.1\r\n");
             headers::to_upstream(out, &head.headers, &told, options);
             out.extend_from_slice(b"\r\n");
@@ -437,7 +438,7 @@ struct Sent<'a> {
     raw_path: &'a str,
     prefix: Option<&'a str>,
     /// Path and query to ask for.
-    target: PathAndQuery,
+    target: Cow<'a, str>,
 }
 
 /// Why a try failed.
@@ -483,11 +484,16 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 fn millis(span: Duration) -> HeaderValue {
-    HeaderValue::from(span.as_millis() as u64)
+    const FEW: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let millis = span.as_millis() as u64;
+    match FEW.get(millis as usize) {
+        Some(text) => HeaderValue::from_static(text),
+        None => HeaderValue::from(millis),
+    }
 }
 
 /// The host a request is for: lower case, without port.
-fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> std::borrow::Cow<'a, str> {
+fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
     let host = match uri.host() {
         Some(host) => host,
         None => headers
@@ -515,16 +521,19 @@ fn server_name(host: &HeaderValue) -> Box<str> {
 }
 
 /// The request target to send: the upstream path with the client's query as it is.
-fn target(uri: &Uri, path: &str, base: &str, matched: usize, strip: bool) -> Option<PathAndQuery> {
+fn target<'a>(uri: &'a Uri, path: &str, base: &str, matched: usize, strip: bool) -> Cow<'a, str> {
     if base == "/" && matched == 0 && path == uri.path() {
-        return uri.path_and_query().cloned();
+        return uri
+            .path_and_query()
+            .map_or("/", PathAndQuery::as_str)
+            .into();
     }
     let mut target = router::upstream_path(base, path, matched, strip);
     if let Some(query) = uri.query() {
         target.push('?');
         target.push_str(query);
     }
-    PathAndQuery::from_maybe_shared(Bytes::from(target)).ok()
+    target.into()
 }
 
 /// The answer to plain HTTP where only TLS is served.

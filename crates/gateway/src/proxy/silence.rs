@@ -10,8 +10,11 @@ use tokio::time::{Instant, Sleep};
 /// comes up; that messages come and go costs it nothing.
 pub(super) struct Silence {
     timer: Pin<Box<Sleep>>,
-    /// When bytes last moved.
+    /// When the present silence began, unless bytes moved since.
     moved: Instant,
+    /// Whether bytes moved since: then a silence begins with the next look, and until then nobody
+    /// asks for the time.
+    is_broken: bool,
 }
 
 impl Silence {
@@ -20,16 +23,20 @@ impl Silence {
         Silence {
             timer: Box::pin(tokio::time::sleep_until(now + Duration::from_secs(60))),
             moved: now,
+            is_broken: false,
         }
     }
 
     /// Bytes moved, or a wait starts.
     pub(super) fn broken(&mut self) {
-        self.moved = Instant::now();
+        self.is_broken = true;
     }
 
     /// Ready when nothing has moved for `limit`.
     pub(super) fn poll(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::take(&mut self.is_broken) {
+            self.moved = Instant::now();
+        }
         let deadline = self.moved + limit;
         if self.timer.deadline() > deadline {
             self.timer.as_mut().reset(deadline);

@@ -75,6 +75,18 @@ impl Shared {
     }
 }
 
+/// A configuration as one worker holds it: counted there, so that requests on different cores
+/// do not write to one count.
+pub(super) struct Held(Arc<Configuration>);
+
+impl std::ops::Deref for Held {
+    type Target = Configuration;
+
+    fn deref(&self) -> &Configuration {
+        &self.0
+    }
+}
+
 /// The part of a gateway that runs on one core.
 pub(super) struct Worker {
     shared: Arc<Shared>,
@@ -82,7 +94,7 @@ pub(super) struct Worker {
     pub(super) counters: Arc<Counters>,
     pub(super) pool: Rc<Pool>,
     pub(super) resolver: Resolver,
-    configuration: RefCell<(u64, Rc<Arc<Configuration>>)>,
+    configuration: RefCell<(u64, Rc<Held>)>,
     ids: Cell<u64>,
     id_prefix: u64,
     /// Whether connections end with the request under way.
@@ -94,7 +106,7 @@ pub(super) struct Worker {
 
 impl Worker {
     fn new(shared: Arc<Shared>, seed: [u64; 2]) -> Worker {
-        let current = Rc::new(shared.configuration());
+        let current = Rc::new(Held(shared.configuration()));
         Worker {
             options: shared.options.clone(),
             counters: shared.counters.clone(),
@@ -111,11 +123,11 @@ impl Worker {
     }
 
     /// The configuration in force, without touching what other cores write.
-    pub(super) fn configuration(&self) -> Rc<Arc<Configuration>> {
+    pub(super) fn configuration(&self) -> Rc<Held> {
         let generation = self.shared.generation.load(Ordering::Acquire);
         let mut held = self.configuration.borrow_mut();
         if held.0 != generation {
-            *held = (generation, Rc::new(self.shared.configuration()));
+            *held = (generation, Rc::new(Held(self.shared.configuration())));
         }
         held.1.clone()
     }

@@ -135,13 +135,44 @@ fn clean(rest: &str) -> &str {
     }
 }
 
+/// Which bytes may stand in a path as they are.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let letter = byte as u8;
+        plain[byte] = letter.is_ascii_alphanumeric()
+            || matches!(
+                letter,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b':'
+                    | b'/'
+                    | b'['
+                    | b']'
+                    | b'@'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+                    | b'%'
+            );
+        byte += 1;
+    }
+    plain
+};
+
 /// Percent-encodes what may not stand in a path; `%` and reserved characters stay.
 fn escape(path: String) -> String {
-    let plain = |byte: u8| {
-        byte.is_ascii_alphanumeric()
-            || b"-._~".contains(&byte)
-            || (is_reserved(byte) && !b"?#".contains(&byte))
-    };
+    let plain = |byte: u8| PLAIN[usize::from(byte)];
     if path.bytes().all(plain) {
         return path;
     }

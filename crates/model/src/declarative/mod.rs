@@ -209,6 +209,10 @@ fn check(
         for mut item in list {
             let label = item.problem(Path::root(), "");
             let body = Value::Object(std::mem::take(&mut item.body));
+            let names = match format {
+                Format::File => unique_fields(kind, &body),
+                Format::Payload => Vec::new(),
+            };
             let entity = match schema::parse_entity_in(kind, body, mode, plugins) {
                 Ok(entity) => entity,
                 Err(errors) => {
@@ -217,6 +221,8 @@ fn check(
                         message: error.message,
                         ..label.clone()
                     }));
+                    // A name is taken, however wrong the rest of the object is.
+                    claim(kind, names, &item.at, &label, &mut taken, problems);
                     continue;
                 }
             };
@@ -228,27 +234,52 @@ fn check(
                     ..label.clone()
                 });
             }
-            for (field, value) in schema::index(kind, &entity).unique {
-                if let Some(first) = taken.get(&(field, value.clone())) {
-                    let message = clash(kind, field, &value, first);
-                    let path = match field.contains(',') {
-                        true => Path::root(),
-                        false => Path::root().key(field),
-                    };
-                    problems.push(Problem {
-                        path,
-                        message,
-                        ..label.clone()
-                    });
-                } else {
-                    taken.insert((field, value), item.at.clone());
-                }
-            }
+            let unique = schema::index(kind, &entity).unique;
+            claim(kind, unique, &item.at, &label, &mut taken, problems);
             good.push(entity);
         }
         entities.insert(kind, good);
     }
     entities
+}
+
+/// Unique fields and their values.
+type Unique = Vec<(&'static str, String)>;
+
+/// What an object that was not checked yet has in fields that are unique of themselves.
+fn unique_fields(kind: Kind, body: &Value) -> Unique {
+    let fields = schema::of(kind).record.fields.iter();
+    fields
+        .filter(|field| field.unique)
+        .filter_map(|field| Some((field.name, body[field.name].as_str()?.to_owned())))
+        .collect()
+}
+
+/// Notes what the object at `at` has taken, and what was taken before it.
+fn claim(
+    kind: Kind,
+    unique: Unique,
+    at: &str,
+    label: &Problem,
+    taken: &mut HashMap<(&'static str, String), String>,
+    problems: &mut Vec<Problem>,
+) {
+    for (field, value) in unique {
+        if let Some(first) = taken.get(&(field, value.clone())) {
+            let message = clash(kind, field, &value, first);
+            let path = match field.contains(',') {
+                true => Path::root(),
+                false => Path::root().key(field),
+            };
+            problems.push(Problem {
+                path,
+                message,
+                ..label.clone()
+            });
+        } else {
+            taken.insert((field, value), at.to_owned());
+        }
+    }
 }
 
 fn clash(kind: Kind, field: &str, value: &str, first: &str) -> String {

@@ -227,6 +227,24 @@ fn every_problem_names_object_and_field() {
 }
 
 #[test]
+fn a_broken_object_still_takes_its_name() {
+    refuses(
+        json!({
+            "services": [{"name": "a", "host": "a", "port": 70_000}, {"name": "a", "host": "a"},
+                {"name": "a", "host": "a", "retries": "five"}],
+        }),
+        &[
+            "services[0] (a).port: value should be between 0 and 65535",
+            "services[1] (a).name: uniqueness violation: 'services' entity with name set to 'a' \
+             already declared at services[0]",
+            "services[2] (a).retries: expected an integer",
+            "services[2] (a).name: uniqueness violation: 'services' entity with name set to 'a' \
+             already declared at services[0]",
+        ],
+    );
+}
+
+#[test]
 fn a_problem_is_one_line() {
     refuses(
         json!({"services": [{"name": "a\nb\u{1b}[0m", "host": "a"}]}),

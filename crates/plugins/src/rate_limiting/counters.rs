@@ -99,7 +99,7 @@ impl Counters {
     ///
     /// `limits` holds each period at most once.
     pub fn take(&self, key: Key, limits: &[Limit], now_ms: u64) -> Taken {
-        let at = self.hasher.hash_one(&key) as usize % SHARDS;
+        let at = self.shard_of(&key.identity);
         let mut shard = self.shards[at]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -133,6 +133,17 @@ impl Counters {
             }
         }
         taken
+    }
+
+    /// Which shard counts a caller. Ids are random already; the rest is hashed.
+    fn shard_of(&self, identity: &Identity) -> usize {
+        let random = match identity {
+            Identity::Consumer(id) | Identity::Credential(id) | Identity::Service(id) => {
+                id.as_u64_pair().1
+            }
+            other => self.hasher.hash_one(other),
+        };
+        random as usize % SHARDS
     }
 
     /// Keys held now, in windows that may be over.

@@ -118,7 +118,10 @@ impl Plugin for RateLimiting {
                 config.month,
                 config.year,
             ])
-            .filter_map(|(period, limit)| Some((period, limit? as u64)))
+            .filter_map(|(period, limit)| {
+                let limit = limit? as u64;
+                Some((period, limit, HeaderValue::from(limit)))
+            })
             .collect();
         Ok(Box::new(Active {
             limits,
@@ -232,7 +235,8 @@ enum LimitBy {
 }
 
 struct Active {
-    limits: Vec<(Period, u64)>,
+    /// Each period with its limit, as a number and as a header.
+    limits: Vec<(Period, u64, HeaderValue)>,
     limit_by: LimitBy,
     hide_client_headers: bool,
     error_code: StatusCode,
@@ -247,7 +251,7 @@ impl Handler for Active {
             limit: 0,
             window: Period::Second.window(0),
         }; Period::ALL.len()];
-        for (slot, &(period, limit)) in buffer.iter_mut().zip(&self.limits) {
+        for (slot, &(period, limit, _)) in buffer.iter_mut().zip(&self.limits) {
             *slot = Limit {
                 period,
                 limit,
@@ -306,29 +310,33 @@ impl Active {
 
     /// Sets the client's headers; the answer is the seconds until the tightest window ends.
     fn tell_client(&self, exchange: &mut Exchange, limits: &[Limit], taken: Taken) -> u64 {
-        let mut tightest: Option<(u64, &Limit)> = None;
+        let mut tightest: Option<(u64, HeaderValue, usize)> = None;
         for (index, limit) in limits.iter().enumerate() {
             let this_one = u64::from(taken.refused_by.is_none_or(|by| by == index));
             let remaining = limit.limit.saturating_sub(taken.used[index] + this_one);
-            if tightest.is_none_or(|(least, _)| remaining <= least) {
-                tightest = Some((remaining, limit));
-            }
+            let value = HeaderValue::from(remaining);
             if !self.hide_client_headers {
                 let (limit_name, remaining_name) = &PERIOD_HEADERS[limit.period as usize];
                 exchange.response_headers.extend([
-                    (limit_name.clone(), HeaderValue::from(limit.limit)),
-                    (remaining_name.clone(), HeaderValue::from(remaining)),
+                    (limit_name.clone(), self.limits[index].2.clone()),
+                    (remaining_name.clone(), value.clone()),
                 ]);
             }
+            if tightest
+                .as_ref()
+                .is_none_or(|(least, ..)| remaining <= *least)
+            {
+                tightest = Some((remaining, value, index));
+            }
         }
-        let Some((remaining, limit)) = tightest else {
+        let Some((_, remaining, index)) = tightest else {
             return 1;
         };
-        let reset_s = limit.window.reset_s(exchange.now_ms);
+        let reset_s = limits[index].window.reset_s(exchange.now_ms);
         if !self.hide_client_headers {
             exchange.response_headers.extend([
-                (LIMIT, HeaderValue::from(limit.limit)),
-                (REMAINING, HeaderValue::from(remaining)),
+                (LIMIT, self.limits[index].2.clone()),
+                (REMAINING, remaining),
                 (RESET, HeaderValue::from(reset_s)),
             ]);
         }

@@ -9,7 +9,8 @@ use tracing::info;
 use tracing::level_filters::LevelFilter;
 
 use crate::home::Home;
-use crate::{logging, shutdown};
+use crate::logging;
+use crate::shutdown::Shutdown;
 
 /// Domain of a control plane that was given none; it resolves to this machine.
 pub(crate) const BASE_DOMAIN: &str = "sallyport.localhost";
@@ -67,6 +68,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         .build()
         .context("could not start the runtime")?;
     runtime.block_on(async {
+        let mut shutdown = Shutdown::listen();
         let home = Home::open(&args.data, &args.base_domain, &args.geo).await?;
         let port = sallyport_contract::entry("config_sync").port().get();
         let feed = feed(&args, &home)?;
@@ -93,7 +95,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             ca = %home.ca_path().display(),
             "ready"
         );
-        shutdown::requested().await;
+        shutdown.requested().await;
         info!("stopping");
         running.stop().await;
         home.store.close().await;

@@ -7,7 +7,8 @@ use sallyport_gateway::Gateway;
 use sallyport_gateway::conf::{Conf, Material, Problem};
 use tracing::{info, warn};
 
-use crate::{logging, shutdown};
+use crate::logging;
+use crate::shutdown::Shutdown;
 
 /// Where Kong looks for its settings when no file is named.
 const DEFAULT_PATHS: [&str; 2] = ["/etc/kong/kong.conf", "/etc/kong.conf"];
@@ -46,9 +47,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .build()
         .context("could not start the runtime")?;
     runtime.block_on(async {
+        let mut shutdown = Shutdown::listen();
         let gateway = Gateway::start(conf, material).await?;
         info!(proxy = ?gateway.proxy_addresses(), status = ?gateway.status_addresses(), "gateway started");
-        shutdown::requested().await;
+        shutdown.requested().await;
         info!("stopping");
         gateway.stop().await;
         Ok(())

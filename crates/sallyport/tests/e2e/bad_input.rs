@@ -394,3 +394,27 @@ fn a_control_plane_whose_files_are_damaged_says_which() {
     has_all(&done.stderr, &["store.sqlite"]);
     assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
 }
+
+/// As after a crash between the two files of the authority: see `home::pair`.
+#[test]
+fn a_first_start_that_was_cut_short_is_finished_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let start = || {
+        let port = free_port();
+        let mut program = sallyport()
+            .args(["control", "--data", "state", "--listen"])
+            .arg(format!("127.0.0.1:{port}"))
+            .dir(dir.path())
+            .start();
+        program.wait_for_line("ready", soon());
+        program.interrupt();
+        assert_eq!(program.wait(soon()).code(), Some(0));
+    };
+    start();
+    let made = std::fs::read(state.join("ca.crt")).unwrap();
+    std::fs::rename(state.join("ca.crt"), state.join("ca.crt.pending")).unwrap();
+    start();
+    assert_eq!(std::fs::read(state.join("ca.crt")).unwrap(), made);
+    assert!(!state.join("ca.crt.pending").exists());
+}

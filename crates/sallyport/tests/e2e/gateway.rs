@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sallyport_testkit::http::get;
-use sallyport_testkit::{Echo, Program, eventually, foreign, free_port, free_ports};
+use sallyport_testkit::{Deadline, Echo, Program, eventually, foreign, free_port, free_ports};
 
 use crate::lab::{Alone, Handshake, has_all, sallyport, soon, write};
 
@@ -70,6 +70,33 @@ fn serves_a_declarative_file_without_a_control_plane() {
         .json();
     assert_eq!(kept["path"], "/base/kept");
     assert_eq!(kept["headers"]["host"][0], "shop.example:99");
+}
+
+#[test]
+fn what_is_for_one_hop_stays_on_it() {
+    let echo = Echo::start();
+    let gateway = Alone::start(&declarative(&echo), "nginx_main_worker_processes = 1");
+    let seen = gateway
+        .get("/echo")
+        .header("Connection", "close, X-Hop")
+        .header("X-Hop", "1")
+        .header("Keep-Alive", "timeout=5")
+        .header("TE", "gzip")
+        .header("Proxy-Connection", "keep-alive")
+        .header("X-End", "1")
+        .send()
+        .unwrap()
+        .json();
+    let headers = &seen["headers"];
+    for name in ["x-hop", "keep-alive", "te", "proxy-connection"] {
+        assert!(headers[name].is_null(), "{name}: {headers:#}");
+    }
+    assert_eq!(headers["x-end"][0], "1");
+    // many requests, one connection to the upstream, whatever the clients do
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/echo").send().unwrap().status, 200);
+    }
+    assert_eq!(echo.connections(), 1);
 }
 
 #[test]
@@ -331,6 +358,7 @@ services:
 - {name: orders, host: 127.0.0.1, port: 70000, retries: "five", colour: red}
 - {name: bills, host: 127.0.0.1}
 - {name: bills, host: 127.0.0.2}
+- {name: orders, host: 127.0.0.1}
 routes:
 - {name: lost, paths: [/lost], service: {name: nowhere}}
 - {name: open, paths: ["~/(unclosed"], service: bills}
@@ -353,6 +381,7 @@ upstreams:
         "services[0] (orders).retries: expected an integer",
         "services[0] (orders).colour: unknown field",
         "services[2] (bills).name: uniqueness violation",
+        "services[3] (orders).name: uniqueness violation",
         "routes[0] (lost).service: invalid reference 'service: nowhere'",
         "routes[1] (open).paths[0]: invalid regex",
         "routes[2] (none)",
@@ -367,7 +396,7 @@ upstreams:
             .args(check)
             .run(soon());
         assert_eq!(done.status.code(), Some(1), "{done:?}");
-        has_all(&done.stderr, &["kong.yml has 12 problems"]);
+        has_all(&done.stderr, &["kong.yml has 13 problems"]);
         has_all(&done.stderr, &problems);
         assert!(
             !done.stderr.contains("her-secret"),
@@ -385,7 +414,8 @@ fn refused(document: &str, parts: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let done = Alone::launch(dir.path(), document, 1, "")
         .arg("--check")
-        .run(soon());
+        .run(Deadline::secs(120)); // an alias bomb is read up to its bound
+
     assert_eq!(done.status.code(), Some(1), "{done:?}");
     has_all(&done.stderr, parts);
     assert!(!done.stderr.contains("panicked"), "{}", done.stderr);

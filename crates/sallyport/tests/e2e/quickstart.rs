@@ -322,6 +322,32 @@ fn a_second_start_finds_what_the_first_left() {
     stop(program);
 }
 
+/// "Run the gateway alone with" is what the file that quickstart wrote begins with.
+#[test]
+fn its_gateway_runs_alone_on_the_files_it_left() {
+    let quickstart = Quickstart::new();
+    let (program, _) = quickstart.start();
+    stop(program);
+    let conf = quickstart
+        .dir
+        .path()
+        .join("sallyport-data/gateway/kong.conf");
+    has_all(
+        &std::fs::read_to_string(&conf).unwrap(),
+        &["sallyport gateway -c", "cluster_control_plane = 127.0.0.1:"],
+    );
+    let gateway = sallyport().args(["gateway", "-c"]).arg(&conf).start();
+    gateway.wait_for_line("gateway started", soon());
+    let refused = get(quickstart.proxy("/echo")).send().unwrap();
+    assert_eq!(refused.status, 401, "the last-known-good configuration");
+    let gone = get(quickstart.proxy("/echo"))
+        .header("apikey", "quickstart-key")
+        .send()
+        .unwrap();
+    assert_eq!(gone.status, 502, "its upstream ended with quickstart");
+    stop(gateway);
+}
+
 #[test]
 fn a_port_in_use_is_named_with_its_flag() {
     for (index, flag) in FLAGS.iter().enumerate() {
@@ -380,16 +406,14 @@ fn needs_no_rights() {
 #[test]
 fn a_start_that_is_interrupted_leaves_state_that_the_next_one_takes() {
     let quickstart = Quickstart::new();
-    for step in ["… control plane", "… gateway", "… configuration"] {
+    for step in ["… echo", "… control plane", "… gateway", "… configuration"] {
+        let program = quickstart.launch().start();
+        program.wait_for_line(step, soon());
+        stop(program);
+        // and without being asked politely
         let mut program = quickstart.launch().start();
         program.wait_for_line(step, soon());
-        program.interrupt();
-        program.wait(soon());
-        assert!(
-            !program.output().contains("panicked"),
-            "{}",
-            program.output()
-        );
+        program.kill9();
     }
     let (program, _) = quickstart.start();
     let echo = get(quickstart.proxy("/echo"))

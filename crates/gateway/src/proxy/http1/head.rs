@@ -16,6 +16,9 @@ pub(crate) const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Most header lines of a message.
 const HEADERS_MAX: usize = 128;
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
 /// A request head.
 pub(crate) struct RequestHead {
     pub(crate) parts: Parts,
@@ -224,7 +227,7 @@ impl Facts {
             self.connection(value);
             return Ok(Note::Connection);
         }
-        if *name == "keep-alive" || *name == "proxy-connection" {
+        if *name == KEEP_ALIVE || *name == PROXY_CONNECTION {
             return Ok(Note::Connection);
         }
         Ok(Note::Other)

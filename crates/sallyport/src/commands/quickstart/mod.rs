@@ -18,7 +18,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::control::{BASE_DOMAIN, GEO};
 use crate::home::{self, Home};
-use crate::{logging, shutdown};
+use crate::logging;
+use crate::shutdown::Shutdown;
 use echo::Echo;
 
 const SEED: &str = include_str!("seed.yml");
@@ -71,6 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn start(args: &Args) -> anyhow::Result<()> {
+    let mut shutdown = Shutdown::listen();
     progress("echo service");
     let echo = Echo::start(loopback(args.echo_port), "--echo-port")?;
     progress("control plane");
@@ -93,11 +95,11 @@ async fn start(args: &Args) -> anyhow::Result<()> {
     progress("configuration over mTLS");
     let ready = tokio::select! {
         ready = configured(&gateway) => ready.map(|()| true),
-        () = shutdown::requested() => Ok(false),
+        () = shutdown.requested() => Ok(false),
     };
     if matches!(ready, Ok(true)) {
         super::print(&greeting(args, &home))?;
-        shutdown::requested().await;
+        shutdown.requested().await;
     }
     progress("stopping");
     gateway.stop().await;
