@@ -12,6 +12,8 @@ mod far_end;
 mod firewall;
 #[path = "contract/ip_addresses.rs"]
 mod ip_addresses;
+#[path = "contract/lab.rs"]
+mod lab;
 #[path = "contract/network.rs"]
 mod network;
 #[path = "contract/ports_explain.rs"]

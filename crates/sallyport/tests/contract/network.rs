@@ -43,7 +43,7 @@ impl Network {
         let allowed = Command::new("unshare").args(["-n", "true"]).output();
         if !allowed.is_ok_and(|it| it.status.success()) {
             // Says so, and fails where skipping is forbidden.
-            return foreign("no-right-to-make-network-namespaces", "root").map(|_| unreachable!());
+            return foreign("the-right-to-make-network-namespaces", "root").map(|_| unreachable!());
         }
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(

@@ -1,19 +1,22 @@
 //! From what was seen to a verdict, with whom to ask and the rule that is missing. Pure.
 
+mod answer;
+mod certificate;
+
 use std::net::IpAddr;
 
 use sallyport_contract::{Flow, Owner};
 use serde::Serialize;
 
-use crate::check::{Check, Talk, Target, Then};
-use crate::interception;
-use crate::seen::{
-    Answer, Attempt, CertFault, End, Handshake, Icmp, Resolution, Seen, Shown, Small, Talked,
-};
+use crate::check::{Check, Talk, Target};
+use crate::seen::{Answer, Attempt, End, Icmp, Resolution, Seen, Small, Talked};
+
+use answer::{judge_answer, proxy_refused};
+use certificate::judge_handshake;
 
 /// Clocks may differ by this much before it is told: certificates and tokens bear less than a
 /// minute or two.
-pub(crate) const SKEW_SECS_MAX: i64 = 60;
+const SKEW_SECS_MAX: i64 = 60;
 
 /// The state of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -310,57 +313,6 @@ fn judge_end(check: &Check, attempt: &Attempt, now: i64) -> Verdict {
     }
 }
 
-fn proxy_refused(check: &Check, status: u16, reason: &str) -> Verdict {
-    let via = check
-        .via
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    let ask = "whoever runs the forward proxy";
-    let rule = Some(format!(
-        "allow CONNECT {}:{} at {via}",
-        check.target,
-        check.port()
-    ));
-    let (status, what, rule) = match status {
-        407 => (
-            Status::Wrong,
-            "give this machine credentials for the proxy".to_owned(),
-            None,
-        ),
-        403 | 405 => (
-            Status::Filtered,
-            "the proxy's access rules must allow it".to_owned(),
-            rule,
-        ),
-        502..=504 => (
-            Status::Unreachable,
-            "the proxy itself must resolve and reach the far end".to_owned(),
-            rule,
-        ),
-        0 => (
-            Status::Wrong,
-            "an HTTP proxy that knows CONNECT must listen there".to_owned(),
-            None,
-        ),
-        _ => (
-            Status::Wrong,
-            "the proxy must answer CONNECT with 200".to_owned(),
-            rule,
-        ),
-    };
-    let seen = format!("the forward proxy {via} answers CONNECT: {reason}");
-    Verdict {
-        status,
-        seen,
-        fix: Some(Fix {
-            ask: ask.to_owned(),
-            what,
-            rule,
-        }),
-    }
-}
-
 fn judge_talk(check: &Check, talked: &Talked, place: &str, took_ms: u64, now: i64) -> Verdict {
     if talked.doctor {
         return told(
@@ -412,211 +364,12 @@ fn judge_talk(check: &Check, talked: &Talked, place: &str, took_ms: u64, now: i6
     }
 }
 
-fn judge_handshake<'a>(
-    check: &Check,
-    handshake: &'a Handshake,
-    place: &str,
-    now: i64,
-) -> Result<&'a Shown, Verdict> {
-    let wrong =
-        |seen: String, ask: &str, what: &str| Err(bad(Status::Wrong, seen, ask, what.to_owned()));
-    let far = far_owner(check);
-    match handshake {
-        Handshake::Done(shown) => judge_certificate(check, shown, place, now),
-        Handshake::Silent => wrong(
-            format!("{place} accepts the connection and then says nothing (half open)"),
-            far,
-            "the process behind that port hangs, or a middlebox accepts in its name",
-        ),
-        Handshake::Stalled => wrong(
-            format!("{place} begins the TLS handshake and does not finish it"),
-            far,
-            "the far end is overloaded, or a middlebox inspects the handshake",
-        ),
-        Handshake::Closed => wrong(
-            format!("{place} closes the connection during the TLS handshake"),
-            far,
-            "a middlebox that forbids this name, or a far end without TLS or for other names",
-        ),
-        Handshake::NotTls(text) => wrong(
-            format!("{place} does not speak TLS, it says {text:?}"),
-            far,
-            "the port belongs to another program, or a middlebox answers",
-        ),
-        Handshake::Refused(reason) => wrong(
-            format!("{place}: {reason}"),
-            far,
-            "name, certificate and TLS version must suit both",
-        ),
-    }
-}
-
-fn judge_certificate<'a>(
-    check: &Check,
-    shown: &'a Shown,
-    place: &str,
-    now: i64,
-) -> Result<&'a Shown, Verdict> {
-    if let Some(who) = interception::by(check, shown) {
-        return Err(bad(
-            Status::Intercepted,
-            format!(
-                "{place}: TLS is intercepted, the certificate for {} is by {who}",
-                check.target
-            ),
-            "whoever runs TLS inspection",
-            format!("exempt {} from inspection", check.target),
-        ));
-    }
-    let Some(fault) = &shown.fault else {
-        return Ok(shown);
-    };
-    let far = far_owner(check);
-    let names = shorten(&shown.names);
-    let (seen, ask, what) = match fault {
-        CertFault::Expired => (
-            format!("the certificate expired {}", ago(now - shown.not_after)),
-            far,
-            "renew the certificate (or correct this machine's clock)".to_owned(),
-        ),
-        CertFault::NotYet => (
-            format!("the certificate is valid only in {}", span(shown.not_before - now)),
-            "whoever runs this machine's clock",
-            "correct the clock here, or at whoever issued the certificate".to_owned(),
-        ),
-        CertFault::WrongName => (
-            format!("the certificate is for {names}"),
-            far,
-            format!("a certificate for {}, or the right name here", check.target),
-        ),
-        CertFault::UnknownIssuer => (
-            format!("the certificate is by {}, which is not trusted here", shown.issuer),
-            far,
-            "if that is your own authority, give its certificate (--ca); if not, TLS is intercepted"
-                .to_owned(),
-        ),
-        CertFault::NotPinned => (
-            format!("not the expected certificate; this one is by {}", shown.issuer),
-            far,
-            "both ends must have the same cluster certificate".to_owned(),
-        ),
-        CertFault::Other(reason) => {
-            (format!("the certificate is refused: {reason}"), far, "a sound certificate".to_owned())
-        }
-    };
-    Err(bad(Status::Wrong, format!("{place}: {seen}"), ask, what))
-}
-
-fn ago(secs: i64) -> String {
-    format!("{} ago", span(secs))
-}
-
+/// A time for people.
 fn span(secs: i64) -> String {
     match secs.max(0) {
         secs @ 0..=119 => format!("{secs} seconds"),
         secs @ 120..=7199 => format!("{} minutes", secs / 60),
         secs @ 7200..=172_799 => format!("{} hours", secs / 3600),
         secs => format!("{} days", secs / 86_400),
-    }
-}
-
-fn judge_answer(check: &Check, answer: &Answer, place: &str, took_ms: u64) -> Verdict {
-    let far = far_owner(check);
-    let good = |what: String| told(Status::Open, format!("{place} {what} in {took_ms} ms"));
-    let wrong = |seen: &str, what: &str| {
-        bad(
-            Status::Wrong,
-            format!("{place} {seen}"),
-            far,
-            what.to_owned(),
-        )
-    };
-    let skewed = |ahead: i64| {
-        let way = if ahead > 0 { "behind" } else { "ahead of" };
-        bad(
-            Status::Wrong,
-            format!(
-                "this machine's clock is {} {way} that of {place}",
-                span(ahead.abs())
-            ),
-            "whoever runs this machine's clock",
-            "set the clock (row `ntp`): certificates and tokens depend on it".to_owned(),
-        )
-    };
-    match answer {
-        Answer::Http {
-            clock_ahead_secs: Some(ahead),
-            ..
-        }
-        | Answer::Time(ahead)
-            if ahead.abs() > SKEW_SECS_MAX =>
-        {
-            skewed(*ahead)
-        }
-        Answer::Http { status, .. } => judge_http(check, *status, place, took_ms),
-        Answer::Banner(text) => good(format!("says {text:?}")),
-        Answer::Dns(5) => wrong(
-            "refuses DNS questions of this machine",
-            "allow this machine to ask",
-        ),
-        Answer::Dns(_) => good("answers DNS questions".to_owned()),
-        Answer::Time(_) => good("tells the time".to_owned()),
-        Answer::Doctor => good("answers: the doctor listens there, the way is open".to_owned()),
-        Answer::CertificateRequired => wrong(
-            "demands a client certificate",
-            "the row needs none: another service listens there",
-        ),
-        Answer::CertificateRefused(reason) => wrong(
-            &format!("refuses our certificate: {reason}"),
-            "register this machine's certificate at the far end, or renew it",
-        ),
-        Answer::Silent => wrong(
-            "is connected and says nothing (half open)",
-            "the process behind that port hangs",
-        ),
-        Answer::Closed => wrong(
-            "closes the connection without an answer",
-            match check.talk {
-                Talk::Tls { mutual: true, .. } => {
-                    "the far end does not know our certificate, or serves other names only"
-                }
-                _ => "another program may listen there, or a middlebox cuts the connection",
-            },
-        ),
-        Answer::Garbage(text) => wrong(
-            &format!("answers something else: {text:?}"),
-            "another program listens there",
-        ),
-    }
-}
-
-fn judge_http(check: &Check, status: u16, place: &str, took_ms: u64) -> Verdict {
-    let upgrade = matches!(
-        &check.talk,
-        Talk::Tls {
-            then: Then::Upgrade(_),
-            ..
-        }
-    );
-    let far = far_owner(check);
-    let open = |what: &str| told(Status::Open, format!("{place} {what} in {took_ms} ms"));
-    let wrong = |what: &str| {
-        bad(
-            Status::Wrong,
-            format!("{place} answers HTTP {status}"),
-            far,
-            what.to_owned(),
-        )
-    };
-    match (upgrade, status) {
-        (true, 101) => open("opens the WebSocket"),
-        (true, 400) => open("answers, and asks for a client certificate, as it must"),
-        (true, 401 | 403) => wrong("this machine's certificate must be known to the control plane"),
-        (true, 404) => wrong("another service answers under this name"),
-        (true, 200..=399) => wrong("no WebSocket: a middlebox or another service answers"),
-        (false, 407) | (true, 407) => wrong("a transparent proxy stands in the way"),
-        (_, 502..=504) => wrong("something in front of it answers, the service itself is down"),
-        (true, _) => wrong("the control plane does not open the link"),
-        (false, _) => open(&format!("answers HTTP {status}")),
     }
 }
