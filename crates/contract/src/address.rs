@@ -39,6 +39,11 @@ impl Net {
         self.0.contains(&address)
     }
 
+    /// The address, if the network has just one.
+    pub fn single(self) -> Option<IpAddr> {
+        (self.0.prefix_len() == self.0.max_prefix_len()).then(|| self.0.addr())
+    }
+
     /// The fewest networks with the same addresses, sorted, IPv4 first.
     pub fn aggregate(nets: impl IntoIterator<Item = Net>) -> Vec<Net> {
         let all: Vec<IpNet> = nets.into_iter().map(|net| net.0).collect();

@@ -14,6 +14,7 @@ mod installation;
 mod lint;
 mod policy;
 mod port;
+mod published;
 pub mod render;
 mod row;
 
@@ -31,6 +32,7 @@ pub use installation::{
 pub use lint::{LintFinding, lint};
 pub use policy::{Packet, Peers, Policy, Rule, Side, View, Withheld, policy};
 pub use port::{Flow, Port, PortError, PortUse, Transport};
+pub use published::{Addresses, PublishedChange, PublishedError, PublishedList};
 pub use row::{Filter, FilterError, Row, rows};
 
 /// The product's own contract, parsed once.

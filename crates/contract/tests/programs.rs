@@ -452,6 +452,57 @@ fn iptables_pass_exactly_what_the_policy_allows() {
     );
 }
 
+/// Somebody outside who looks for open ports finds those of the policy and no others.
+#[test]
+fn nmap_from_outside_sees_what_the_policy_allows() {
+    let needs = [
+        ("ip", "iproute2"),
+        ("sysctl", "procps"),
+        ("nft", "nftables"),
+        ("nmap", "nmap"),
+    ];
+    if !have("nmap_from_outside_sees_what_the_policy_allows", &needs) {
+        return;
+    }
+    let net = Net::new("s");
+    for machine in ["edge", "node1"] {
+        let rules = firewall(&node(machine), Format::Nftables);
+        net.exec(machine, &["nft", "-f", "-"], &rules);
+    }
+    let ports: BTreeSet<u16> = flows()
+        .into_iter()
+        .filter_map(|flow| match flow {
+            Flow::Port(it) if it.transport.as_str() == "tcp" => Some(it.port.get()),
+            _ => None,
+        })
+        .collect();
+    let list: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    let list = format!("-p{}", list.join(","));
+    let peer: IpAddr = v4(0x77).parse().expect("an address");
+    for (machine, last) in [("edge", 0x20), ("node1", 0x11)] {
+        let target = v4(last);
+        let args = [
+            "nmap", "-Pn", "-n", "-sS", "--reason", "-T4", &list, "-oG", "-", &target,
+        ];
+        let printed = net.exec("outside", &args, "");
+        // Nobody listens, so a port that is let through answers as closed.
+        let passed: BTreeSet<u16> = printed
+            .split([' ', '\t', ','])
+            .filter_map(|word| word.split_once("/closed/"))
+            .filter_map(|(port, _)| port.parse().ok())
+            .collect();
+        let policy = node(machine);
+        let allowed = |port: &u16| {
+            let flow = Flow::try_from(format!("{port}/tcp")).expect("a flow");
+            let side = Side::In;
+            policy.allows(&Packet { side, flow, peer })
+        };
+        let want: BTreeSet<u16> = ports.iter().copied().filter(allowed).collect();
+        assert_eq!(passed, want, "{machine}:\n{printed}");
+        assert!(!want.is_empty());
+    }
+}
+
 /// The matrix proves something only if both answers occur, in each direction and family.
 #[test]
 fn the_matrix_has_both_answers() {

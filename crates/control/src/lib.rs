@@ -15,6 +15,7 @@ mod core_entities;
 mod deck;
 mod dp_certificates;
 mod identity;
+mod ip_addresses;
 mod listener;
 mod nodes;
 mod problem;
@@ -25,7 +26,8 @@ pub use bootstrap::{Bootstrap, BootstrapError, bootstrap};
 pub use control_planes::host;
 pub use core_entities::{ImportError, import};
 pub use dp_certificates::{CertificateError, pin_certificate};
-pub use start::{Running, Settings, StartError, start};
+pub use ip_addresses::{Feed, FeedError, HistoryError, SourcesError};
+pub use start::{Running, Settings, StartError, start, start_publishing};
 
 /// The version of Kong whose behaviour this control plane has; clients and data planes see it.
 pub const KONG_VERSION: &str = "3.10.0";

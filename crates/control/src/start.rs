@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::app::{App, Shared, router};
 use crate::config_sync::{Links, record, supervise};
 use crate::control_planes::host;
+use crate::ip_addresses::{Feed, in_front_of};
 use crate::listener::{Doors, serve, serve_plain};
 
 /// For connections to finish and contacts to be stored when the role stops.
@@ -103,6 +104,19 @@ pub async fn start(
     store: Store,
     plugins: &'static dyn PluginSchemas,
 ) -> Result<Running, StartError> {
+    start_publishing(settings, store, plugins, None).await
+}
+
+/// As [`start`], with the published list of addresses if there is one.
+///
+/// # Errors
+/// See [`StartError`]; nothing runs then.
+pub async fn start_publishing(
+    settings: Settings,
+    store: Store,
+    plugins: &'static dyn PluginSchemas,
+    feed: Option<Feed>,
+) -> Result<Running, StartError> {
     check_names(&settings)?;
     if let Some(plain) = settings
         .listen_plain
@@ -145,7 +159,7 @@ pub async fn start(
         geo: settings.geo.clone(),
         node_id: Uuid::new_v4(),
     }));
-    let api = router(app);
+    let api = in_front_of(router(app), feed, &settings.base_domain);
     let doors = Arc::new(Doors {
         api: api.clone(),
         api_tls,

@@ -30,6 +30,8 @@ enum Command {
     Control(commands::control::Args),
     Certs(commands::certs::Args),
     Ports(commands::ports::Args),
+    Firewall(commands::firewall::Args),
+    Doctor(Box<commands::doctor::Args>),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
         Command::Control(args) => commands::control::run(args),
         Command::Certs(args) => commands::certs::run(&args),
         Command::Ports(args) => commands::ports::run(&args),
+        Command::Firewall(args) => commands::firewall::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

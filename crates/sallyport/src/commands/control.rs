@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use sallyport_control::Settings;
+use sallyport_control::{Feed, Settings};
 use tracing::info;
 use tracing::level_filters::LevelFilter;
 
@@ -43,6 +43,22 @@ pub(crate) struct Args {
     /// Geo of this installation
     #[arg(long, default_value = GEO, env = "SALLYPORT_GEO")]
     geo: String,
+    /// Addresses to publish at ip-addresses.origin.<base domain> (TOML, see docs/ip_addresses.md)
+    #[arg(long, value_name = "FILE", env = "SALLYPORT_IP_ADDRESSES")]
+    ip_addresses: Option<PathBuf>,
+}
+
+/// The published list of addresses, if there is one.
+fn feed(args: &Args, home: &Home) -> anyhow::Result<Option<Feed>> {
+    let Some(path) = &args.ip_addresses else {
+        return Ok(None);
+    };
+    let sources = std::fs::read_to_string(path)
+        .with_context(|| format!("could not read the addresses {}", path.display()))?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let now = i64::try_from(now.as_secs())?;
+    let feed = Feed::open(&sources, &args.base_domain, &home.path, now);
+    feed.with_context(|| path.display().to_string()).map(Some)
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -55,6 +71,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let mut shutdown = Shutdown::listen();
         let home = Home::open(&args.data, &args.base_domain, &args.geo).await?;
         let port = sallyport_contract::entry("config_sync").port().get();
+        let feed = feed(&args, &home)?;
         let settings = Settings {
             listen: args
                 .listen
@@ -65,9 +82,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             geo: args.geo,
             identity: home.identity.clone(),
         };
-        let running =
-            sallyport_control::start(settings, home.store.clone(), sallyport_plugins::schemas())
-                .await?;
+        let running = sallyport_control::start_publishing(
+            settings,
+            home.store.clone(),
+            sallyport_plugins::schemas(),
+            feed,
+        )
+        .await?;
         info!(
             control_plane = %home.bootstrap.control_plane.id,
             token_file = %home.path.join("token").display(),

@@ -2,8 +2,14 @@
 
 pub(crate) mod certs;
 pub(crate) mod control;
+pub(crate) mod described;
+pub(crate) mod doctor;
+pub(crate) mod firewall;
 pub(crate) mod gateway;
+pub(crate) mod gateway_conf;
 pub(crate) mod ports;
+pub(crate) mod ports_explain;
+pub(crate) mod ports_watch;
 pub(crate) mod quickstart;
 
 use std::io::{ErrorKind, Write};

@@ -8,7 +8,10 @@ use sallyport_contract::{Catalogue, Filter, Role, render, rows};
 
 /// Prints the network contract: every port, host name and direction.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    more: Option<More>,
     /// How to print it
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -22,6 +25,13 @@ pub(crate) struct Args {
     /// appliance), or a catalogue file
     #[arg(long, value_name = "NAME|FILE", default_value = "own")]
     catalogue: String,
+}
+
+/// What else can be done with it.
+#[derive(Debug, clap::Subcommand)]
+enum More {
+    Explain(super::ports_explain::Args),
+    Watch(super::ports_watch::Args),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -40,6 +50,11 @@ fn role(text: &str) -> Result<Role, String> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.more {
+        Some(More::Explain(args)) => return super::ports_explain::run(args),
+        Some(More::Watch(args)) => return super::ports_watch::run(args),
+        None => {}
+    }
     let read;
     let catalogue = match args.catalogue.as_str() {
         "own" => sallyport_contract::catalogue(),

@@ -1,0 +1,105 @@
+//! What a gateway's settings say about its far ends and its ports.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use sallyport_contract::{Catalogue, ControlPlane, Installation, PortUse, Role};
+use sallyport_gateway::conf::{Conf, Material};
+use sallyport_runtime::tls::{Identity, ServerTrust};
+
+use super::described::{Known, placeholder_base, placeholder_prefix};
+
+/// The part of `kong.conf` that concerns the network.
+pub(crate) struct GatewayConf {
+    control_plane: Option<(String, u16)>,
+    ports: BTreeMap<String, Vec<PortUse>>,
+    /// Whom to believe, who to be, and the server name to ask for.
+    pub(crate) cluster: Option<(ServerTrust, Identity, Option<String>)>,
+}
+
+impl GatewayConf {
+    /// Reads the file, the environment, and the files that they name.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<GatewayConf> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("could not read the settings file {}", path.display()))?;
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        let (conf, _) = Conf::load(Some(&text), environment, &super::gateway::installed())?;
+        let material = Material::read(&conf)
+            .map_err(|problems| anyhow!("{}", super::gateway::lines(&problems)))?;
+        let mut ports: BTreeMap<String, Vec<PortUse>> = BTreeMap::new();
+        for listener in &conf.proxy_listen {
+            let id = if listener.tls {
+                "proxy.https"
+            } else {
+                "proxy.http"
+            };
+            if let Ok(port) = format!("{}/tcp", listener.port).parse() {
+                ports.entry(id.to_owned()).or_default().push(port);
+            }
+        }
+        let cluster = conf.cluster.as_ref();
+        Ok(GatewayConf {
+            control_plane: cluster.map(|it| (it.control_plane.host.clone(), it.control_plane.port)),
+            ports,
+            cluster: cluster.zip(material.cluster).map(|(cluster, material)| {
+                (
+                    material.trust,
+                    material.identity,
+                    Some(cluster.tls_name().to_owned()),
+                )
+            }),
+        })
+    }
+
+    /// The installation, as far as the control plane's name tells it.
+    pub(crate) fn installation(&self, catalogue: &Catalogue) -> Known {
+        let host = self
+            .control_plane
+            .as_ref()
+            .map(|(host, _)| host.as_str())
+            .unwrap_or_default();
+        let mut made_up = Vec::new();
+        let (base, prefix, geo) = parts(catalogue, host).unwrap_or_else(|| {
+            made_up.extend(["base", "prefix"]);
+            let geo = catalogue.geos.first().cloned().unwrap_or_default();
+            (placeholder_base(), placeholder_prefix(), geo)
+        });
+        let installation = Installation {
+            base: Some(base),
+            roles: vec![Role::Gateway, Role::ControlPlane],
+            geos: vec![geo.clone()],
+            control_planes: vec![ControlPlane { prefix, geo }],
+            ports: self.ports.clone(),
+            ..Installation::default()
+        };
+        Known {
+            installation,
+            made_up,
+        }
+    }
+
+    /// The control plane is dialled exactly as the settings say, whatever its name.
+    pub(crate) fn direct(&self) -> BTreeMap<String, (String, u16)> {
+        let place = self.control_plane.clone();
+        place
+            .map(|place| ("config_sync".to_owned(), place))
+            .into_iter()
+            .collect()
+    }
+}
+
+/// Base domain, prefix and geo of a control plane's host name, if the contract made it.
+fn parts(catalogue: &Catalogue, host: &str) -> Option<(String, String, String)> {
+    for (at, _) in host.match_indices('.') {
+        let base = &host[at + 1..];
+        if let Some(found) = catalogue.match_host(base, host)
+            && let (Some(prefix), Some(geo)) = (found.prefix, found.geo)
+        {
+            return Some((base.to_owned(), prefix, geo));
+        }
+    }
+    None
+}

@@ -1,0 +1,594 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rcgen::{CertificateParams, Issuer, KeyPair, date_time_ymd};
+use sallyport_runtime::certs::{LocalCa, PemPair};
+use sallyport_testkit::{Deadline, Finished, foreign};
+use serde_json::Value;
+
+use crate::far_end::write;
+use crate::network::{FAR, FAR6, Network, WAY};
+use crate::{check_refused, run};
+
+fn sallyport() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_sallyport"))
+}
+
+/// One row of a test catalogue: id (also the host), port with transport, protocol, TLS, owner.
+type Line = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
+/// A catalogue with these rows, from a gateway to the control plane, each with a name of its own.
+fn catalogue(lines: &[Line]) -> String {
+    let mut text = "format = 1\nname = \"test\"\ntitle = \"Test\"\nbase = \"a.test\"\n".to_owned();
+    for (id, port, protocol, tls, owner) in lines {
+        let to = if *owner == "installation" {
+            "control_plane"
+        } else {
+            "external"
+        };
+        let what = if *port == "icmp" {
+            "icmp = true".to_owned()
+        } else {
+            format!("ports = [\"{port}\"]")
+        };
+        let more = if *tls == "mtls" {
+            "certificate = \"ours\"\n"
+        } else {
+            ""
+        };
+        text.push_str(&format!(
+            "[[entry]]\nid = \"{id}\"\ntitle = \"{id}\"\n{what}\nfrom = [\"gateway\"]\nto = [\"{to}\"]\n\
+             protocol = \"{protocol}\"\ntls = \"{tls}\"\n{more}hosts = [\"{}.<base>\"]\nrequired = true\n\
+             owner = \"{owner}\"\nwhy = \"test\"\nsource = [\"product\"]\n",
+            host(id)
+        ));
+    }
+    text
+}
+
+fn host(id: &str) -> String {
+    id.replace('_', "-")
+}
+
+fn hosts(lines: &[Line]) -> String {
+    lines
+        .iter()
+        .map(|line| format!("{FAR} {}.a.test\n", host(line.0)))
+        .collect()
+}
+
+/// Certificates: `good` (all names of a.test), `expired`, `other` (other names), `self`; `ca`, `forger`.
+fn certificates(dir: &Path) {
+    let ca = LocalCa::create("The right authority", 30).unwrap();
+    write(dir, "ca", ca.pem());
+    write(dir, "good", &ca.issue_server(&["*.a.test"], 30).unwrap());
+    write(
+        dir,
+        "other",
+        &ca.issue_server(&["elsewhere.test"], 30).unwrap(),
+    );
+    write(
+        dir,
+        "forger",
+        LocalCa::create("Example Inspection", 30).unwrap().pem(),
+    );
+    let pair = |cert: rcgen::Certificate, key: &KeyPair| PemPair {
+        cert: cert.pem(),
+        key: key.serialize_pem(),
+    };
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["*.a.test".to_owned()]).unwrap();
+    let own = params.self_signed(&key).unwrap();
+    write(dir, "self", &pair(own, &key));
+    params.not_before = date_time_ymd(2024, 1, 1);
+    params.not_after = date_time_ymd(2025, 1, 1);
+    let issuer =
+        Issuer::from_ca_cert_pem(&ca.pem().cert, KeyPair::from_pem(&ca.pem().key).unwrap());
+    write(
+        dir,
+        "expired",
+        &pair(params.signed_by(&key, &issuer.unwrap()).unwrap(), &key),
+    );
+}
+
+/// A network with the far end's servers, the catalogue as `catalogue.toml`, and certificates.
+fn network(
+    tag: &str,
+    lines: &[Line],
+    hosts: &str,
+) -> Option<(Network, sallyport_testkit::Program)> {
+    let network = Network::new(tag, hosts)?;
+    certificates(network.dir.path());
+    std::fs::write(network.path("catalogue.toml"), catalogue(lines)).unwrap();
+    let servers = network.serve("far", "servers");
+    Some((network, servers))
+}
+
+fn doctor(network: &Network, more: &[&str]) -> Finished {
+    doctor_within("2", network, more)
+}
+
+/// With this many seconds for each step.
+fn doctor_within(secs: &str, network: &Network, more: &[&str]) -> Finished {
+    let [catalogue, ca] = ["catalogue.toml", "ca.crt"].map(|it| network.path(it));
+    let args = [
+        "doctor",
+        "--role",
+        "gateway",
+        "--catalogue",
+        catalogue.to_str().unwrap(),
+    ];
+    let args = [
+        &args[..],
+        &["--ca", ca.to_str().unwrap(), "--timeout", secs],
+        more,
+    ]
+    .concat();
+    network
+        .program("near", sallyport(), &args)
+        .run(Deadline::secs(120))
+}
+
+/// Rows by id, of `--json`.
+#[track_caller]
+fn rows(done: &Finished) -> BTreeMap<String, Value> {
+    let json: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{done:?}"));
+    assert_eq!(done.status.success(), json["ok"] == true, "{done:?}");
+    let rows = json["rows"].as_array().unwrap();
+    rows.iter()
+        .map(|row| (row["id"].as_str().unwrap().to_owned(), row.clone()))
+        .collect()
+}
+
+#[track_caller]
+fn check(rows: &BTreeMap<String, Value>, id: &str, status: &str, parts: &[&str]) {
+    let row = &rows[id];
+    assert_eq!(row["status"], status, "{row:#}");
+    for part in parts {
+        assert!(row.to_string().contains(part), "no {part:?} in {row:#}");
+    }
+    let bad = !matches!(status, "open" | "unproven");
+    assert_eq!(row["ok"] == false, bad, "{row:#}");
+    assert_eq!(row["fix"].is_object(), bad, "{row:#}");
+}
+
+const TROUBLES: &[Line] = &[
+    ("good", "4001/tcp", "https", "tls", "installation"),
+    ("six", "4001/tcp", "https", "tls", "installation"),
+    ("plain", "4013/tcp", "http", "none", "installation"),
+    ("mutual", "4005/tcp", "hybrid", "mtls", "installation"),
+    ("not_mutual", "4001/tcp", "hybrid", "mtls", "installation"),
+    ("refused", "4020/tcp", "https", "tls", "installation"),
+    ("dropped", "4021/tcp", "https", "tls", "installation"),
+    ("rejected", "4022/tcp", "https", "tls", "installation"),
+    ("expired", "4002/tcp", "https", "tls", "installation"),
+    ("other_name", "4003/tcp", "https", "tls", "installation"),
+    ("self_signed", "4004/tcp", "https", "tls", "installation"),
+    ("skewed", "4006/tcp", "https", "tls", "installation"),
+    ("mute", "4007/tcp", "https", "tls", "installation"),
+    ("intercepted", "4009/tcp", "https", "tls", "installation"),
+    ("half_open", "4010/tcp", "https", "tls", "installation"),
+    ("slow", "4011/tcp", "https", "tls", "installation"),
+    ("no_tls", "4012/tcp", "https", "tls", "installation"),
+    ("ssh", "4012/tcp", "ssh", "none", "site"),
+    ("ssh_mute", "4010/tcp", "ssh", "none", "site"),
+    ("closes", "4014/tcp", "https", "tls", "third_party"),
+    ("lie", "4001/tcp", "https", "tls", "installation"),
+    ("nowhere", "4001/tcp", "https", "tls", "installation"),
+    ("many", "4001/tcp", "https", "tls", "installation"),
+    ("dns", "53/udp", "dns", "none", "site"),
+    ("ntp", "123/udp", "ntp", "none", "site"),
+    ("ntp_skewed", "1123/udp", "ntp", "none", "site"),
+    ("ntp_silent", "8071/udp", "ntp", "none", "site"),
+    ("log", "8071/udp", "cef", "none", "installation"),
+    ("log_refused", "8072/udp", "cef", "none", "installation"),
+    ("ping", "icmp", "icmp", "none", "installation"),
+    ("ping_dropped", "icmp", "icmp", "none", "installation"),
+];
+
+#[test]
+fn each_trouble_is_told_from_the_others() {
+    let mut names = hosts(TROUBLES);
+    names = names.replace(&format!("{FAR} nowhere.a.test\n"), "");
+    names = names.replace(&format!("{FAR} six.a.test"), &format!("{FAR6} six.a.test"));
+    names = names.replace(&format!("{FAR} ping-dropped"), "10.255.2.3 ping-dropped");
+    let many: String = (0..500)
+        .map(|it| format!("127.9.{}.{} many.a.test\n", it / 250, it % 250 + 1))
+        .collect();
+    names = names.replace(&format!("{FAR} many.a.test\n"), &many);
+    let Some((network, _servers)) = network("t", TROUBLES, &names) else {
+        return;
+    };
+    let _interceptor = network.serve("way", "interceptor");
+    network.sh("far", "ip addr add 10.255.2.3/24 dev out");
+    network.rules(
+        "table inet t {
+            chain forward { type filter hook forward priority 0;
+                tcp dport 4021 drop
+                tcp dport 4022 reject with icmpx type admin-prohibited
+                ip daddr 10.255.2.3 icmp type echo-request drop; }
+            chain nat { type nat hook prerouting priority -100;
+                tcp dport 4009 redirect to :8888; } }",
+    );
+    std::fs::write(
+        network.path("installation.toml"),
+        "roles = [\"gateway\", \"control_plane\"]\n[peers]\n\"lie.a.test\" = [\"198.51.100.7\"]\n",
+    )
+    .unwrap();
+    let installation = network.path("installation.toml");
+    let more = ["--json", "--installation", installation.to_str().unwrap()];
+    let done = doctor(&network, &more);
+    let rows = rows(&done);
+    let check = |id: &str, status: &str, parts: &[&str]| check(&rows, id, status, parts);
+    check("good", "open", &["HTTP 404", "The right authority"]);
+    check("six", "open", &["[fd00:2::2]:4001"]);
+    check("plain", "open", &["HTTP 404"]);
+    check("mutual", "open", &["asks for a client certificate"]);
+    check("not_mutual", "wrong", &["without a client certificate"]);
+    check(
+        "refused",
+        "closed",
+        &[
+            "nothing listens",
+            "allow out tcp to 10.255.2.2 (refused.a.test) port 4020",
+        ],
+    );
+    check(
+        "dropped",
+        "filtered",
+        &["dropped on the way", "network team", "port 4021"],
+    );
+    check("rejected", "unreachable", &["No route to host"]);
+    check("expired", "wrong", &["expired", "days ago", "renew"]);
+    check(
+        "other_name",
+        "wrong",
+        &["the certificate is for elsewhere.test"],
+    );
+    check("self_signed", "wrong", &["not trusted here", "--ca"]);
+    check("skewed", "wrong", &["clock", "behind"]);
+    check("mute", "wrong", &["says nothing"]);
+    check(
+        "intercepted",
+        "intercepted",
+        &["Example Inspection", "exempt intercepted.a.test"],
+    );
+    check("half_open", "wrong", &["half open"]);
+    check("slow", "wrong", &["does not finish"]);
+    check("no_tls", "wrong", &["SSH-2.0-OpenSSH"]);
+    check("ssh", "open", &["SSH-2.0-OpenSSH"]);
+    check("ssh_mute", "wrong", &["half open"]);
+    check("closes", "wrong", &["closes the connection", "provider"]);
+    check(
+        "lie",
+        "wrong",
+        &["DNS says lie.a.test is 10.255.2.2", "198.51.100.7"],
+    );
+    check("nowhere", "unresolved", &["nowhere.a.test"]);
+    check("many", "closed", &["127.9.0.1"]);
+    check("dns", "open", &["DNS"]);
+    check("ntp", "open", &["tells the time"]);
+    check("ntp_skewed", "wrong", &["clock", "2 hours"]);
+    check("ntp_silent", "filtered", &["does not answer"]);
+    check("log", "unproven", &["no answer is defined"]);
+    check("log_refused", "closed", &["refuses"]);
+    check("ping", "open", &["answers"]);
+    check("ping_dropped", "filtered", &["echo", "allow out icmp"]);
+    assert_eq!(rows.len(), TROUBLES.len());
+    assert!(
+        done.stderr.contains("of 31 connections are not ok"),
+        "{}",
+        done.stderr
+    );
+}
+
+const HEALTHY: &[Line] = &[
+    ("good", "4001/tcp", "https", "tls", "installation"),
+    ("mutual", "4005/tcp", "hybrid", "mtls", "installation"),
+    ("plain", "4013/tcp", "http", "none", "installation"),
+    ("ssh", "4012/tcp", "ssh", "none", "site"),
+    ("dns", "53/udp", "dns", "none", "site"),
+    ("ntp", "123/udp", "ntp", "none", "site"),
+    ("ping", "icmp", "icmp", "none", "installation"),
+];
+
+#[test]
+fn a_healthy_network_raises_no_alarm_in_a_hundred_runs() {
+    let Some((network, _servers)) = network("h", HEALTHY, &hosts(HEALTHY)) else {
+        return;
+    };
+    for at in 0..100 {
+        let done = doctor_within("20", &network, &["--json"]);
+        for (id, row) in rows(&done) {
+            assert_eq!(row["status"], "open", "run {at}, {id}: {row:#}");
+        }
+    }
+    let text = doctor_within("20", &network, &[]).success().stdout;
+    assert!(
+        text.contains("7 ok, 0 not ok, 0 without proof, 0 not tried"),
+        "{text}"
+    );
+    let junit = doctor_within("20", &network, &["--junit"]).success().stdout;
+    assert!(junit.contains("tests=\"7\" failures=\"0\""), "{junit}");
+}
+
+#[test]
+fn a_hole_for_big_packets_is_recognised() {
+    let lines: &[Line] = &[
+        ("good", "4001/tcp", "https", "tls", "installation"),
+        ("half_open", "4010/tcp", "https", "tls", "installation"),
+    ];
+    let Some((network, _servers)) = network("m", lines, &hosts(lines)) else {
+        return;
+    };
+    // A link of 1280 bytes behind a router that says nothing about it.
+    network.sh("way", "ip link set far mtu 1280; ip link set near mtu 1280");
+    network.rules(
+        "table inet t { chain output { type filter hook output priority 0;
+            icmp type destination-unreachable drop; icmpv6 type packet-too-big drop; } }",
+    );
+    let rows = rows(&doctor(&network, &["--json"]));
+    check(
+        &rows,
+        "good",
+        "filtered",
+        &["only small packets pass (1220 bytes", "path MTU"],
+    );
+    check(&rows, "half_open", "wrong", &["half open"]);
+}
+
+#[test]
+fn mitmproxy_is_recognised_and_named() {
+    let lines: &[Line] = &[
+        ("free", "4001/tcp", "https", "tls", "installation"),
+        ("inspected", "4009/tcp", "https", "tls", "installation"),
+    ];
+    let Some(mitmdump) = foreign("mitmdump", "mitmproxy of PyPI") else {
+        return;
+    };
+    let Some((network, _servers)) = network("i", lines, &hosts(lines)) else {
+        return;
+    };
+    let home = network.path("mitmproxy");
+    let set = format!("confdir={}", home.display());
+    let mode = format!("reverse:https://{FAR}:4008");
+    let args = [
+        "--mode",
+        &mode,
+        "--listen-port",
+        "8888",
+        "--ssl-insecure",
+        "--set",
+        &set,
+    ];
+    let proxy = network
+        .program("way", &mitmdump, &args)
+        .env("PYTHONUNBUFFERED", "1")
+        .start();
+    proxy.wait_for_line("listening at", Deadline::secs(60));
+    network.rules(
+        "table inet t { chain nat { type nat hook prerouting priority -100;
+            tcp dport 4009 redirect to :8888; } }",
+    );
+    let untrusted = rows(&doctor(&network, &["--json"]));
+    check(&untrusted, "free", "open", &["The right authority"]);
+    check(
+        &untrusted,
+        "inspected",
+        "intercepted",
+        &["mitmproxy", "exempt inspected.a.test"],
+    );
+    // Where people installed its authority, the handshake is fine and the inspection still told.
+    let ca = std::fs::read_to_string(network.path("ca.crt")).unwrap();
+    let its = std::fs::read_to_string(home.join("mitmproxy-ca-cert.pem")).unwrap();
+    std::fs::write(network.path("ca.crt"), ca + &its).unwrap();
+    let trusted = rows(&doctor(&network, &["--json"]));
+    check(&trusted, "inspected", "intercepted", &["mitmproxy"]);
+}
+
+#[test]
+fn squid_lets_through_or_refuses() {
+    let lines: &[Line] = &[
+        ("allowed", "4005/tcp", "hybrid", "mtls", "installation"),
+        ("denied", "4001/tcp", "hybrid", "mtls", "installation"),
+        ("closed", "4020/tcp", "hybrid", "mtls", "installation"),
+        ("unknown", "4005/tcp", "hybrid", "mtls", "installation"),
+    ];
+    let Some(squid) = foreign("squid", "Debian package squid") else {
+        return;
+    };
+    let names = hosts(lines).replace(&format!("{FAR} unknown.a.test\n"), "");
+    let Some((network, _servers)) = network("s", lines, &names) else {
+        return;
+    };
+    let dir = network.dir.path();
+    let conf = format!(
+        "http_port {WAY}:3128\nacl denied port 4001\nhttp_access deny denied\nhttp_access allow all\n\
+         pid_filename none\ncache_log /dev/null\naccess_log none\ncache deny all\n\
+         hosts_file {}\ndns_nameservers 127.0.0.1\ndns_timeout 1 second\nconnect_timeout 1 second\n\
+         shutdown_lifetime 0 seconds\ncache_effective_user proxy\nvisible_hostname way.test\ncoredump_dir {}\n",
+        network.path("hosts").display(),
+        dir.display()
+    );
+    std::fs::write(network.path("squid.conf"), conf).unwrap();
+    network.let_others_read();
+    let path = network.path("squid.conf");
+    // squid's shared memory has a name of this service, and is cleared when it is stopped.
+    let service = format!("sd{}", std::process::id());
+    let args = [
+        "-N",
+        "-d",
+        "1",
+        "-n",
+        &service,
+        "-f",
+        path.to_str().unwrap(),
+    ];
+    let mut proxy = network.program("way", &squid, &args).start();
+    proxy.wait_for_line("Accepting HTTP Socket connections", Deadline::secs(60));
+    let done = doctor(
+        &network,
+        &["--json", "--proxy", &format!("http://{WAY}:3128")],
+    );
+    let rows = rows(&done);
+    check(&rows, "allowed", "open", &["asks for a client certificate"]);
+    check(
+        &rows,
+        "denied",
+        "filtered",
+        &["ERR_ACCESS_DENIED", "allow CONNECT denied.a.test:4001"],
+    );
+    check(&rows, "closed", "unreachable", &["ERR_CONNECT_FAIL"]);
+    check(&rows, "unknown", "unreachable", &["must resolve"]);
+    proxy.terminate();
+    proxy.wait(Deadline::secs(30));
+    let rows = self::rows(&doctor(
+        &network,
+        &["--json", "--proxy", &format!("http://{WAY}:3128")],
+    ));
+    check(&rows, "allowed", "closed", &["forward proxy"]);
+}
+
+#[test]
+fn without_the_right_to_icmp_it_says_so() {
+    let lines: &[Line] = &[("ping", "icmp", "icmp", "none", "installation")];
+    let Some((network, _servers)) = network("p", lines, &hosts(lines)) else {
+        return;
+    };
+    let Some(setpriv) = foreign("setpriv", "Debian package util-linux") else {
+        return;
+    };
+    // Somebody else must be able to read program and files.
+    network.sh("near", "sysctl -qw net.ipv4.ping_group_range=\"1 0\"");
+    let path = network.path("catalogue.toml");
+    let program = network.path("sallyport");
+    std::fs::copy(sallyport(), &program).unwrap();
+    network.let_others_read();
+    let nobody = [
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--bounding-set=-all",
+        "--inh-caps=-all",
+    ];
+    let args = [
+        "doctor",
+        "--json",
+        "--role",
+        "gateway",
+        "--catalogue",
+        path.to_str().unwrap(),
+    ];
+    let all = [&nobody[..], &[program.to_str().unwrap()], &args].concat();
+    let done = network
+        .program("near", &setpriv, &all)
+        .run(Deadline::secs(60));
+    check(
+        &rows(&done),
+        "ping",
+        "unproven",
+        &["may not send ICMP", "the host answers on TCP"],
+    );
+}
+
+#[test]
+fn the_way_is_tried_before_the_product_is_there() {
+    let Some(network) = Network::new("l", "") else {
+        return;
+    };
+    let installation = format!(
+        "base = \"sally.example\"\ngeos = [\"eu\"]\nfeatures = [\"monitoring\"]\nexposed = [\"status\"]\n\
+         nodes = [{{ name = \"edge\", roles = [\"gateway\"], addresses = [\"{FAR}\"] }}]\n"
+    );
+    std::fs::write(network.path("installation.toml"), installation).unwrap();
+    let path = network.path("installation.toml");
+    let path = path.to_str().unwrap();
+    let listen = [
+        "doctor",
+        "--listen",
+        "--role",
+        "gateway",
+        "--installation",
+        path,
+        "--for",
+        "60",
+    ];
+    let listening = network.program("far", sallyport(), &listen).start();
+    listening.wait_for_line("now run `sallyport doctor`", Deadline::secs(30));
+    network.rules(
+        "table inet t { chain forward { type filter hook forward priority 0; tcp dport 8443 drop; } }",
+    );
+    let ask = |role: &str| {
+        let args = [
+            "doctor",
+            "--json",
+            "--timeout",
+            "2",
+            "--role",
+            role,
+            "--installation",
+            path,
+        ];
+        rows(
+            &network
+                .program("near", sallyport(), &args)
+                .run(Deadline::secs(60)),
+        )
+    };
+    let rows = ask("client");
+    check(&rows, "proxy.http", "open", &["the doctor listens there"]);
+    check(&rows, "proxy.https", "filtered", &["dropped"]);
+    check(
+        &ask("monitor"),
+        "status",
+        "open",
+        &["the doctor listens there"],
+    );
+    let surface = network.program(
+        "far",
+        sallyport(),
+        &["doctor", "--surface", "--installation", path],
+    );
+    let surface = surface.run(Deadline::secs(30));
+    assert!(
+        surface.stdout.contains("8443/tcp") && surface.stdout.contains("proxy.https"),
+        "{surface:?}"
+    );
+}
+
+#[test]
+fn bad_input_is_told_the_way_out() {
+    check_refused(&["doctor"], &["--role", "--conf"]);
+    check_refused(&["doctor", "--role", "gatewy"], &["gateway, control_plane"]);
+    check_refused(
+        &["doctor", "--role", "gateway", "--geo", "uk"],
+        &["no geo `uk`", "au, eu"],
+    );
+    check_refused(
+        &["doctor", "--role", "gateway", "--proxy", "ftp://x"],
+        &["http://host:port"],
+    );
+    check_refused(
+        &["doctor", "--role", "gateway", "--conf", "/none.conf"],
+        &["/none.conf"],
+    );
+    check_refused(
+        &["doctor", "--role", "gateway", "--timeout", "0"],
+        &["1..=60"],
+    );
+    check_refused(&["doctor", "--listen"], &["--role"]);
+    // Names that nobody told are not dialled.
+    let done = run(&["doctor", "--role", "ingress-controller", "--json"]);
+    let json: Value = serde_json::from_str(&done.stdout).unwrap();
+    let skipped = json["skipped"].to_string();
+    assert!(
+        skipped.contains("config_sync") && skipped.contains("--base and --prefix"),
+        "{skipped}"
+    );
+}
