@@ -12,7 +12,7 @@ use sallyport_runtime::tls::ServerTrust;
 
 use super::described::{answer, remark};
 use super::doctor::trust;
-use crate::shutdown;
+use crate::shutdown::Shutdown;
 
 /// For one fetch.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -54,6 +54,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .build()
         .context("could not start the runtime")?;
     runtime.block_on(async {
+        let mut shutdown = Shutdown::listen();
         let mut etag = None;
         loop {
             match look(args, &trust, &mut etag, &mut known).await {
@@ -66,7 +67,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             let pause = tokio::time::sleep(Duration::from_secs(args.interval));
             tokio::select! {
                 () = pause => {}
-                () = shutdown::requested() => return Ok(()),
+                () = shutdown.requested() => return Ok(()),
             }
         }
     })

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::described::{Described, Known, answer, remark, role};
 use super::gateway_conf::GatewayConf;
-use crate::shutdown;
+use crate::shutdown::Shutdown;
 
 /// Proves each row of the network contract from this machine: is it open, and does the right far
 /// end answer?
@@ -254,6 +254,7 @@ fn listen(args: &Args, catalogue: &Catalogue, installation: &Installation) -> an
     }
     let runtime = runtime()?;
     runtime.block_on(async {
+        let mut shutdown = Shutdown::listen();
         let listening = sallyport_doctor::listen(&ports, args.address)
             .context("a port in use means that the product runs already: no need to listen")?;
         for (port, ids) in &ports {
@@ -267,9 +268,9 @@ fn listen(args: &Args, catalogue: &Catalogue, installation: &Installation) -> an
             match args.listen_secs {
                 Some(secs) => {
                     let time = tokio::time::sleep(Duration::from_secs(secs));
-                    tokio::select! { () = time => {}, () = shutdown::requested() => {} }
+                    tokio::select! { () = time => {}, () = shutdown.requested() => {} }
                 }
-                None => shutdown::requested().await,
+                None => shutdown.requested().await,
             }
         };
         tokio::select! { () = &mut serving => {}, () = end => {} }
