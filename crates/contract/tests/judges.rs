@@ -139,7 +139,11 @@ fn kubernetes_schema_accepts_the_manifests() {
 /// Syntax and layout; `terraform validate` would need the clouds' plugins from the network.
 #[test]
 fn terraform_reads_the_files() {
-    let Some(terraform) = foreign("terraform", "terraform of HashiCorp") else {
+    // No package registry has it, so it may be missing even where nothing else may.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join("terraform"));
+    let Some(terraform) = found.into_iter().find(|file| file.is_file()) else {
+        eprintln!("SKIPPED terraform_reads_the_files: needs terraform (no package registry has it)");
         return;
     };
     let dir = tempfile::tempdir().unwrap();

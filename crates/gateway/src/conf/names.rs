@@ -1,5 +1,7 @@
 //! Every property Kong knows, its default, and what this build does with it.
 
+use std::borrow::Cow;
+
 use Support::{Acts, Ignored, Inert, Refused};
 
 /// What setting a property does.
@@ -18,8 +20,26 @@ pub(super) enum Support {
 /// A property.
 pub(super) struct Known {
     pub(super) name: &'static str,
-    pub(super) default: Option<&'static str>,
+    /// As Kong has it; `{id}` stands for the port of that entry of the network contract.
+    default: Option<&'static str>,
     pub(super) support: Support,
+}
+
+impl Known {
+    /// The default, with the ports of the network contract.
+    pub(super) fn default(&self) -> Option<Cow<'static, str>> {
+        let text = self.default?;
+        if !text.contains('{') {
+            return Some(text.into());
+        }
+        let mut parts = text.split(['{', '}']);
+        let mut filled = parts.next().unwrap_or_default().to_owned();
+        while let Some(id) = parts.next() {
+            filled.push_str(&sallyport_contract::entry(id).port().to_string());
+            filled.push_str(parts.next().unwrap_or_default());
+        }
+        Some(filled.into())
+    }
 }
 
 const fn acts(name: &'static str, default: &'static str) -> Known {
@@ -281,12 +301,14 @@ const KNOWN: &[Known] = &[
     // Listeners and TLS
     acts(
         "proxy_listen",
-        "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport backlog=16384",
+        "0.0.0.0:{proxy.http} reuseport backlog=16384, \
+         0.0.0.0:{proxy.https} http2 ssl reuseport backlog=16384",
     ),
     refused("stream_listen", "off", &["off"]),
     acts(
         "admin_listen",
-        "127.0.0.1:8001 reuseport backlog=16384, 127.0.0.1:8444 http2 ssl reuseport backlog=16384",
+        "127.0.0.1:{admin.http} reuseport backlog=16384, \
+         127.0.0.1:{admin.https} http2 ssl reuseport backlog=16384",
     ),
     ignored("admin_gui_listen", "off"),
     inert("admin_gui_url"),
@@ -294,7 +316,10 @@ const KNOWN: &[Known] = &[
     inert("admin_gui_api_url"),
     inert("admin_gui_ssl_cert"),
     inert("admin_gui_ssl_cert_key"),
-    acts("status_listen", "127.0.0.1:8007 reuseport backlog=16384"),
+    acts(
+        "status_listen",
+        "127.0.0.1:{status} reuseport backlog=16384",
+    ),
     ignored("debug_listen", "off"),
     ignored("debug_listen_local", "off"),
     acts_unset("ssl_cert"),

@@ -26,14 +26,13 @@ impl Reader {
     /// The value, else the default. Set to nothing means `None`, as in Kong.
     pub(super) fn text(&self, key: &str) -> Option<String> {
         let value = match self.settings.get(key) {
-            Some(setting) => setting.value.as_str(),
+            Some(setting) => setting.value.clone(),
             None => {
-                known(key)
-                    .expect("only known properties are read")
-                    .default?
+                let known = known(key).expect("only known properties are read");
+                known.default()?.into_owned()
             }
         };
-        (!value.is_empty()).then(|| value.to_owned())
+        (!value.is_empty()).then_some(value)
     }
 
     /// Notes that `key` cannot stay as it is.

@@ -119,9 +119,9 @@ impl Settings {
             Some(setting) => (setting.value.clone(), setting.source.clone()),
             None => {
                 let default = known(key)
-                    .and_then(|known| known.default)
+                    .and_then(|known| known.default())
                     .unwrap_or_default();
-                (default.to_owned(), Source::Default)
+                (default.into_owned(), Source::Default)
             }
         };
         let value = if is_secret(key) && !value.is_empty() {
@@ -261,7 +261,7 @@ impl Settings {
             match known(&name) {
                 Some(known) => match known.support {
                     Support::Acts | Support::Inert => {}
-                    Support::Ignored if same(&value, known.default.unwrap_or_default()) => {}
+                    Support::Ignored if same(&value, &known.default().unwrap_or_default()) => {}
                     Support::Ignored => {
                         self.warn(&name, "this build does not act on it; the default applies");
                     }
