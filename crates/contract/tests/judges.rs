@@ -143,7 +143,9 @@ fn terraform_reads_the_files() {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join("terraform"));
     let Some(terraform) = found.into_iter().find(|file| file.is_file()) else {
-        eprintln!("SKIPPED terraform_reads_the_files: needs terraform (no package registry has it)");
+        eprintln!(
+            "SKIPPED terraform_reads_the_files: needs terraform (no package registry has it)"
+        );
         return;
     };
     let dir = tempfile::tempdir().unwrap();
