@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use sallyport_model::declarative::{Format, parse};
-use sallyport_plugins::schemas;
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::{Reconfigure, is_empty_config};
 use tokio::sync::watch;
@@ -17,6 +16,7 @@ use crate::config_sync::{
     run,
 };
 use crate::configuration::{Configuration, Unservable};
+use crate::enabled::Enabled;
 use crate::last_known_good::{LastKnownGood, Saved};
 use crate::proxy::Shared;
 
@@ -54,6 +54,7 @@ impl Follower {
         let applier = Arc::new(Applier {
             shared: shared.clone(),
             files: LastKnownGood::new(&conf.prefix),
+            plugins: Enabled::new(&conf.plugins),
         });
         let stop = CancellationToken::new();
         let (sender, state) = watch::channel(LinkState::default());
@@ -93,7 +94,7 @@ pub(crate) fn last_known_good(conf: &Conf) -> Configuration {
         warn!(%problem, "the newest last-known-good configuration is unusable, taking the previous");
     }
     let hash = loaded.saved.hash;
-    match compile(loaded.saved.payload, hash) {
+    match compile(loaded.saved.payload, hash, &Enabled::new(&conf.plugins)) {
         Ok(configuration) => {
             info!(%hash, routes = configuration.routes(), "last-known-good configuration in force");
             configuration
@@ -108,13 +109,14 @@ pub(crate) fn last_known_good(conf: &Conf) -> Configuration {
 struct Applier {
     shared: Arc<Shared>,
     files: LastKnownGood,
+    plugins: Enabled,
 }
 
 impl Apply for Applier {
     async fn apply(&self, payload: Reconfigure) -> Result<ConfigHash, ApplyError> {
-        let files = self.files.clone();
+        let (files, plugins) = (self.files.clone(), self.plugins.clone());
         // compiling and waiting for the disk would hold up the link's own frames
-        let made = tokio::task::spawn_blocking(move || prepare(payload, &files)).await;
+        let made = tokio::task::spawn_blocking(move || prepare(payload, &files, &plugins)).await;
         let configuration = made.map_err(|panic| ApplyError(panic.to_string()))??;
         let hash = configuration.hash;
         info!(%hash, routes = configuration.routes(), "configuration in force");
@@ -123,13 +125,17 @@ impl Apply for Applier {
     }
 }
 
-fn prepare(payload: Reconfigure, files: &LastKnownGood) -> Result<Configuration, ApplyError> {
+fn prepare(
+    payload: Reconfigure,
+    files: &LastKnownGood,
+    plugins: &Enabled,
+) -> Result<Configuration, ApplyError> {
     let hash = match is_empty_config(&payload.config_table) {
         true => ConfigHash::ZERO,
         false => payload.hash(),
     };
     let saved = Saved { hash, payload };
-    let configuration = compile(saved.payload.clone(), hash)?;
+    let configuration = compile(saved.payload.clone(), hash, plugins)?;
     if let Err(error) = files.store(&saved) {
         // serving it matters more than surviving a restart with it
         error!(%error, "the configuration in force will not survive a restart");
@@ -137,9 +143,13 @@ fn prepare(payload: Reconfigure, files: &LastKnownGood) -> Result<Configuration,
     Ok(configuration)
 }
 
-fn compile(payload: Reconfigure, hash: ConfigHash) -> Result<Configuration, ApplyError> {
+fn compile(
+    payload: Reconfigure,
+    hash: ConfigHash,
+    plugins: &Enabled,
+) -> Result<Configuration, ApplyError> {
     let lines = |list: &mut dyn Iterator<Item = String>| list.collect::<Vec<_>>().join("; ");
-    let declared = parse(payload.config_table, Format::Payload, schemas())
+    let declared = parse(payload.config_table, Format::Payload, plugins)
         .map_err(|bad| ApplyError(lines(&mut bad.iter().map(ToString::to_string))))?;
     for warning in &declared.warnings {
         warn!(%warning, "configuration of the control plane");

@@ -5,6 +5,7 @@ mod chain;
 pub mod conf;
 pub mod config_sync;
 mod configuration;
+mod enabled;
 mod follow;
 pub mod last_known_good;
 mod proxy;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use rustls::RootCertStore;
-use rustls::server::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
 use sallyport_model::declarative::{Format, parse_text};
-use sallyport_plugins::schemas;
 use sallyport_runtime::listen::ListenError;
 use sallyport_runtime::tls::{self, ClientAuth, Identity, ServerTrust, trust_store};
 use sallyport_wire::ConfigHash;
@@ -17,9 +17,10 @@ use sallyport_wire::config_hash::hashes;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::conf::{Conf, Listener, Material};
+use crate::conf::{Conf, Declarative, Listener, Material};
 use crate::config_sync::LinkState;
 use crate::configuration::{Configuration, Unservable};
+use crate::enabled::Enabled;
 use crate::follow::{FollowError, Follower, last_known_good};
 use crate::proxy::{Bound, Options, Shared, Via, Workers, open};
 use crate::status;
@@ -78,7 +79,7 @@ impl Gateway {
     /// See [`StartError`].
     pub async fn start(conf: Conf, material: Material) -> Result<Gateway, StartError> {
         let configuration = match (&material.declarative, &conf.cluster) {
-            (Some(declarative), _) => declared(&declarative.origin, &declarative.text)?,
+            (Some(declarative), _) => declared(declarative, &Enabled::new(&conf.plugins))?,
             (None, Some(_)) => last_known_good(&conf),
             (None, None) => Configuration::empty(),
         };
@@ -118,10 +119,10 @@ impl Gateway {
     ///
     /// # Errors
     /// The problems of the declarative configuration.
-    pub fn check(material: &Material) -> Result<(), StartError> {
+    pub fn check(conf: &Conf, material: &Material) -> Result<(), StartError> {
         match &material.declarative {
             None => Ok(()),
-            Some(declarative) => declared(&declarative.origin, &declarative.text).map(drop),
+            Some(declarative) => declared(declarative, &Enabled::new(&conf.plugins)).map(drop),
         }
     }
 
@@ -169,12 +170,13 @@ impl Gateway {
 const GRACE: Duration = Duration::from_secs(10);
 
 /// The configuration of a declarative document.
-fn declared(origin: &str, text: &str) -> Result<Configuration, StartError> {
+fn declared(declarative: &Declarative, plugins: &Enabled) -> Result<Configuration, StartError> {
+    let Declarative { origin, text } = declarative;
     let refuse = |problems: Vec<String>| StartError::Declarative {
-        origin: origin.to_owned(),
+        origin: origin.clone(),
         problems,
     };
-    let declared = parse_text(text, Format::File, schemas())
+    let declared = parse_text(text, Format::File, plugins)
         .map_err(|bad| refuse(bad.iter().map(ToString::to_string).collect()))?;
     for warning in &declared.warnings {
         warn!(%warning, origin, "declarative configuration");
@@ -210,19 +212,32 @@ fn bounds(conf: &Conf, material: &Material) -> Result<Vec<Bound>, StartError> {
         .map_err(StartError::System)
 }
 
-/// TLS for a listener, with the first certificate; `None` without certificates.
+/// TLS for a listener that has these certificates; `None` without any.
 pub(crate) fn tls_config(
     identities: &[Identity],
     http2: bool,
 ) -> Result<Option<Arc<ServerConfig>>, StartError> {
-    let Some(identity) = identities.first() else {
+    if identities.is_empty() {
         return Ok(None);
-    };
+    }
     let both: [&[u8]; 2] = [b"h2", b"http/1.1"];
     let alpn = if http2 { &both[..] } else { &both[1..] };
-    tls::server_config(identity, ClientAuth::Off, alpn)
+    let keys = identities.iter().map(Identity::certified_key).collect();
+    tls::server::server_config_by_name(Arc::new(ByKeyType(keys)), ClientAuth::Off, alpn)
         .map(|config| Some(Arc::new(config)))
         .map_err(|error| StartError::Tls(error.to_string()))
+}
+
+/// Shows the first certificate whose key type the client knows (RSA and ECDSA may both be given).
+#[derive(Debug)]
+struct ByKeyType(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for ByKeyType {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let known = hello.signature_schemes();
+        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(known).is_some();
+        self.0.iter().find(fits).or(self.0.first()).cloned()
+    }
 }
 
 fn options(conf: &Conf) -> Result<Options, StartError> {

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         warn!(%warning, "kong.conf");
     }
     if args.check {
-        return Gateway::check(&material).map_err(Into::into);
+        return Gateway::check(&conf, &material).map_err(Into::into);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
