@@ -25,6 +25,8 @@ pub struct Check {
     pub expected: Vec<Net>,
     /// Somebody said who issues the far end's certificate, so another issuer is not it.
     pub issuer_known: bool,
+    /// The server name to ask for, where it is not the target's own.
+    pub server_name: Option<String>,
     /// What to say once connected.
     pub talk: Talk,
     /// The forward proxy to go through.

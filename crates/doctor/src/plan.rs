@@ -26,6 +26,8 @@ pub struct Here {
     pub via: Option<Via>,
     /// Far ends by contract id that are a setting: host and port.
     pub direct: BTreeMap<String, (String, u16)>,
+    /// Server names by contract id, where the settings ask for another than the host's.
+    pub server_names: BTreeMap<String, String>,
     /// Addresses by host name, from the published list.
     pub published: BTreeMap<String, Vec<Net>>,
     /// Whether somebody said which authority issues the installation's certificates.
@@ -217,6 +219,7 @@ impl Place<'_> {
             target,
             expected,
             issuer_known: self.issuer_known(),
+            server_name: self.here.server_names.get(entry.id.as_str()).cloned(),
             talk: self.talk(flow),
             via: self.here.via.clone().filter(|_| entry.protocol == "hybrid"),
         }

@@ -23,6 +23,7 @@ fn a_check(talk: Talk) -> Check {
         target: Target::Name("a.test".to_owned()),
         expected: Vec::new(),
         issuer_known: false,
+        server_name: None,
         talk,
         via: None,
     }

@@ -185,3 +185,19 @@ fn names_are_expected_where_the_list_says() {
     assert_eq!(expected("config_sync"), [net]);
     assert_eq!(expected("telemetry"), []);
 }
+
+#[test]
+fn a_server_name_is_that_of_its_own_row() {
+    let server_names = [("config_sync".to_owned(), "other.test".to_owned())].into();
+    let here = Here {
+        server_names,
+        ..as_role(Role::Gateway)
+    };
+    let plan = made(INSTALLATION, here);
+    let name = |id: &str| {
+        let check = plan.checks.iter().find(|it| it.id == id).unwrap();
+        check.server_name.clone()
+    };
+    assert_eq!(name("config_sync").as_deref(), Some("other.test"));
+    assert_eq!(name("telemetry"), None);
+}

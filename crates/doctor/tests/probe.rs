@@ -30,6 +30,7 @@ fn check(port: u16, talk: Talk) -> Check {
         target: Target::Address("127.0.0.1".parse().unwrap()),
         expected: Vec::new(),
         issuer_known: false,
+        server_name: None,
         talk,
         via: None,
     }

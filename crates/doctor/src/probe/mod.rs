@@ -39,9 +39,9 @@ pub struct Options {
     pub at_once: usize,
     /// Whom to believe.
     pub trust: ServerTrust,
-    /// Whom to believe, who to be and the server name to ask for, where both ends show certificates;
-    /// `None` shows no certificate and expects to be refused.
-    pub cluster: Option<(ServerTrust, Identity, Option<String>)>,
+    /// Whom to believe and who to be, where both ends show certificates; `None` shows no certificate
+    /// and expects to be refused.
+    pub cluster: Option<(ServerTrust, Identity)>,
 }
 
 /// Tries all `checks`, at most `options.at_once` at once, and judges them.

@@ -42,12 +42,11 @@ pub(super) async fn handshake(
 ) -> Shaken {
     let cluster = options.cluster.as_ref().filter(|_| mutual);
     let (trust, identity) = match cluster {
-        Some((trust, identity, _)) => (trust, Some(identity)),
+        Some((trust, identity)) => (trust, Some(identity)),
         None => (&options.trust, None),
     };
-    let name = cluster
-        .and_then(|it| it.2.clone())
-        .unwrap_or_else(|| check.target.to_string());
+    let name = check.server_name.clone();
+    let name = name.unwrap_or_else(|| check.target.to_string());
     let refused = |reason: String| Shaken::Failed(Handshake::Refused(reason));
     let noted = Arc::new(Mutex::new(None));
     let config = client_config(ServerTrust::Anybody, identity);

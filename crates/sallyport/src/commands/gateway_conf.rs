@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use sallyport_contract::{Catalogue, ControlPlane, Installation, PortUse, Role};
-use sallyport_gateway::conf::{Conf, Material};
+use sallyport_gateway::conf::{Cluster, Conf, Material, Mtls};
 use sallyport_runtime::tls::{Identity, ServerTrust};
 
 use super::described::{Known, placeholder_base, placeholder_prefix};
@@ -14,8 +14,10 @@ use super::described::{Known, placeholder_base, placeholder_prefix};
 pub(crate) struct GatewayConf {
     control_plane: Option<(String, u16)>,
     ports: BTreeMap<String, Vec<PortUse>>,
-    /// Whom to believe, who to be, and the server name to ask for.
-    pub(crate) cluster: Option<(ServerTrust, Identity, Option<String>)>,
+    /// Whom to believe, and who to be.
+    pub(crate) cluster: Option<(ServerTrust, Identity)>,
+    /// By contract id, the server names that the settings ask for.
+    pub(crate) server_names: BTreeMap<String, String>,
 }
 
 impl GatewayConf {
@@ -44,13 +46,8 @@ impl GatewayConf {
         Ok(GatewayConf {
             control_plane: cluster.map(|it| (it.control_plane.host.clone(), it.control_plane.port)),
             ports,
-            cluster: cluster.zip(material.cluster).map(|(cluster, material)| {
-                (
-                    material.trust,
-                    material.identity,
-                    Some(cluster.tls_name().to_owned()),
-                )
-            }),
+            server_names: cluster.map(server_names).unwrap_or_default(),
+            cluster: material.cluster.map(|it| (it.trust, it.identity)),
         })
     }
 
@@ -89,6 +86,18 @@ impl GatewayConf {
             .into_iter()
             .collect()
     }
+}
+
+/// With a shared certificate every link asks for the same name; else the setting is about one of them.
+fn server_names(cluster: &Cluster) -> BTreeMap<String, String> {
+    let ids: &[&str] = match cluster.mtls {
+        Mtls::Shared => &["config_sync", "telemetry"],
+        Mtls::Pki => &["config_sync"],
+    };
+    let name = cluster.tls_name();
+    ids.iter()
+        .map(|id| ((*id).to_owned(), name.to_owned()))
+        .collect()
 }
 
 /// Base domain, prefix and geo of a control plane's host name, if the contract made it.

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{SubjectPublicKeyInfoDer, alg_id};
 use sallyport_contract::PublishedList;
 use sallyport_doctor::fetch;
-use sallyport_runtime::tls::ServerTrust;
+use sallyport_runtime::tls::{ServerTrust, provider};
 
 use super::described::{answer, remark};
 use super::doctor::trust;
@@ -41,6 +43,9 @@ pub(crate) struct Args {
     /// Certificate of the authority that issued the server's (PEM)
     #[arg(long, value_name = "FILE")]
     ca: Option<String>,
+    /// Public key of the publisher (PEM): a list without its signature (URL.sig, Ed25519) is refused
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
     /// Dials this address instead of looking up the host
     #[arg(long, value_name = "IP:PORT")]
     address: Option<SocketAddr>,
@@ -48,6 +53,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let trust = trust(args.ca.as_deref())?;
+    let key = args
+        .public_key
+        .as_deref()
+        .map(PublicKey::read)
+        .transpose()?;
     let mut known = args.state.as_deref().map(read).transpose()?.flatten();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -57,7 +67,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let mut shutdown = Shutdown::listen();
         let mut etag = None;
         loop {
-            match look(args, &trust, &mut etag, &mut known).await {
+            match look(args, &trust, key.as_ref(), &mut etag, &mut known).await {
                 Err(error) if args.once => return Err(error),
                 // A watcher outlives a server that is away for a while.
                 Err(error) => remark(&format!("warning: {error:#}")),
@@ -77,6 +87,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 async fn look(
     args: &Args,
     trust: &ServerTrust,
+    key: Option<&PublicKey>,
     etag: &mut Option<String>,
     known: &mut Option<PublishedList>,
 ) -> anyhow::Result<()> {
@@ -90,6 +101,13 @@ async fn look(
     .await?;
     if got.status == 304 {
         return Ok(());
+    }
+    if let Some(key) = key {
+        let url = format!("{}.sig", args.url);
+        let signature = fetch(&url, args.address, None, trust.clone(), LIMIT).await?;
+        if !key.verifies(&got.body, &signature.body) {
+            bail!("{url} is no signature of the list by this key: the list is not believed");
+        }
     }
     let text = String::from_utf8(got.body).with_context(|| args.url.clone())?;
     let list = PublishedList::parse(&text).with_context(|| args.url.clone())?;
@@ -109,6 +127,32 @@ async fn look(
     *known = Some(list);
     *etag = got.etag;
     Ok(())
+}
+
+/// An Ed25519 public key.
+struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    fn read(path: &Path) -> anyhow::Result<PublicKey> {
+        /// What stands before the key in its DER form (RFC 8410).
+        const HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("could not read the public key {}", path.display()))?;
+        let der = SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()).ok();
+        let key = der
+            .as_ref()
+            .and_then(|der| der.as_ref().strip_prefix(&HEAD));
+        let key = key.and_then(|key| key.try_into().ok()).map(PublicKey);
+        key.with_context(|| format!("{} is no Ed25519 public key (PEM)", path.display()))
+    }
+
+    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let all = provider().signature_verification_algorithms.all;
+        let ed25519 = all
+            .iter()
+            .find(|it| it.signature_alg_id() == alg_id::ED25519);
+        ed25519.is_some_and(|it| it.verify_signature(&self.0, message, signature).is_ok())
+    }
 }
 
 fn lines(args: &Args, before: &PublishedList, after: &PublishedList) -> String {

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use sallyport_testkit::http::request;
-use sallyport_testkit::{Deadline, Finished, Program, free_port};
+use sallyport_testkit::{Deadline, Finished, Program, foreign, free_port};
 use serde_json::{Value, json};
 
+use crate::network::{FAR, Network};
 use crate::{file, run, sallyport};
 
 struct Control {
@@ -133,4 +134,88 @@ fn a_gateways_settings_are_proven_before_it_starts() {
     assert!(surface.stdout.contains(&listens), "{surface:?}");
     assert!(surface.stdout.contains("loopback only"), "{surface:?}");
     drop(control.program);
+}
+
+/// Both links by the contract's names and ports, over a network that routes.
+#[test]
+fn both_links_of_a_gateway_are_proven_by_name() {
+    let Some(network) = Network::new("c", "") else {
+        return;
+    };
+    let Some(curl) = foreign("curl", "Debian package curl") else {
+        return;
+    };
+    let program = Path::new(env!("CARGO_BIN_EXE_sallyport"));
+    let home = network.path("control");
+    let address = format!("{FAR}:443");
+    let [data, certs] = [home.clone(), network.path("certs")].map(|it| it.display().to_string());
+    let args = [
+        "control",
+        "--data",
+        &data,
+        "--listen",
+        &address,
+        "--listen-plain",
+        "127.0.0.1:8080",
+    ];
+    let place = ["--base-domain", "sally.test", "--geo", "eu"];
+    let control = network
+        .program("far", program, &[&args[..], &place].concat())
+        .start();
+    let ready = control.wait_for_line(r"ready control_plane=([0-9a-f-]{36})", Deadline::secs(60));
+    let url = format!(
+        "http://127.0.0.1:8080/v2/control-planes/{}",
+        ready.groups[0]
+    );
+    let token = std::fs::read_to_string(home.join("token")).unwrap();
+    let token = format!("Authorization: Bearer {}", token.trim());
+    let ask = |path: &str, more: &[&str]| -> Value {
+        let url = format!("{url}{path}");
+        let args = [&["-sf", "-H", &token, &url][..], more].concat();
+        let done = network
+            .program("far", &curl, &args)
+            .run(Deadline::secs(30))
+            .success();
+        serde_json::from_str(&done.stdout).unwrap()
+    };
+    run(&["certs", "--out", &certs]).success();
+    let cert = std::fs::read_to_string(network.path("certs/cluster.crt")).unwrap();
+    let body = json!({"cert": cert}).to_string();
+    ask(
+        "/dp-client-certificates",
+        &["-H", "Content-Type: application/json", "-d", &body],
+    );
+    let shown = ask("", &[]);
+    let endpoint = shown["config"]["control_plane_endpoint"].as_str().unwrap();
+    let prefix = endpoint
+        .strip_prefix("https://")
+        .unwrap()
+        .split('.')
+        .next()
+        .unwrap();
+    let names = format!("{FAR} {prefix}.eu.cp0.sally.test {prefix}.eu.tp0.sally.test\n");
+    std::fs::write(network.path("hosts"), names).unwrap();
+    let conf = format!(
+        "role = data_plane\ndatabase = off\nprefix = {dir}/prefix\nproxy_listen = 127.0.0.1:8000\n\
+         status_listen = off\nadmin_listen = off\ncluster_mtls = pki\n\
+         cluster_control_plane = {prefix}.eu.cp0.sally.test:443\n\
+         cluster_server_name = {prefix}.eu.cp0.sally.test\n\
+         cluster_cert = {certs}/cluster.crt\ncluster_cert_key = {certs}/cluster.key\n\
+         lua_ssl_trusted_certificate = {data}/ca.crt\n",
+        dir = network.dir.path().display()
+    );
+    std::fs::write(network.path("kong.conf"), conf).unwrap();
+    let path = network.path("kong.conf").display().to_string();
+    let args = ["doctor", "--conf", &path, "--json", "--timeout", "10"];
+    let done = network
+        .program("near", program, &args)
+        .run(Deadline::secs(90));
+    for id in ["config_sync", "telemetry"] {
+        let row = row(&done, id);
+        assert_eq!(row["status"], "open", "{row:#}");
+        assert!(
+            row["seen"].to_string().contains("opens the WebSocket"),
+            "{row:#}"
+        );
+    }
 }

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use sallyport_testkit::http::{Response, get};
-use sallyport_testkit::{Deadline, Program, foreign, free_port};
+use sallyport_testkit::{Deadline, Finished, Program, foreign, free_port};
 use serde_json::Value;
 
 use crate::{check_refused, file, run, sallyport};
@@ -58,6 +58,10 @@ impl Publisher {
 
 /// `ports watch` on the publisher, once.
 fn watch(dir: &tempfile::TempDir, publisher: &Publisher, more: &[&str]) -> String {
+    try_watch(dir, publisher, more).success().stdout
+}
+
+fn try_watch(dir: &tempfile::TempDir, publisher: &Publisher, more: &[&str]) -> Finished {
     let address = format!("127.0.0.1:{}", publisher.port);
     let [state, ca] = ["state.json", "control/ca.crt"].map(|it| dir.path().join(it));
     let url = format!("https://{HOST}/ip-addresses.json");
@@ -71,7 +75,7 @@ fn watch(dir: &tempfile::TempDir, publisher: &Publisher, more: &[&str]) -> Strin
         "--state",
     ];
     let rest = [state.to_str().unwrap(), "--ca", ca.to_str().unwrap()];
-    run(&[&args[..], &rest, more].concat()).success().stdout
+    run(&[&args[..], &rest, more].concat())
 }
 
 #[test]
@@ -127,6 +131,16 @@ fn a_list_is_published_watched_and_told_as_rules() {
         changes["versions"][0]["changes"][0]["added"][0],
         "192.0.2.12"
     );
+    // With the publisher's key the signature is checked; with another the list is not believed.
+    let key = dir.path().join("key.pem");
+    std::fs::write(&key, publisher.get("/ip-addresses.pem", none).body).unwrap();
+    let given = ["--public-key", key.to_str().unwrap()];
+    assert_eq!(watch(&dir, &publisher, &given), "");
+    let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    std::fs::write(&key, other.public_key_pem()).unwrap();
+    let done = try_watch(&dir, &publisher, &given);
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    assert!(done.stderr.contains("is not believed"), "{done:?}");
     check_signature(&dir, &publisher);
     check_feed(&dir, &publisher);
 }
@@ -263,6 +277,14 @@ fn bad_lists_are_told() {
         &["ports", "watch", "127.0.0.1", "--once", "--state", none],
         &["is not a URL"],
     );
+    let key = [
+        "ports",
+        "watch",
+        "http://127.0.0.1:1/x",
+        "--public-key",
+        &state,
+    ];
+    check_refused(&key, &["state.json", "no Ed25519 public key"]);
     let bad = file(&dir, "addresses.toml", "[uk]\n");
     let home = dir.path().join("home");
     let home = home.to_str().unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use sallyport_contract::{Catalogue, Installation, PublishedList, Role};
 use sallyport_doctor::{Here, Options, Plan, Skipped, Target, Via, across, plan, report};
-use sallyport_runtime::tls::Identity;
+use sallyport_runtime::tls::{Identity, ServerTrust};
 use tokio_util::sync::CancellationToken;
 
 use super::described::{Described, Known, answer, remark, role};
@@ -129,6 +129,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         resolvers: known::resolvers(),
         via: args.proxy.clone(),
         direct: conf.as_ref().map(GatewayConf::direct).unwrap_or_default(),
+        server_names: conf
+            .as_ref()
+            .map(|conf| conf.server_names.clone())
+            .unwrap_or_default(),
         published: published(args)?,
         issuer_known: args.ca.is_some(),
         cluster_known: conf.as_ref().is_some_and(|conf| conf.cluster.is_some()),
@@ -189,21 +193,13 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("could not start the runtime")
 }
 
-fn own_identity(
-    args: &Args,
-) -> anyhow::Result<
-    Option<(
-        sallyport_runtime::tls::ServerTrust,
-        Identity,
-        Option<String>,
-    )>,
-> {
+fn own_identity(args: &Args) -> anyhow::Result<Option<(ServerTrust, Identity)>> {
     let (Some(cert), Some(key)) = (&args.cert, &args.key) else {
         return Ok(None);
     };
     let identity = Identity::load(cert, key)
         .map_err(|error| anyhow!("--cert and --key cannot be used: {error}"))?;
-    Ok(Some((trust(args.ca.as_deref())?, identity, None)))
+    Ok(Some((trust(args.ca.as_deref())?, identity)))
 }
 
 fn published(args: &Args) -> anyhow::Result<BTreeMap<String, Vec<sallyport_contract::Net>>> {
