@@ -204,6 +204,10 @@ impl Turn<'_> {
             return Err(Refusal::failure(StatusCode::PAYLOAD_TOO_LARGE, options));
         }
         let raw_path = exchange.request.uri.clone();
+        // `*`, and escapes that two parties could read in two ways
+        if !raw_path.path().starts_with('/') || !router::is_well_escaped(raw_path.path()) {
+            return Err(Refusal::failure(StatusCode::BAD_REQUEST, options));
+        }
         let path = router::normalise(raw_path.path());
         let found = {
             let host = request_host(&exchange.request.uri, &exchange.request.headers);
@@ -250,7 +254,10 @@ impl Turn<'_> {
             route,
             service,
             raw_path: raw_path.path(),
-            prefix: Some(&path[..stripped]).filter(|prefix| !prefix.is_empty() && *prefix != "/"),
+            // the path is decoded: a line feed in it would end the header
+            prefix: Some(&path[..stripped])
+                .filter(|prefix| !prefix.is_empty() && *prefix != "/")
+                .map(|prefix| router::escape(prefix.into())),
             target: target(
                 &exchange.request.uri,
                 &path,
@@ -322,7 +329,11 @@ impl Turn<'_> {
                 Failure::NoPeer | Failure::Resolve(_) => false,
                 Failure::Connect(_) | Failure::ConnectTimeout => true,
                 Failure::Send(
-                    SendError::TooLarge | SendError::ClientTimeout | SendError::ClientGone,
+                    SendError::TooLarge
+                    | SendError::ClientTimeout
+                    | SendError::ClientGone
+                    // an answer came, even if nobody can read it
+                    | SendError::NotHttp(_),
                 ) => false,
                 Failure::Send(_) => !body_taken && is_idempotent(&exchange.request.method),
             };
@@ -348,7 +359,8 @@ impl Turn<'_> {
         let peer = service.peers.next().ok_or(Failure::NoPeer)?;
         let head = &exchange.request;
         let authority = authority(&head.uri);
-        let client_host = head.headers.get(HOST).or(authority.as_ref());
+        // RFC 9112 section 3.2.2: the target's host, if it has one, is the host
+        let client_host = authority.as_ref().or(head.headers.get(HOST));
         let upstream_host = match (sent.route.preserve_host, client_host) {
             (true, Some(host)) => host,
             _ => &peer.host_header,
@@ -360,7 +372,7 @@ impl Turn<'_> {
             version: head.version,
             host: client_host,
             path: sent.raw_path,
-            prefix: sent.prefix,
+            prefix: sent.prefix.as_deref(),
             upstream_host,
             request_id: self.request_id,
             length: body.length(),
@@ -436,7 +448,7 @@ struct Sent<'a> {
     route: &'a ServedRoute,
     service: &'a ServedService,
     raw_path: &'a str,
-    prefix: Option<&'a str>,
+    prefix: Option<Cow<'a, str>>,
     /// Path and query to ask for.
     target: Cow<'a, str>,
 }
@@ -510,8 +522,11 @@ fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
 }
 
 fn authority(uri: &Uri) -> Option<HeaderValue> {
-    uri.authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+    let authority = uri.authority()?.as_str();
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    HeaderValue::from_str(host).ok()
 }
 
 fn server_name(host: &HeaderValue) -> Box<str> {
@@ -522,11 +537,14 @@ fn server_name(host: &HeaderValue) -> Box<str> {
 
 /// The request target to send: the upstream path with the client's query as it is.
 fn target<'a>(uri: &'a Uri, path: &str, base: &str, matched: usize, strip: bool) -> Cow<'a, str> {
-    if base == "/" && matched == 0 && path == uri.path() {
-        return uri
-            .path_and_query()
-            .map_or("/", PathAndQuery::as_str)
-            .into();
+    if let Some(whole) = uri.path_and_query().map(PathAndQuery::as_str)
+        && base == "/"
+        && matched == 0
+        && path == uri.path()
+        && whole.starts_with('/') // not so for `http://a?b`
+        && router::is_plain(path)
+    {
+        return whole.into();
     }
     let mut target = router::upstream_path(base, path, matched, strip);
     if let Some(query) = uri.query() {
@@ -545,8 +563,10 @@ fn redirect(status: u16, uri: &Uri, headers: &HeaderMap) -> Reply {
             .with(UPGRADE, HeaderValue::from_static("TLS/1.2, HTTP/1.1"));
     }
     let host = request_host(uri, headers);
-    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let location = HeaderValue::from_str(&format!("https://{host}{target}"));
+    let query = uri
+        .query()
+        .map_or_else(String::new, |query| format!("?{query}"));
+    let location = HeaderValue::from_str(&format!("https://{host}{}{query}", uri.path()));
     let reply = Reply {
         status,
         headers: Vec::new(),
