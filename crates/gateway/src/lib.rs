@@ -6,6 +6,9 @@ pub mod conf;
 pub mod config_sync;
 mod configuration;
 mod follow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod last_known_good;
 mod proxy;
 mod router;
