@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+#[path = "proxy/one_reading.rs"]
+mod one_reading;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
@@ -550,80 +553,6 @@ fn routed(echo: &Echo, route: Value) -> Running {
 }
 
 #[test]
-fn what_an_escape_decodes_to_ends_no_header_line() {
-    let echo = Echo::start();
-    let gateway = routed(&echo, json!({"paths": ["~/u/[^/]+"]}));
-    let seen = gateway.get("/u/x%0d%0aX-Injected:%20yes%0d%0a/rest").json();
-    assert!(seen["headers"]["x-injected"].is_null(), "{seen}");
-    assert_eq!(
-        seen["headers"]["x-forwarded-prefix"],
-        json!(["/u/x%0D%0AX-Injected:%20yes%0D%0A"])
-    );
-    assert_eq!(seen["path"], "/rest");
-}
-
-#[test]
-fn the_upstream_reads_the_path_that_was_matched() {
-    let echo = Echo::start();
-    let gateway = Running::start(echo.addr(), json!({}), "");
-    let path = |target: &str| {
-        let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let answer = gateway.raw(&head);
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{target} got {answer}");
-        echo.last().unwrap().path
-    };
-    assert_eq!(path("/a|b?c|d"), "/a%7Cb?c|d");
-    assert_eq!(path("/é"), "/%C3%A9");
-    assert_eq!(path("http://x?a=1"), "/?a=1");
-    assert_eq!(path("http://x"), "/");
-    for refused in [
-        "GET /%%34%31",
-        "GET /%zz",
-        "GET /a%00",
-        "GET /%",
-        "OPTIONS *",
-    ] {
-        let head = format!("{refused} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let answer = gateway.raw(&head);
-        assert!(
-            answer.starts_with("HTTP/1.1 400 "),
-            "{refused} got {answer}"
-        );
-    }
-}
-
-#[test]
-fn the_host_of_the_target_is_the_host() {
-    let echo = Echo::start();
-    let gateway = routed(&echo, json!({"hosts": ["a.test"], "preserve_host": true}));
-    let head = "GET http://u@a.test/ HTTP/1.1\r\nHost: b.test\r\nConnection: close\r\n\r\n";
-    assert!(gateway.raw(head).starts_with("HTTP/1.1 200 "));
-    let seen = echo.last().unwrap().headers;
-    assert_eq!(seen.get("host"), Some("a.test"));
-    assert_eq!(seen.get("x-forwarded-host"), Some("a.test"));
-}
-
-#[test]
-fn a_client_cannot_take_away_who_it_is() {
-    let echo = Echo::start();
-    let declared = json!({
-        "_format_version": "3.0",
-        "services": [{"name": "s", "host": echo.addr().ip().to_string(), "port": echo.addr().port(),
-            "routes": [{"name": "r", "paths": ["/"]}],
-            "plugins": [{"name": "key-auth", "config": {"anonymous": "guest"}}]}],
-        "consumers": [{"username": "guest"}],
-    });
-    let gateway = Running::declared(&declared, "");
-    let seen = http::get(gateway.url("/"))
-        .header("Connection", "X-Anonymous-Consumer, X-Consumer-Username")
-        .send()
-        .unwrap()
-        .json();
-    assert_eq!(seen["headers"]["x-anonymous-consumer"], json!(["true"]));
-    assert_eq!(seen["headers"]["x-consumer-username"], json!(["guest"]));
-}
-
-#[test]
 fn an_empty_body_has_a_length_if_the_client_said_so() {
     let echo = Echo::start();
     let gateway = Running::start(echo.addr(), json!({}), "");
@@ -694,4 +623,14 @@ fn an_own_answer_to_a_body_that_is_here_keeps_the_connection() {
     );
     assert_eq!(answers.matches("HTTP/1.1 404 ").count(), 2, "{answers}");
     assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 1, "{answers}");
+}
+
+#[test]
+fn a_kept_connection_that_ends_is_no_failed_try() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let (address, upstream) = scripted(vec![vec![ok, ""], vec![ok]]);
+    let gateway = Running::start(address, json!({"retries": 0}), "");
+    assert_eq!(gateway.get("/").text(), "ok");
+    assert_eq!(gateway.get("/").text(), "ok", "on a new connection");
+    upstream.join().unwrap();
 }

@@ -317,10 +317,10 @@ impl Turn<'_> {
         sent: &Sent<'_>,
     ) -> Result<Answer, Refusal> {
         let options = &self.worker.options;
-        let mut body_taken = false;
+        let mut progress = Progress::default();
         let mut tries_left = sent.service.retries;
         loop {
-            let failure = match self.attempt(exchange, body, &mut body_taken, sent).await {
+            let failure = match self.attempt(exchange, body, &mut progress, sent).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -335,8 +335,16 @@ impl Turn<'_> {
                     // an answer came, even if nobody can read it
                     | SendError::NotHttp(_),
                 ) => false,
-                Failure::Send(_) => !body_taken && is_idempotent(&exchange.request.method),
+                Failure::Send(_) => {
+                    !progress.body_taken && is_idempotent(&exchange.request.method)
+                }
             };
+            // a kept connection that ends under a request says nothing about the upstream, and
+            // there are only so many of them; nginx does not count it either
+            let died = matches!(failure, Failure::Send(SendError::Io(_) | SendError::Closed));
+            if again && died && progress.reused {
+                continue;
+            }
             if !again || tries_left == 0 {
                 warn!(service = %sent.service.id, reason = %failure, "request failed");
                 return Err(failure.refusal(options));
@@ -345,12 +353,12 @@ impl Turn<'_> {
         }
     }
 
-    /// One try. `body_taken` becomes true when a part of the body is on its way.
+    /// One try.
     async fn attempt(
         &self,
         exchange: &Exchange,
         body: &mut dyn BodySource,
-        body_taken: &mut bool,
+        progress: &mut Progress,
         sent: &Sent<'_>,
     ) -> Result<Answer, Failure> {
         let worker = self.worker;
@@ -365,7 +373,9 @@ impl Turn<'_> {
             (true, Some(host)) => host,
             _ => &peer.host_header,
         };
+        progress.reused = false;
         let mut upstream = self.connect(peer, service, upstream_host).await?;
+        progress.reused = upstream.requests > 0;
         let told = Told {
             client: self.client,
             client_ip: exchange.client_ip,
@@ -392,7 +402,13 @@ impl Turn<'_> {
         };
         let started = Instant::now();
         let response = upstream
-            .send(&head.method, write_head, body, body_taken, limits)
+            .send(
+                &head.method,
+                write_head,
+                body,
+                &mut progress.body_taken,
+                limits,
+            )
             .await
             .map_err(Failure::Send)?;
         let mut answer = Answer {
@@ -451,6 +467,15 @@ struct Sent<'a> {
     prefix: Option<Cow<'a, str>>,
     /// Path and query to ask for.
     target: Cow<'a, str>,
+}
+
+/// How far the tries of a request have come.
+#[derive(Default)]
+struct Progress {
+    /// Whether a part of the body is on its way: it cannot be sent again.
+    body_taken: bool,
+    /// Whether the latest try took a connection that had served a request before.
+    reused: bool,
 }
 
 /// Why a try failed.
