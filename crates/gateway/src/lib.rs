@@ -7,6 +7,9 @@ pub mod config_sync;
 mod configuration;
 mod enabled;
 mod follow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod last_known_good;
 mod proxy;
 mod router;

@@ -101,7 +101,9 @@ impl Gateway {
             Some(cluster) => Some(Follower::start(&conf, cluster, &shared)?),
             None => None,
         };
-        let workers = Workers::start(&shared, listeners, &stop, GRACE)?;
+        // those that did start serve nobody
+        let workers =
+            Workers::start(&shared, listeners, &stop, GRACE).inspect_err(|_| stop.cancel())?;
         let status_addresses = status.iter().filter_map(|l| l.local_addr().ok()).collect();
         let status_tasks = status::serve(status, shared.clone(), stop.clone());
         Ok(Gateway {

@@ -21,6 +21,7 @@ use sallyport_runtime::tls::Identity;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -115,9 +116,10 @@ async fn accept(socket: Socket, node: Arc<Node>, stop: CancellationToken) {
                     connections.spawn(async move {
                         match tls {
                             None => answer_all(TokioIo::new(stream), node).await,
-                            Some(tls) => match tls.accept(stream).await {
-                                Ok(stream) => answer_all(TokioIo::new(stream), node).await,
-                                Err(error) => debug!(%error, "TLS handshake failed"),
+                            Some(tls) => match timeout(TIME_MAX, tls.accept(stream)).await {
+                                Ok(Ok(stream)) => answer_all(TokioIo::new(stream), node).await,
+                                Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
+                                Err(_) => debug!("TLS handshake timed out"),
                             },
                         }
                     });
@@ -152,7 +154,7 @@ async fn answer(request: Request<Incoming>, node: &Node) -> Response<Full<Bytes>
         (Method::GET | Method::HEAD, "/status/ready") => ready(node),
         (Method::POST, "/status/ready") => {
             let read = Limited::new(body, BODY_BYTES_MAX).collect();
-            let draining = match tokio::time::timeout(TIME_MAX, read).await {
+            let draining = match timeout(TIME_MAX, read).await {
                 Ok(Ok(body)) => asks_to_drain(&body.to_bytes()),
                 _ => false,
             };

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+#[path = "proxy/one_reading.rs"]
+mod one_reading;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
@@ -339,7 +342,7 @@ fn a_body_over_the_limit_is_refused() {
         .send()
         .unwrap();
     assert_eq!(told.status, 413);
-    let chunks = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\
+    let chunks = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
                   8\r\n12345678\r\n8\r\n12345678\r\n0\r\n\r\n";
     assert!(gateway.raw(chunks).starts_with("HTTP/1.1 413 "));
     let fits = http::request("POST", gateway.url("/"))
@@ -538,4 +541,96 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
     ] {
         assert!(error.contains(part), "{part} is not in {error}");
     }
+}
+
+/// A gateway whose one service is reached by this route.
+fn routed(echo: &Echo, route: Value) -> Running {
+    let mut fields = json!({"name": "r", "strip_path": true});
+    for (name, value) in route.as_object().unwrap() {
+        fields[name] = value.clone();
+    }
+    Running::start(echo.addr(), json!({"routes": [fields]}), "")
+}
+
+#[test]
+fn an_empty_body_has_a_length_if_the_client_said_so() {
+    let echo = Echo::start();
+    let gateway = Running::start(echo.addr(), json!({}), "");
+    let length = |line: &str| {
+        gateway.raw(&format!(
+            "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{line}\r\n"
+        ));
+        echo.last()
+            .unwrap()
+            .headers
+            .get("content-length")
+            .map(str::to_owned)
+    };
+    assert_eq!(length("Content-Length: 0\r\n").as_deref(), Some("0"));
+    assert_eq!(length(""), None);
+}
+
+#[test]
+fn answers_without_a_body_keep_the_upstream_connection() {
+    let none = "HTTP/1.1 204 No Content\r\n\r\n";
+    let unchanged = "HTTP/1.1 304 Not Modified\r\n\r\n";
+    let (address, upstream) = scripted(vec![vec![none, unchanged, none]]);
+    let service = json!({"retries": 0, "read_timeout": 2000});
+    let gateway = Running::start(address, service, "");
+    for status in [204, 304, 204] {
+        assert_eq!(gateway.get("/").status, status);
+    }
+    assert_eq!(upstream.join().unwrap().len(), 3);
+
+    // one that says it has a body may send it, so nothing else is read behind it
+    let strange = "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n";
+    let (address, upstream) = scripted(vec![vec![strange], vec![none]]);
+    let gateway = Running::start(address, json!({"retries": 0}), "");
+    let first = gateway.get("/");
+    assert_eq!((first.status, first.header("content-length")), (204, None));
+    assert_eq!(gateway.get("/").status, 204);
+    upstream.join().unwrap();
+}
+
+#[test]
+fn what_nobody_can_read_is_not_asked_for_twice() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let (address, upstream) = scripted(vec![vec!["SSH-2.0-OpenSSH\r\n\r\n"], vec![ok]]);
+    let gateway = Running::start(address, json!({"retries": 5}), "");
+    assert_eq!(gateway.get("/").status, 502);
+    assert_eq!(gateway.get("/").status, 200, "the next request");
+    upstream.join().unwrap();
+}
+
+#[test]
+fn trailers_that_are_not_passed_on_are_not_announced() {
+    let answer =
+        "HTTP/1.1 200 OK\r\nTrailer: T\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: 1\r\n\r\n";
+    let (address, upstream) = scripted(vec![vec![answer]]);
+    let gateway = Running::start(address, json!({}), "");
+    assert_eq!(gateway.get("/").header("trailer"), None);
+    upstream.join().unwrap();
+}
+
+#[test]
+fn an_own_answer_to_a_body_that_is_here_keeps_the_connection() {
+    let echo = Echo::start();
+    let gateway = routed(&echo, json!({"paths": ["/known"]}));
+    let answers = gateway.raw(
+        "POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc\
+         POST /2 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nde\r\n0\r\n\r\n\
+         GET /known HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!(answers.matches("HTTP/1.1 404 ").count(), 2, "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 1, "{answers}");
+}
+
+#[test]
+fn a_kept_connection_that_ends_is_no_failed_try() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let (address, upstream) = scripted(vec![vec![ok, ""], vec![ok]]);
+    let gateway = Running::start(address, json!({"retries": 0}), "");
+    assert_eq!(gateway.get("/").text(), "ok");
+    assert_eq!(gateway.get("/").text(), "ok", "on a new connection");
+    upstream.join().unwrap();
 }

@@ -56,7 +56,7 @@ pub enum FormatError {
     Payload(FrameError),
 }
 
-pub(super) fn encode(saved: &Saved) -> Vec<u8> {
+pub(crate) fn encode(saved: &Saved) -> Vec<u8> {
     let payload = saved.payload.encode();
     let mut bytes = Vec::with_capacity(HEAD + payload.len() + SUM);
     bytes.extend_from_slice(MAGIC);
@@ -99,7 +99,7 @@ pub(super) fn verify(bytes: &[u8]) -> Result<(ConfigHash, &[u8]), FormatError> {
     Ok((hash, payload))
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Saved, FormatError> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Saved, FormatError> {
     let (hash, payload) = verify(bytes)?;
     let payload =
         Reconfigure::decode(payload, DECOMPRESSED_BYTES_MAX).map_err(FormatError::Payload)?;

@@ -5,7 +5,7 @@
 //! renamed, directory synced), so a crash at any moment leaves one of the two good. Both are
 //! readable by their owner only, because configurations hold keys.
 
-mod format;
+pub(crate) mod format;
 #[cfg(test)]
 mod tests;
 

@@ -259,6 +259,7 @@ impl ConnectionNames {
             .filter_map(|name| name.parse().ok())
             // a client may not make the gateway drop what upstreams rely on
             .filter(|name| *name != HOST && *name != CONTENT_LENGTH && *name != PROXY_AUTHORIZATION)
+            .filter(|name| !says_who_calls(name))
             .collect();
         ConnectionNames(names)
     }
@@ -266,6 +267,20 @@ impl ConnectionNames {
     fn contain(&self, name: &HeaderName) -> bool {
         self.0.contains(name)
     }
+}
+
+/// Whether plugins tell the upstream by this header who the caller is.
+/// Source: data-plane reference 6.5.
+fn says_who_calls(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    [
+        "x-consumer-",
+        "x-credential-",
+        "x-anonymous-consumer",
+        "x-authenticated-",
+    ]
+    .iter()
+    .any(|start| name.starts_with(start))
 }
 
 /// Whether a list header has a token, without case.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::COOKIE;
@@ -27,6 +28,11 @@ use super::serve::{Answer, AnswerBody, serve};
 use super::upstream::{SendError, Upstream};
 use super::worker::Worker;
 
+/// How often a silent client is asked whether it is still there, and how long it may take to say.
+/// Without that, a client that went away unseen would be kept for good.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PONG_TIME_MAX: Duration = Duration::from_secs(20);
+
 /// Serves requests until the connection ends, or until those under way at `stop` are answered.
 pub(crate) async fn run<S>(worker: &Rc<Worker>, client: Client, stream: S, stop: CancellationToken)
 where
@@ -40,6 +46,8 @@ where
     let connection = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PONG_TIME_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

@@ -2,7 +2,7 @@
 
 mod body;
 mod headers;
-mod http1;
+pub(crate) mod http1;
 mod http2;
 mod lines;
 mod listeners;

@@ -38,7 +38,9 @@ impl Pool {
 
     /// An idle connection that is still open, if there is one.
     pub(crate) async fn take(&self, key: &Key) -> Option<Box<Upstream>> {
-        poll_fn(|cx| {
+        // a task that has used up its turn is told that nothing is ready: a closed connection
+        // would look open
+        tokio::task::coop::unconstrained(poll_fn(|cx| {
             loop {
                 let Some(mut upstream) = self.pop(key) else {
                     return Poll::Ready(None);
@@ -47,7 +49,7 @@ impl Pool {
                     return Poll::Ready(Some(upstream));
                 }
             }
-        })
+        }))
         .await
     }
 

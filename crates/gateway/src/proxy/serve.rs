@@ -204,6 +204,10 @@ impl Turn<'_> {
             return Err(Refusal::failure(StatusCode::PAYLOAD_TOO_LARGE, options));
         }
         let raw_path = exchange.request.uri.clone();
+        // `*`, and escapes that two parties could read in two ways
+        if !raw_path.path().starts_with('/') || !router::is_well_escaped(raw_path.path()) {
+            return Err(Refusal::failure(StatusCode::BAD_REQUEST, options));
+        }
         let path = router::normalise(raw_path.path());
         let found = {
             let host = request_host(&exchange.request.uri, &exchange.request.headers);
@@ -250,7 +254,10 @@ impl Turn<'_> {
             route,
             service,
             raw_path: raw_path.path(),
-            prefix: Some(&path[..stripped]).filter(|prefix| !prefix.is_empty() && *prefix != "/"),
+            // the path is decoded: a line feed in it would end the header
+            prefix: Some(&path[..stripped])
+                .filter(|prefix| !prefix.is_empty() && *prefix != "/")
+                .map(|prefix| router::escape(prefix.into())),
             target: target(
                 &exchange.request.uri,
                 &path,
@@ -310,10 +317,10 @@ impl Turn<'_> {
         sent: &Sent<'_>,
     ) -> Result<Answer, Refusal> {
         let options = &self.worker.options;
-        let mut body_taken = false;
+        let mut progress = Progress::default();
         let mut tries_left = sent.service.retries;
         loop {
-            let failure = match self.attempt(exchange, body, &mut body_taken, sent).await {
+            let failure = match self.attempt(exchange, body, &mut progress, sent).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -322,10 +329,22 @@ impl Turn<'_> {
                 Failure::NoPeer | Failure::Resolve(_) => false,
                 Failure::Connect(_) | Failure::ConnectTimeout => true,
                 Failure::Send(
-                    SendError::TooLarge | SendError::ClientTimeout | SendError::ClientGone,
+                    SendError::TooLarge
+                    | SendError::ClientTimeout
+                    | SendError::ClientGone
+                    // an answer came, even if nobody can read it
+                    | SendError::NotHttp(_),
                 ) => false,
-                Failure::Send(_) => !body_taken && is_idempotent(&exchange.request.method),
+                Failure::Send(_) => {
+                    !progress.body_taken && is_idempotent(&exchange.request.method)
+                }
             };
+            // a kept connection that ends under a request says nothing about the upstream, and
+            // there are only so many of them; nginx does not count it either
+            let died = matches!(failure, Failure::Send(SendError::Io(_) | SendError::Closed));
+            if again && died && progress.reused {
+                continue;
+            }
             if !again || tries_left == 0 {
                 warn!(service = %sent.service.id, reason = %failure, "request failed");
                 return Err(failure.refusal(options));
@@ -334,12 +353,12 @@ impl Turn<'_> {
         }
     }
 
-    /// One try. `body_taken` becomes true when a part of the body is on its way.
+    /// One try.
     async fn attempt(
         &self,
         exchange: &Exchange,
         body: &mut dyn BodySource,
-        body_taken: &mut bool,
+        progress: &mut Progress,
         sent: &Sent<'_>,
     ) -> Result<Answer, Failure> {
         let worker = self.worker;
@@ -348,19 +367,22 @@ impl Turn<'_> {
         let peer = service.peers.next().ok_or(Failure::NoPeer)?;
         let head = &exchange.request;
         let authority = authority(&head.uri);
-        let client_host = head.headers.get(HOST).or(authority.as_ref());
+        // RFC 9112 section 3.2.2: the target's host, if it has one, is the host
+        let client_host = authority.as_ref().or(head.headers.get(HOST));
         let upstream_host = match (sent.route.preserve_host, client_host) {
             (true, Some(host)) => host,
             _ => &peer.host_header,
         };
+        progress.reused = false;
         let mut upstream = self.connect(peer, service, upstream_host).await?;
+        progress.reused = upstream.requests > 0;
         let told = Told {
             client: self.client,
             client_ip: exchange.client_ip,
             version: head.version,
             host: client_host,
             path: sent.raw_path,
-            prefix: sent.prefix,
+            prefix: sent.prefix.as_deref(),
             upstream_host,
             request_id: self.request_id,
             length: body.length(),
@@ -380,7 +402,13 @@ impl Turn<'_> {
         };
         let started = Instant::now();
         let response = upstream
-            .send(&head.method, write_head, body, body_taken, limits)
+            .send(
+                &head.method,
+                write_head,
+                body,
+                &mut progress.body_taken,
+                limits,
+            )
             .await
             .map_err(Failure::Send)?;
         let mut answer = Answer {
@@ -436,9 +464,18 @@ struct Sent<'a> {
     route: &'a ServedRoute,
     service: &'a ServedService,
     raw_path: &'a str,
-    prefix: Option<&'a str>,
+    prefix: Option<Cow<'a, str>>,
     /// Path and query to ask for.
     target: Cow<'a, str>,
+}
+
+/// How far the tries of a request have come.
+#[derive(Default)]
+struct Progress {
+    /// Whether a part of the body is on its way: it cannot be sent again.
+    body_taken: bool,
+    /// Whether the latest try took a connection that had served a request before.
+    reused: bool,
 }
 
 /// Why a try failed.
@@ -510,8 +547,11 @@ fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
 }
 
 fn authority(uri: &Uri) -> Option<HeaderValue> {
-    uri.authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+    let authority = uri.authority()?.as_str();
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    HeaderValue::from_str(host).ok()
 }
 
 fn server_name(host: &HeaderValue) -> Box<str> {
@@ -522,11 +562,14 @@ fn server_name(host: &HeaderValue) -> Box<str> {
 
 /// The request target to send: the upstream path with the client's query as it is.
 fn target<'a>(uri: &'a Uri, path: &str, base: &str, matched: usize, strip: bool) -> Cow<'a, str> {
-    if base == "/" && matched == 0 && path == uri.path() {
-        return uri
-            .path_and_query()
-            .map_or("/", PathAndQuery::as_str)
-            .into();
+    if let Some(whole) = uri.path_and_query().map(PathAndQuery::as_str)
+        && base == "/"
+        && matched == 0
+        && path == uri.path()
+        && whole.starts_with('/') // not so for `http://a?b`
+        && router::is_plain(path)
+    {
+        return whole.into();
     }
     let mut target = router::upstream_path(base, path, matched, strip);
     if let Some(query) = uri.query() {
@@ -545,8 +588,10 @@ fn redirect(status: u16, uri: &Uri, headers: &HeaderMap) -> Reply {
             .with(UPGRADE, HeaderValue::from_static("TLS/1.2, HTTP/1.1"));
     }
     let host = request_host(uri, headers);
-    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let location = HeaderValue::from_str(&format!("https://{host}{target}"));
+    let query = uri
+        .query()
+        .map_or_else(String::new, |query| format!("?{query}"));
+    let location = HeaderValue::from_str(&format!("https://{host}{}{query}", uri.path()));
     let reply = Reply {
         status,
         headers: Vec::new(),

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -133,12 +134,22 @@ impl Upstream {
                 head.status,
                 StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
             );
+        // whoever says that a 204 has a body may send one
+        let strays = head.status == StatusCode::NO_CONTENT
+            && !matches!(head.length, Length::Exact(0) | Length::UntilClose);
         if no_body {
             head.length = Length::Exact(0);
         }
+        if head.status == StatusCode::NO_CONTENT {
+            head.headers.remove(&CONTENT_LENGTH); // RFC 9110 section 8.6
+        }
         self.body = Body::new(head.length);
         // an answer before the whole request was sent leaves the connection in between
-        self.reusable = head.keep_alive && sending.over && self.out.is_empty();
+        self.reusable = head.keep_alive
+            && head.length != Length::UntilClose
+            && sending.over
+            && self.out.is_empty()
+            && !strays;
         Ok(head)
     }
 

@@ -271,13 +271,13 @@ async fn accept(
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     worker.shared.accepted.fetch_add(1, Ordering::Relaxed);
-                    worker.shared.open.fetch_add(1, Ordering::Relaxed);
+                    let counted = Counted::new(&worker.shared);
                     let (worker, bound, stop) = (worker.clone(), bound.clone(), stop.clone());
                     let busy = Rc::new(Cell::new(true));
                     let seen = busy.clone();
                     let task = connections.spawn_local(async move {
+                        let _counted = counted;
                         connection(&worker, &bound, stream, peer.ip(), stop, &busy).await;
-                        worker.shared.open.fetch_sub(1, Ordering::Relaxed);
                     });
                     open.insert(task.id(), Open { busy: seen, task });
                 }
@@ -305,6 +305,22 @@ async fn accept(
     if timeout(grace, finish).await.is_err() {
         warn!(open = connections.len(), "grace period over, closing");
         connections.shutdown().await;
+    }
+}
+
+/// One open connection in the count of them, however it ends.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(shared: &Arc<Shared>) -> Counted {
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        Counted(shared.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -375,7 +391,10 @@ async fn speak_either(
     stop: CancellationToken,
     busy: &Cell<bool>,
 ) {
-    match timeout(HANDSHAKE_TIME_MAX, knows_http2(&stream)).await {
+    busy.set(false); // nothing came yet
+    let first = timeout(HANDSHAKE_TIME_MAX, knows_http2(&stream)).await;
+    busy.set(true);
+    match first {
         Ok(Some(true)) => http2::run(worker, client, stream, stop).await,
         Ok(Some(false)) => http1::server::run(worker, &client, stream, busy).await,
         Ok(None) | Err(_) => debug!("connection closed before a request"),

@@ -15,7 +15,7 @@ use ahash::AHashMap;
 use http::{HeaderMap, Method};
 use sallyport_model::entities::{Protocol, Route};
 
-pub(crate) use path::{normalise, upstream as upstream_path};
+pub(crate) use path::{escape, is_plain, is_well_escaped, normalise, upstream as upstream_path};
 pub(crate) use pattern::PatternError;
 pub(crate) use pattern::split_port;
 use pattern::{HeaderRule, HostPattern, PathRegex};

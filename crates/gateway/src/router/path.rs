@@ -48,11 +48,25 @@ fn decode(raw: &[u8]) -> Vec<u8> {
             } else {
                 out.push(decoded);
             }
+        } else if byte == b'%' {
+            // as it stands it could become an escape together with what is decoded behind it
+            out.extend_from_slice(b"%25");
         } else {
             out.push(byte);
         }
     }
     out
+}
+
+/// Whether every `%` of a raw path begins an escape, and none of them stands for a zero byte.
+///
+/// Others are refused, as nginx does: `%%34%31` is read as `%41` here and as `A` by whoever
+/// decodes it again.
+pub(crate) fn is_well_escaped(raw: &str) -> bool {
+    let digit = |at: Option<&u8>| at.is_some_and(u8::is_ascii_hexdigit);
+    let raw = raw.as_bytes();
+    memchr::memchr_iter(b'%', raw)
+        .all(|at| digit(raw.get(at + 1)) && digit(raw.get(at + 2)) && raw[at + 1..at + 3] != *b"00")
 }
 
 /// Removes dot segments and merges slashes; what cannot be text stays percent-encoded.
@@ -121,7 +135,7 @@ pub(crate) fn upstream(base: &str, path: &str, matched: usize, strip: bool) -> S
     } else {
         out.extend([base, path]);
     }
-    escape(out)
+    escape(out.into()).into_owned()
 }
 
 /// What was cut off may not climb: `/route../x` with `/route` stripped is `/x`.
@@ -170,12 +184,17 @@ static PLAIN: [bool; 256] = {
     plain
 };
 
+/// Whether all of a path may stand in a request line as it is.
+pub(crate) fn is_plain(path: &str) -> bool {
+    path.bytes().all(|byte| PLAIN[usize::from(byte)])
+}
+
 /// Percent-encodes what may not stand in a path; `%` and reserved characters stay.
-fn escape(path: String) -> String {
-    let plain = |byte: u8| PLAIN[usize::from(byte)];
-    if path.bytes().all(plain) {
+pub(crate) fn escape(path: Cow<'_, str>) -> Cow<'_, str> {
+    if is_plain(&path) {
         return path;
     }
+    let plain = |byte: u8| PLAIN[usize::from(byte)];
     let mut out = String::with_capacity(path.len() + 16);
     for byte in path.bytes() {
         if plain(byte) {
@@ -184,7 +203,7 @@ fn escape(path: String) -> String {
             out.push_str(&format!("%{byte:02X}"));
         }
     }
-    out
+    out.into()
 }
 
 #[cfg(test)]
@@ -211,11 +230,22 @@ mod tests {
         check_normal("/a%2fb%2Fc", "/a%2Fb%2Fc");
         check_normal("/a%2e%2e/b", "/a../b");
         check_normal("/a/%2e%2e/b", "/b");
-        check_normal("/%zz%4", "/%zz%4");
+        check_normal("/%zz%4", "/%25zz%254");
+        check_normal("/%%34%31", "/%2541");
         check_normal("/%ff", "/%FF");
         check_normal("/%E4%BD%A0", "/你");
         check_normal("/.hidden", "/.hidden");
         check_normal("/a%25b", "/a%25b");
+    }
+
+    #[test]
+    fn escapes_are_whole() {
+        for good in ["/", "/a%20b", "/%41%fF", "/%01"] {
+            assert!(is_well_escaped(good), "{good}");
+        }
+        for bad in ["/%", "/%4", "/%zz", "/%%34%31", "/a%00", "/%4é"] {
+            assert!(!is_well_escaped(bad), "{bad}");
+        }
     }
 
     #[track_caller]

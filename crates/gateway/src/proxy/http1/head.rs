@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
@@ -35,7 +35,7 @@ pub(crate) struct ResponseHead {
     pub(crate) headers: Lines,
     /// As the head says; the method of the request may overrule it.
     pub(crate) length: Length,
-    /// Whether the upstream keeps the connection open for another request.
+    /// Whether the upstream keeps the connection open for another request, once the body is over.
     pub(crate) keep_alive: bool,
 }
 
@@ -89,10 +89,15 @@ pub(crate) fn take_request(buffer: &mut BytesMut) -> Result<Option<RequestHead>,
     let mut expects_continue = false;
     for line in request.headers.iter() {
         let (name, value) = head.header(line)?;
-        if facts.note(&name, &value)? == Note::Framing {
-            continue; // the body is framed anew for the upstream
+        // the body is framed anew for the upstream, but that it has a length matters even if that
+        // is 0
+        if facts.note(&name, &value)? == Note::Framing && name != CONTENT_LENGTH {
+            continue;
         }
         if name == HOST {
+            if !is_host(value.as_bytes()) {
+                return Err(HeadError::Bad);
+            }
             hosts += 1;
         } else if name == EXPECT {
             expects_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue");
@@ -158,7 +163,8 @@ pub(crate) fn take_response(buffer: &mut BytesMut) -> Result<Option<ResponseHead
         match facts.note(&name, &value)? {
             Note::Framing if name == CONTENT_LENGTH => headers.append(name, value),
             Note::Framing | Note::Connection => {}
-            Note::Other if name == UPGRADE => {}
+            // trailers are not passed on, so none are announced
+            Note::Other if name == UPGRADE || name == TRAILER => {}
             Note::Other => headers.append(name, value),
         }
     }
@@ -173,7 +179,8 @@ pub(crate) fn take_response(buffer: &mut BytesMut) -> Result<Option<ResponseHead
     } else {
         facts.length.map_or(Length::UntilClose, Length::Exact)
     };
-    let keep_alive = facts.keeps_alive(version) && length != Length::UntilClose;
+    // RFC 9112 section 6.1: HTTP/1.0 knows no coding, so its end may be somewhere else
+    let keep_alive = facts.keeps_alive(version) && !(facts.chunked && version == Version::HTTP_10);
     Ok(Some(ResponseHead {
         status,
         headers,
@@ -312,6 +319,13 @@ fn uri(method: &Method, target: Bytes) -> Result<Uri, HeadError> {
     }
 }
 
+/// Whether no part of a `Host` could be taken for something else than a host and a port.
+fn is_host(value: &[u8]) -> bool {
+    value
+        .iter()
+        .all(|byte| *byte > b' ' && *byte != 0x7f && !b"/\\?#@\"<>,".contains(byte))
+}
+
 /// Empty lines before a request are ignored (RFC 9112 section 2.2).
 fn skip_blank_lines(buffer: &mut BytesMut) {
     while buffer.starts_with(b"\r\n") {
@@ -404,6 +418,9 @@ mod tests {
             format!("GET / HTTP/2.0\r\n{host}\r\n"),
             format!("GET x HTTP/1.1\r\n{host}\r\n"),
             format!("GET  / HTTP/1.1\r\n{host}\r\n"),
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n".to_owned(),
         ] {
             refused(&bad, HeadError::Bad);
         }
@@ -437,10 +454,11 @@ mod tests {
         assert_eq!(names, ["a"]);
         assert_eq!((head.length, head.keep_alive), (Length::Chunked, true));
         let close = |text: &str| take_response(&mut BytesMut::from(text)).unwrap().unwrap();
-        assert!(
-            !close("HTTP/1.1 200 OK\r\n\r\n").keep_alive,
-            "its body ends with the connection"
-        );
+        let until_close = close("HTTP/1.1 200 OK\r\nTrailer: T\r\n\r\n");
+        assert_eq!(until_close.length, Length::UntilClose);
+        assert!(until_close.headers.iter().next().is_none());
+        let old = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(!close(old).keep_alive);
         assert!(!close("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n").keep_alive);
         assert!(take_response(&mut BytesMut::from("SSH-2.0-x\r\n")).is_err());
     }

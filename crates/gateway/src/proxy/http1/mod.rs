@@ -4,7 +4,7 @@
 //! feeds, two lengths, a length beside a transfer coding) is refused here. [`head`], [`framing`]
 //! and [`write`] are pure; [`server`] is the loop of one client connection.
 
-pub(super) mod framing;
-pub(super) mod head;
+pub(crate) mod framing;
+pub(crate) mod head;
 pub(super) mod server;
 pub(super) mod write;

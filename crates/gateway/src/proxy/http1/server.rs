@@ -125,14 +125,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 owes: if head.expects_continue { CONTINUE } else { b"" },
             };
             let answer = serve(worker, client, head.parts, &mut body).await;
-            let read_all = body.body.is_over();
+            let read_all = body.skip_here();
             let keep_alive = may_follow && read_all && !worker.is_stopping();
             let kept = self.answer(worker, answer, asked, keep_alive).await?;
             if !kept {
                 if !read_all {
                     self.linger().await;
                 }
-                _ = self.stream.shutdown().await;
+                // TLS says good-bye, which a client that takes nothing would hold up for good
+                _ = tokio::time::timeout(LINGER_TIME, self.stream.shutdown()).await;
                 return Ok(());
             }
         }
@@ -155,7 +156,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 if !buffer.is_empty() {
                     busy.set(true);
                     match take_request(buffer) {
-                        Ok(None) => {}
+                        // nothing is left of empty lines
+                        Ok(None) => busy.set(!buffer.is_empty()),
                         Ok(Some(head)) => return Poll::Ready(Ok(Some(Ok(head)))),
                         Err(error) => return Poll::Ready(Ok(Some(Err(error)))),
                     }
@@ -332,6 +334,18 @@ struct RequestBody<'a, S> {
     length: Length,
     /// What is sent before the first byte is waited for.
     owes: &'static [u8],
+}
+
+impl<S> RequestBody<'_, S> {
+    /// Passes over what is here of a body that nobody read; whether that was all of it. An answer
+    /// without the upstream then leaves the connection open.
+    fn skip_here(&mut self) -> bool {
+        while let Step::Data(length) = self.body.step(&mut self.connection.buffer) {
+            self.connection.buffer.advance(length);
+            self.body.consumed(length);
+        }
+        self.body.is_over()
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> BodySource for RequestBody<'_, S> {

@@ -1,0 +1,154 @@
+//! What the fuzz targets see of the private parsers. Not an interface: it changes with them.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::last_known_good::{FormatError, Saved, format};
+use crate::proxy::http1::framing::{Body, Length, Step};
+use crate::proxy::http1::head::{take_request, take_response};
+use crate::router;
+
+/// A request head as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The method.
+    pub method: String,
+    /// The request target as sent, without a fragment.
+    pub target: String,
+    /// 0 or 1: the second part of the version.
+    pub minor: u8,
+    /// The header lines that are kept, in the order of their map.
+    pub headers: Vec<(String, Bytes)>,
+    /// Bytes of body; `None` for chunks.
+    pub length: Option<u64>,
+    /// Whether the connection is kept.
+    pub keep_alive: bool,
+    /// Whether `100 Continue` is waited for.
+    pub expects_continue: bool,
+    /// Bytes that follow the head.
+    pub left: Vec<u8>,
+}
+
+/// A request head at the front of `bytes`; `None` if more is needed.
+///
+/// # Errors
+/// What is wrong with it, as text.
+pub fn request_head(bytes: &[u8]) -> Result<Option<Request>, String> {
+    let mut buffer = BytesMut::from(bytes);
+    let head = take_request(&mut buffer).map_err(|error| format!("{error:?}"))?;
+    Ok(head.map(|head| Request {
+        method: head.parts.method.to_string(),
+        target: head.parts.uri.to_string(),
+        minor: u8::from(head.parts.version == http::Version::HTTP_11),
+        headers: lines(head.parts.headers.iter()),
+        length: exact(head.length),
+        keep_alive: head.keep_alive,
+        expects_continue: head.expects_continue,
+        left: buffer.to_vec(),
+    }))
+}
+
+/// A response head as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// The header lines that are kept, in order.
+    pub headers: Vec<(String, Bytes)>,
+    /// Bytes of body; `None` for anything but a known number.
+    pub length: Option<u64>,
+    /// Whether the body ends with the connection.
+    pub until_close: bool,
+    /// Whether the connection is kept.
+    pub keep_alive: bool,
+    /// Bytes that follow the head.
+    pub left: Vec<u8>,
+}
+
+/// A response head at the front of `bytes`; `None` if more is needed.
+///
+/// # Errors
+/// What is wrong with it, as text.
+pub fn response_head(bytes: &[u8]) -> Result<Option<Response>, String> {
+    let mut buffer = BytesMut::from(bytes);
+    let head = take_response(&mut buffer).map_err(|error| format!("{error:?}"))?;
+    Ok(head.map(|head| Response {
+        status: head.status.as_u16(),
+        headers: lines(head.headers.iter().map(|(name, value)| (name, value))),
+        length: exact(head.length),
+        until_close: head.length == Length::UntilClose,
+        keep_alive: head.keep_alive,
+        left: buffer.to_vec(),
+    }))
+}
+
+fn lines<'a>(
+    lines: impl Iterator<Item = (&'a http::HeaderName, &'a http::HeaderValue)>,
+) -> Vec<(String, Bytes)> {
+    lines
+        .map(|(name, value)| (name.to_string(), Bytes::copy_from_slice(value.as_bytes())))
+        .collect()
+}
+
+fn exact(length: Length) -> Option<u64> {
+    match length {
+        Length::Exact(bytes) => Some(bytes),
+        Length::Chunked | Length::UntilClose => None,
+    }
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At its end.
+    Over,
+    /// Bytes are missing.
+    More,
+    /// It is not a body.
+    Bad,
+}
+
+/// Reads a chunked body that arrives in pieces: its data, how it ended, and what follows it.
+pub fn chunked<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, End, Vec<u8>) {
+    let mut pieces = pieces.into_iter();
+    let (mut body, mut buffer) = (Body::new(Length::Chunked), BytesMut::new());
+    let mut data = Vec::new();
+    let end = loop {
+        match body.step(&mut buffer) {
+            Step::Data(bytes) => {
+                data.extend_from_slice(&buffer.split_to(bytes));
+                body.consumed(bytes);
+            }
+            Step::More => match pieces.next() {
+                Some(piece) => buffer.extend_from_slice(piece),
+                None => break End::More,
+            },
+            Step::End => break End::Over,
+            Step::Bad => break End::Bad,
+        }
+    };
+    pieces.for_each(|piece| buffer.extend_from_slice(piece));
+    (data, end, buffer.to_vec())
+}
+
+/// The normal form of a request path.
+pub fn normalise(path: &str) -> String {
+    router::normalise(path).into_owned()
+}
+
+/// The path to send upstream.
+pub fn upstream_path(base: &str, path: &str, matched: usize, strip: bool) -> String {
+    router::upstream_path(base, path, matched, strip)
+}
+
+/// The bytes of a last-known-good file.
+pub fn encode_last_known_good(saved: &Saved) -> Vec<u8> {
+    format::encode(saved)
+}
+
+/// What a last-known-good file holds.
+///
+/// # Errors
+/// See [`FormatError`].
+pub fn decode_last_known_good(bytes: &[u8]) -> Result<Saved, FormatError> {
+    format::decode(bytes)
+}
