@@ -634,3 +634,19 @@ fn a_kept_connection_that_ends_is_no_failed_try() {
     assert_eq!(gateway.get("/").text(), "ok", "on a new connection");
     upstream.join().unwrap();
 }
+
+#[test]
+fn a_head_may_come_byte_by_byte() {
+    let echo = Echo::start();
+    let gateway = Running::start(echo.addr(), json!({}), "");
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    for byte in b"\r\n\r\nPOST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nb" {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 200 "));
+    assert_eq!(echo.last().unwrap().body, b"b");
+}

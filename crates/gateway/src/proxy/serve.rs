@@ -529,17 +529,17 @@ fn millis(span: Duration) -> HeaderValue {
     }
 }
 
-/// The host a request is for: lower case, without port.
+/// The host a request is for: lower case, without port, without the dot of the root, as nginx
+/// reads it. Whatever follows the colon: a route must not be missed for a port that is none.
 fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
-    let host = match uri.host() {
-        Some(host) => host,
-        None => headers
-            .get(HOST)
-            .and_then(|host| host.to_str().ok())
-            .map_or("", |host| {
-                router::split_port(host).map_or(host, |(host, _)| host)
-            }),
+    let header = || headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = uri.host().or_else(header).unwrap_or_default();
+    let end = match host.starts_with('[') {
+        true => host.find(']').map(|at| at + 1),
+        false => host.find(':'),
     };
+    let host = &host[..end.unwrap_or(host.len())];
+    let host = host.strip_suffix('.').unwrap_or(host);
     match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         true => host.to_ascii_lowercase().into(),
         false => host.into(),

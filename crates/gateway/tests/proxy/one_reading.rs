@@ -75,3 +75,22 @@ fn a_client_cannot_take_away_who_it_is() {
     assert_eq!(seen["headers"]["x-anonymous-consumer"], json!(["true"]));
     assert_eq!(seen["headers"]["x-consumer-username"], json!(["guest"]));
 }
+
+#[test]
+fn a_host_is_the_same_however_it_is_written() {
+    let echo = Echo::start();
+    let gateway = routed(&echo, json!({"hosts": ["a.test"]}));
+    for host in [
+        "a.test",
+        "A.test",
+        "a.test:80",
+        "a.test.",
+        "a.test.:80",
+        "a.test:",
+        "a.test:99999",
+    ] {
+        let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answer = gateway.raw(&head);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{host} got {answer}");
+    }
+}

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
 use super::framing::{Body, Length, Step};
-use super::head::{HeadError, RequestHead, take_request};
+use super::head::{HEAD_BYTES_MAX, HeadError, RequestHead, take_request};
 use super::write::{self, Framing};
 use crate::proxy::body::{BodySource, ClientGone};
 use crate::proxy::headers::Client;
@@ -151,13 +151,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             silence,
             ..
         } = self;
+        // a head ends with a line feed: without a new one, reading it all again would cost the
+        // square of its length
+        let mut read = 0;
         poll_fn(|cx| {
             loop {
-                if !buffer.is_empty() {
+                let may_end = read == 0
+                    || buffer.len() >= HEAD_BYTES_MAX
+                    || memchr::memchr(b'\n', &buffer[read..]).is_some();
+                if !buffer.is_empty() && may_end {
                     busy.set(true);
                     match take_request(buffer) {
                         // nothing is left of empty lines
-                        Ok(None) => busy.set(!buffer.is_empty()),
+                        Ok(None) => {
+                            busy.set(!buffer.is_empty());
+                            read = buffer.len();
+                        }
                         Ok(Some(head)) => return Poll::Ready(Ok(Some(Ok(head)))),
                         Err(error) => return Poll::Ready(Ok(Some(Err(error)))),
                     }
