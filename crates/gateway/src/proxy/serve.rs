@@ -7,26 +7,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE, HOST, LOCATION, SERVER, UPGRADE};
 use http::request::Parts;
-use http::uri::{PathAndQuery, Scheme, Uri};
+use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use sallyport_plugins::{Env, Exchange, Flow, Reply, ReplyBody, ResponseHead};
 use tokio::time::Instant;
-use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::body::BodySource;
-use super::headers::{self, Client, Told};
+use super::forward::Sent;
+use super::headers::{self, Client};
 use super::http1::framing::Length;
 use super::lines::Lines;
 use super::options::Options;
-use super::pool::Key;
 use super::reply::{render, upstream_failure};
-use super::upstream::{Limits, SendError, Stream, Upstream};
+use super::upstream::Upstream;
 use super::worker::Worker;
-use crate::balancer::Peer;
 use crate::chain::Chain;
 use crate::conf::ErrorType;
-use crate::configuration::{Configuration, ServedRoute, ServedService};
+use crate::configuration::Configuration;
 use crate::router::{self, Query};
 
 /// A response, whoever made it.
@@ -46,14 +44,14 @@ pub(crate) enum AnswerBody {
 }
 
 /// A response that the gateway makes, and the form it takes for a client that accepts any.
-struct Refusal {
+pub(super) struct Refusal {
     reply: Reply,
     default: ErrorType,
 }
 
 impl Refusal {
     /// By a plugin or by routing.
-    fn own(reply: Reply) -> Refusal {
+    pub(super) fn own(reply: Reply) -> Refusal {
         Refusal {
             reply,
             default: ErrorType::Json,
@@ -61,7 +59,7 @@ impl Refusal {
     }
 
     /// Because an upstream or the client's body failed.
-    fn failure(status: StatusCode, options: &Options) -> Refusal {
+    pub(super) fn failure(status: StatusCode, options: &Options) -> Refusal {
         Refusal {
             reply: Reply::error(status, upstream_failure(status)),
             default: options.error_type,
@@ -181,12 +179,12 @@ fn finish(
 }
 
 /// What stays the same while one request is served.
-struct Turn<'a> {
-    worker: &'a Rc<Worker>,
-    client: &'a Client,
-    configuration: &'a Configuration,
-    arrived: Instant,
-    request_id: &'a HeaderValue,
+pub(super) struct Turn<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) client: &'a Client,
+    pub(super) configuration: &'a Configuration,
+    pub(super) arrived: Instant,
+    pub(super) request_id: &'a HeaderValue,
 }
 
 impl Turn<'_> {
@@ -308,219 +306,9 @@ impl Turn<'_> {
         }
         answer.map_or(Ok(()), |reply| Err(Refusal::own(reply)))
     }
-
-    /// Sends the request to a peer; tries again as often as the service allows.
-    async fn proxy(
-        &self,
-        exchange: &Exchange,
-        body: &mut dyn BodySource,
-        sent: &Sent<'_>,
-    ) -> Result<Answer, Refusal> {
-        let options = &self.worker.options;
-        let mut progress = Progress::default();
-        let mut tries_left = sent.service.retries;
-        loop {
-            let failure = match self.attempt(exchange, body, &mut progress, sent).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
-            debug!(service = %sent.service.id, reason = %failure, "try failed");
-            let again = match &failure {
-                Failure::NoPeer | Failure::Resolve(_) => false,
-                Failure::Connect(_) | Failure::ConnectTimeout => true,
-                Failure::Send(
-                    SendError::TooLarge
-                    | SendError::ClientTimeout
-                    | SendError::ClientGone
-                    // an answer came, even if nobody can read it
-                    | SendError::NotHttp(_),
-                ) => false,
-                Failure::Send(_) => {
-                    !progress.body_taken && is_idempotent(&exchange.request.method)
-                }
-            };
-            // a kept connection that ends under a request says nothing about the upstream, and
-            // there are only so many of them; nginx does not count it either
-            let died = matches!(failure, Failure::Send(SendError::Io(_) | SendError::Closed));
-            if again && died && progress.reused {
-                continue;
-            }
-            if !again || tries_left == 0 {
-                warn!(service = %sent.service.id, reason = %failure, "request failed");
-                return Err(failure.refusal(options));
-            }
-            tries_left -= 1;
-        }
-    }
-
-    /// One try.
-    async fn attempt(
-        &self,
-        exchange: &Exchange,
-        body: &mut dyn BodySource,
-        progress: &mut Progress,
-        sent: &Sent<'_>,
-    ) -> Result<Answer, Failure> {
-        let worker = self.worker;
-        let options = &worker.options;
-        let service = sent.service;
-        let peer = service.peers.next().ok_or(Failure::NoPeer)?;
-        let head = &exchange.request;
-        let authority = authority(&head.uri);
-        // RFC 9112 section 3.2.2: the target's host, if it has one, is the host
-        let client_host = authority.as_ref().or(head.headers.get(HOST));
-        let upstream_host = match (sent.route.preserve_host, client_host) {
-            (true, Some(host)) => host,
-            _ => &peer.host_header,
-        };
-        progress.reused = false;
-        let mut upstream = self.connect(peer, service, upstream_host).await?;
-        progress.reused = upstream.requests > 0;
-        let told = Told {
-            client: self.client,
-            client_ip: exchange.client_ip,
-            version: head.version,
-            host: client_host,
-            path: sent.raw_path,
-            prefix: sent.prefix.as_deref(),
-            upstream_host,
-            request_id: self.request_id,
-            length: body.length(),
-        };
-        let write_head = |out: &mut bytes::BytesMut| {
-            out.extend_from_slice(head.method.as_str().as_bytes());
-            out.extend_from_slice(b" ");
-            out.extend_from_slice(sent.target.as_bytes());
-            out.extend_from_slice(b" HTTP/1.1\r\n");
-            headers::to_upstream(out, &head.headers, &told, options);
-            out.extend_from_slice(b"\r\n");
-        };
-        let limits = Limits {
-            write: service.write_timeout,
-            read: service.read_timeout,
-            body_bytes_max: options.body_bytes_max,
-        };
-        let started = Instant::now();
-        let response = upstream
-            .send(
-                &head.method,
-                write_head,
-                body,
-                &mut progress.body_taken,
-                limits,
-            )
-            .await
-            .map_err(Failure::Send)?;
-        let mut answer = Answer {
-            status: response.status,
-            headers: response.headers,
-            body: AnswerBody::Upstream(upstream, response.length),
-        };
-        let shown = &options.shown;
-        let headers = &mut answer.headers;
-        if shown.upstream_status {
-            headers.set(
-                headers::UPSTREAM_STATUS,
-                HeaderValue::from(answer.status.as_u16()),
-            );
-        }
-        if shown.upstream_latency {
-            headers.set(headers::UPSTREAM_LATENCY, millis(started.elapsed()));
-        }
-        if shown.proxy_latency {
-            headers.set(headers::PROXY_LATENCY, millis(started - self.arrived));
-        }
-        Ok(answer)
-    }
-
-    /// A pooled connection to a peer, or a new one within the connect timeout.
-    async fn connect(
-        &self,
-        peer: &Peer,
-        service: &ServedService,
-        host: &HeaderValue,
-    ) -> Result<Box<Upstream>, Failure> {
-        let worker = self.worker;
-        let address = worker
-            .resolver
-            .address(peer)
-            .await
-            .map_err(Failure::Resolve)?;
-        let tls = (service.scheme == Scheme::HTTPS).then(|| (server_name(host), service.verify));
-        let key = Key { address, tls };
-        if let Some(upstream) = worker.pool.take(&key).await {
-            return Ok(upstream);
-        }
-        let connect = worker.connect(key);
-        match tokio::time::timeout(service.connect_timeout, connect).await {
-            Ok(connected) => connected.map_err(Failure::Connect),
-            Err(_) => Err(Failure::ConnectTimeout),
-        }
-    }
 }
 
-/// A request that is about to be sent upstream.
-struct Sent<'a> {
-    route: &'a ServedRoute,
-    service: &'a ServedService,
-    raw_path: &'a str,
-    prefix: Option<Cow<'a, str>>,
-    /// Path and query to ask for.
-    target: Cow<'a, str>,
-}
-
-/// How far the tries of a request have come.
-#[derive(Default)]
-struct Progress {
-    /// Whether a part of the body is on its way: it cannot be sent again.
-    body_taken: bool,
-    /// Whether the latest try took a connection that had served a request before.
-    reused: bool,
-}
-
-/// Why a try failed.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("no peer is available")]
-    NoPeer,
-    #[error(transparent)]
-    Resolve(crate::balancer::ResolveError),
-    #[error("could not connect: {0}")]
-    Connect(std::io::Error),
-    #[error("could not connect in time")]
-    ConnectTimeout,
-    #[error(transparent)]
-    Send(SendError),
-}
-
-impl Failure {
-    fn refusal(&self, options: &Options) -> Refusal {
-        let own =
-            |message: &str| Refusal::own(Reply::error(StatusCode::SERVICE_UNAVAILABLE, message));
-        let failure = |status| Refusal::failure(status, options);
-        match self {
-            Failure::NoPeer => own("failure to get a peer from the ring-balancer"),
-            Failure::Resolve(_) => own("name resolution failed"),
-            Failure::Connect(_)
-            | Failure::Send(SendError::Io(_) | SendError::Closed | SendError::NotHttp(_)) => {
-                failure(StatusCode::BAD_GATEWAY)
-            }
-            Failure::ConnectTimeout | Failure::Send(SendError::Timeout) => {
-                failure(StatusCode::GATEWAY_TIMEOUT)
-            }
-            Failure::Send(SendError::TooLarge) => failure(StatusCode::PAYLOAD_TOO_LARGE),
-            Failure::Send(SendError::ClientTimeout) => failure(StatusCode::REQUEST_TIMEOUT),
-            Failure::Send(SendError::ClientGone) => failure(StatusCode::BAD_REQUEST),
-        }
-    }
-}
-
-/// Whether sending a request twice does no more than sending it once, as nginx sees it.
-fn is_idempotent(method: &Method) -> bool {
-    !matches!(method.as_str(), "POST" | "PATCH" | "LOCK")
-}
-
-fn millis(span: Duration) -> HeaderValue {
+pub(super) fn millis(span: Duration) -> HeaderValue {
     const FEW: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
     let millis = span.as_millis() as u64;
     match FEW.get(millis as usize) {
@@ -544,20 +332,6 @@ fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
         true => host.to_ascii_lowercase().into(),
         false => host.into(),
     }
-}
-
-fn authority(uri: &Uri) -> Option<HeaderValue> {
-    let authority = uri.authority()?.as_str();
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    HeaderValue::from_str(host).ok()
-}
-
-fn server_name(host: &HeaderValue) -> Box<str> {
-    let host = host.to_str().unwrap_or_default();
-    let host = router::split_port(host).map_or(host, |(host, _)| host);
-    host.trim_start_matches('[').trim_end_matches(']').into()
 }
 
 /// The request target to send: the upstream path with the client's query as it is.
@@ -601,23 +375,4 @@ fn redirect(status: u16, uri: &Uri, headers: &HeaderMap) -> Reply {
         Ok(location) => reply.with(LOCATION, location),
         Err(_) => Reply::error(StatusCode::BAD_REQUEST, "Bad request"),
     }
-}
-
-/// An open stream to a peer.
-pub(super) async fn open(worker: &Worker, key: &Key) -> std::io::Result<Stream> {
-    let stream = tokio::net::TcpStream::connect(key.address).await?;
-    stream.set_nodelay(true)?;
-    let Some((name, verify)) = &key.tls else {
-        return Ok(Stream::Plain(stream));
-    };
-    let config = match verify {
-        true => &worker.options.tls_verified,
-        false => &worker.options.tls_unverified,
-    };
-    let name =
-        rustls::pki_types::ServerName::try_from(name.to_string()).map_err(std::io::Error::other)?;
-    let stream = tokio_rustls::TlsConnector::from(config.clone())
-        .connect(name, stream)
-        .await?;
-    Ok(Stream::Tls(Box::new(stream)))
 }

@@ -20,11 +20,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::forward::open;
 use super::headers::Client;
 use super::listeners::{Bound, Listeners};
 use super::options::Options;
 use super::pool::{Key, Pool};
-use super::serve::open;
 use super::upstream::Upstream;
 use super::{http1, http2};
 use crate::balancer::Resolver;

@@ -1,0 +1,266 @@
+//! Sending a request to a peer of its service, and again where that is allowed.
+
+use std::borrow::Cow;
+
+use http::header::HOST;
+use http::uri::{Scheme, Uri};
+use http::{HeaderValue, Method, StatusCode};
+use sallyport_plugins::{Exchange, Reply};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::body::BodySource;
+use super::headers::{self, Told};
+use super::options::Options;
+use super::pool::Key;
+use super::serve::{Answer, AnswerBody, Refusal, Turn, millis};
+use super::upstream::{Limits, SendError, Stream, Upstream};
+use super::worker::Worker;
+use crate::balancer::Peer;
+use crate::configuration::{ServedRoute, ServedService};
+use crate::router;
+
+impl Turn<'_> {
+    /// Sends the request to a peer; tries again as often as the service allows.
+    pub(super) async fn proxy(
+        &self,
+        exchange: &Exchange,
+        body: &mut dyn BodySource,
+        sent: &Sent<'_>,
+    ) -> Result<Answer, Refusal> {
+        let options = &self.worker.options;
+        let mut progress = Progress::default();
+        let mut tries_left = sent.service.retries;
+        loop {
+            let failure = match self.attempt(exchange, body, &mut progress, sent).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            debug!(service = %sent.service.id, reason = %failure, "try failed");
+            let again = match &failure {
+                Failure::NoPeer | Failure::Resolve(_) => false,
+                Failure::Connect(_) | Failure::ConnectTimeout => true,
+                Failure::Send(
+                    SendError::TooLarge
+                    | SendError::ClientTimeout
+                    | SendError::ClientGone
+                    // an answer came, even if nobody can read it
+                    | SendError::NotHttp(_),
+                ) => false,
+                Failure::Send(_) => {
+                    !progress.body_taken && is_idempotent(&exchange.request.method)
+                }
+            };
+            // a kept connection that ends under a request says nothing about the upstream, and
+            // there are only so many of them; nginx does not count it either
+            let died = matches!(failure, Failure::Send(SendError::Io(_) | SendError::Closed));
+            if again && died && progress.reused {
+                continue;
+            }
+            if !again || tries_left == 0 {
+                warn!(service = %sent.service.id, reason = %failure, "request failed");
+                return Err(failure.refusal(options));
+            }
+            tries_left -= 1;
+        }
+    }
+
+    /// One try.
+    async fn attempt(
+        &self,
+        exchange: &Exchange,
+        body: &mut dyn BodySource,
+        progress: &mut Progress,
+        sent: &Sent<'_>,
+    ) -> Result<Answer, Failure> {
+        let worker = self.worker;
+        let options = &worker.options;
+        let service = sent.service;
+        let peer = service.peers.next().ok_or(Failure::NoPeer)?;
+        let head = &exchange.request;
+        let authority = authority(&head.uri);
+        // RFC 9112 section 3.2.2: the target's host, if it has one, is the host
+        let client_host = authority.as_ref().or(head.headers.get(HOST));
+        let upstream_host = match (sent.route.preserve_host, client_host) {
+            (true, Some(host)) => host,
+            _ => &peer.host_header,
+        };
+        progress.reused = false;
+        let mut upstream = self.connect(peer, service, upstream_host).await?;
+        progress.reused = upstream.requests > 0;
+        let told = Told {
+            client: self.client,
+            client_ip: exchange.client_ip,
+            version: head.version,
+            host: client_host,
+            path: sent.raw_path,
+            prefix: sent.prefix.as_deref(),
+            upstream_host,
+            request_id: self.request_id,
+            length: body.length(),
+        };
+        let write_head = |out: &mut bytes::BytesMut| {
+            out.extend_from_slice(head.method.as_str().as_bytes());
+            out.extend_from_slice(b" ");
+            out.extend_from_slice(sent.target.as_bytes());
+            out.extend_from_slice(b" HTTP/1.1\r\n");
+            headers::to_upstream(out, &head.headers, &told, options);
+            out.extend_from_slice(b"\r\n");
+        };
+        let limits = Limits {
+            write: service.write_timeout,
+            read: service.read_timeout,
+            body_bytes_max: options.body_bytes_max,
+        };
+        let started = Instant::now();
+        let response = upstream
+            .send(
+                &head.method,
+                write_head,
+                body,
+                &mut progress.body_taken,
+                limits,
+            )
+            .await
+            .map_err(Failure::Send)?;
+        let mut answer = Answer {
+            status: response.status,
+            headers: response.headers,
+            body: AnswerBody::Upstream(upstream, response.length),
+        };
+        let shown = &options.shown;
+        let headers = &mut answer.headers;
+        if shown.upstream_status {
+            headers.set(
+                headers::UPSTREAM_STATUS,
+                HeaderValue::from(answer.status.as_u16()),
+            );
+        }
+        if shown.upstream_latency {
+            headers.set(headers::UPSTREAM_LATENCY, millis(started.elapsed()));
+        }
+        if shown.proxy_latency {
+            headers.set(headers::PROXY_LATENCY, millis(started - self.arrived));
+        }
+        Ok(answer)
+    }
+
+    /// A pooled connection to a peer, or a new one within the connect timeout.
+    async fn connect(
+        &self,
+        peer: &Peer,
+        service: &ServedService,
+        host: &HeaderValue,
+    ) -> Result<Box<Upstream>, Failure> {
+        let worker = self.worker;
+        let address = worker
+            .resolver
+            .address(peer)
+            .await
+            .map_err(Failure::Resolve)?;
+        let tls = (service.scheme == Scheme::HTTPS).then(|| (server_name(host), service.verify));
+        let key = Key { address, tls };
+        if let Some(upstream) = worker.pool.take(&key).await {
+            return Ok(upstream);
+        }
+        let connect = worker.connect(key);
+        match tokio::time::timeout(service.connect_timeout, connect).await {
+            Ok(connected) => connected.map_err(Failure::Connect),
+            Err(_) => Err(Failure::ConnectTimeout),
+        }
+    }
+}
+
+/// A request that is about to be sent upstream.
+pub(super) struct Sent<'a> {
+    pub(super) route: &'a ServedRoute,
+    pub(super) service: &'a ServedService,
+    pub(super) raw_path: &'a str,
+    pub(super) prefix: Option<Cow<'a, str>>,
+    /// Path and query to ask for.
+    pub(super) target: Cow<'a, str>,
+}
+
+/// How far the tries of a request have come.
+#[derive(Default)]
+struct Progress {
+    /// Whether a part of the body is on its way: it cannot be sent again.
+    body_taken: bool,
+    /// Whether the latest try took a connection that had served a request before.
+    reused: bool,
+}
+
+/// Why a try failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("no peer is available")]
+    NoPeer,
+    #[error(transparent)]
+    Resolve(crate::balancer::ResolveError),
+    #[error("could not connect: {0}")]
+    Connect(std::io::Error),
+    #[error("could not connect in time")]
+    ConnectTimeout,
+    #[error(transparent)]
+    Send(SendError),
+}
+
+impl Failure {
+    fn refusal(&self, options: &Options) -> Refusal {
+        let own =
+            |message: &str| Refusal::own(Reply::error(StatusCode::SERVICE_UNAVAILABLE, message));
+        let failure = |status| Refusal::failure(status, options);
+        match self {
+            Failure::NoPeer => own("failure to get a peer from the ring-balancer"),
+            Failure::Resolve(_) => own("name resolution failed"),
+            Failure::Connect(_)
+            | Failure::Send(SendError::Io(_) | SendError::Closed | SendError::NotHttp(_)) => {
+                failure(StatusCode::BAD_GATEWAY)
+            }
+            Failure::ConnectTimeout | Failure::Send(SendError::Timeout) => {
+                failure(StatusCode::GATEWAY_TIMEOUT)
+            }
+            Failure::Send(SendError::TooLarge) => failure(StatusCode::PAYLOAD_TOO_LARGE),
+            Failure::Send(SendError::ClientTimeout) => failure(StatusCode::REQUEST_TIMEOUT),
+            Failure::Send(SendError::ClientGone) => failure(StatusCode::BAD_REQUEST),
+        }
+    }
+}
+
+/// Whether sending a request twice does no more than sending it once, as nginx sees it.
+fn is_idempotent(method: &Method) -> bool {
+    !matches!(method.as_str(), "POST" | "PATCH" | "LOCK")
+}
+
+fn authority(uri: &Uri) -> Option<HeaderValue> {
+    let authority = uri.authority()?.as_str();
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    HeaderValue::from_str(host).ok()
+}
+
+fn server_name(host: &HeaderValue) -> Box<str> {
+    let host = host.to_str().unwrap_or_default();
+    let host = router::split_port(host).map_or(host, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']').into()
+}
+
+/// An open stream to a peer.
+pub(super) async fn open(worker: &Worker, key: &Key) -> std::io::Result<Stream> {
+    let stream = tokio::net::TcpStream::connect(key.address).await?;
+    stream.set_nodelay(true)?;
+    let Some((name, verify)) = &key.tls else {
+        return Ok(Stream::Plain(stream));
+    };
+    let config = match verify {
+        true => &worker.options.tls_verified,
+        false => &worker.options.tls_unverified,
+    };
+    let name =
+        rustls::pki_types::ServerName::try_from(name.to_string()).map_err(std::io::Error::other)?;
+    let stream = tokio_rustls::TlsConnector::from(config.clone())
+        .connect(name, stream)
+        .await?;
+    Ok(Stream::Tls(Box::new(stream)))
+}
