@@ -8,6 +8,7 @@ pub mod pem;
 pub mod pinned_server;
 pub mod presented_client;
 pub mod server;
+pub mod signatures;
 #[cfg(test)]
 mod tests;
 mod unverified_server;

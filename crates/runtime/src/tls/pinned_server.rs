@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
 use super::leaf::{CertDigest, Leaf, LeafError, leaf_digest};
+use super::signatures;
 
 /// Accepts one certificate, byte for byte, while it is valid.
 #[derive(Debug)]
@@ -18,7 +18,6 @@ pub struct PinnedServer {
     pinned: CertificateDer<'static>,
     not_before: UnixTime,
     not_after: UnixTime,
-    provider: Arc<CryptoProvider>,
 }
 
 /// The server showed another certificate than the pinned one.
@@ -47,7 +46,6 @@ impl PinnedServer {
             pinned: certificate,
             not_before: time(leaf.not_before),
             not_after: time(leaf.not_after),
-            provider: super::provider(),
         })
     }
 }
@@ -88,12 +86,7 @@ impl ServerCertVerifier for PinnedServer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        signatures::verify_tls12(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -102,17 +95,10 @@ impl ServerCertVerifier for PinnedServer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        signatures::verify_tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        signatures::schemes()
     }
 }

@@ -4,9 +4,6 @@
 //! Data planes pin self-signed certificates, so there is no chain to check. Deciding later lets
 //! one listener serve many control planes and name the reason in a log line.
 
-use std::sync::Arc;
-
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
@@ -15,27 +12,11 @@ use rustls::{
 };
 
 use super::leaf::Leaf;
+use super::signatures;
 
 /// Demands a client certificate and checks nothing but its signature on the handshake.
 #[derive(Debug)]
-pub struct PresentedClient {
-    provider: Arc<CryptoProvider>,
-}
-
-impl PresentedClient {
-    /// Makes the verifier.
-    pub fn new() -> PresentedClient {
-        PresentedClient {
-            provider: super::provider(),
-        }
-    }
-}
-
-impl Default for PresentedClient {
-    fn default() -> PresentedClient {
-        PresentedClient::new()
-    }
-}
+pub struct PresentedClient;
 
 impl ClientCertVerifier for PresentedClient {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -60,12 +41,7 @@ impl ClientCertVerifier for PresentedClient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        signatures::verify_tls12(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -74,17 +50,10 @@ impl ClientCertVerifier for PresentedClient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        signatures::verify_tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        signatures::schemes()
     }
 }

@@ -60,9 +60,7 @@ fn builder(
         ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     Ok(match client_auth {
         ClientAuth::Off => builder.with_no_client_auth(),
-        ClientAuth::Presented => {
-            builder.with_client_cert_verifier(Arc::new(PresentedClient::new()))
-        }
+        ClientAuth::Presented => builder.with_client_cert_verifier(Arc::new(PresentedClient)),
         ClientAuth::IssuedBy(roots) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
                 .build()

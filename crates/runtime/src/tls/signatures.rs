@@ -1,0 +1,41 @@
+//! The part of judging a certificate that every verifier shares: whether the peer holds its key.
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto;
+use rustls::pki_types::CertificateDer;
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+
+use super::provider;
+
+/// Checks the signature of a TLS 1.2 handshake.
+///
+/// # Errors
+/// The peer does not hold the certificate's key, or signs in a way that is not accepted.
+pub fn verify_tls12(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = provider().signature_verification_algorithms;
+    crypto::verify_tls12_signature(message, cert, dss, &algorithms)
+}
+
+/// Checks the signature of a TLS 1.3 handshake.
+///
+/// # Errors
+/// As [`verify_tls12`].
+pub fn verify_tls13(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = provider().signature_verification_algorithms;
+    crypto::verify_tls13_signature(message, cert, dss, &algorithms)
+}
+
+/// The ways of signing that are accepted.
+pub fn schemes() -> Vec<SignatureScheme> {
+    provider()
+        .signature_verification_algorithms
+        .supported_schemes()
+}
