@@ -46,7 +46,7 @@ struct Slot {
 }
 
 impl Handlers {
-    /// Makes every enabled plugin ready to run; several consumer scopes of one plugin share an
+    /// Makes every plugin ready to run; several consumer scopes of one plugin share an
     /// entry a scope.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Handlers {
         let mut handlers = Handlers::default();
         let mut by_consumer: AHashMap<Scope, AHashMap<Uuid, Index>> = AHashMap::new();
         let mut problems = Vec::new();
-        for plugin in plugins.iter().filter(|plugin| plugin.enabled) {
+        for plugin in plugins {
             let compiled = ALL
                 .iter()
                 .position(|known| known.name() == plugin.name)

@@ -1,14 +1,15 @@
 //! A configuration made ready to serve: immutable, swapped as a whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
+use sallyport_model::Kind;
 use sallyport_model::declarative::Declared;
-use sallyport_model::entities::{ConfigTable, Protocol, Route, Service};
-use sallyport_model::{Kind, schema};
+use sallyport_model::entities::{ConfigTable, Protocol, Service};
+use sallyport_model::schema::{self, FieldError};
 use sallyport_plugins::Identities;
 use sallyport_wire::ConfigHash;
 use serde_json::Value;
@@ -85,7 +86,7 @@ impl Configuration {
         }
     }
 
-    /// Makes a checked configuration ready to serve.
+    /// Makes a checked configuration, which holds nothing disabled, ready to serve.
     ///
     /// # Errors
     /// Everything in it that this gateway cannot serve.
@@ -100,32 +101,22 @@ impl Configuration {
             Handlers::default()
         });
         let services = services(table, &mut problems);
-        let disabled: HashSet<Uuid> = table
-            .services
-            .iter()
-            .filter(|s| !s.enabled)
-            .map(|s| s.id)
-            .collect();
-        let mut routes: Vec<&Route> = Vec::new();
-        for route in &table.routes {
-            if !route.service.is_some_and(|id| disabled.contains(&id.0)) {
-                routes.push(route);
-            }
-        }
-        let only: Vec<Route> = routes.iter().map(|route| (*route).clone()).collect();
-        let router = Router::new(&only).unwrap_or_else(|(index, error)| {
-            let route = routes[index];
-            problems.push(Unservable {
-                entity: named("route", route.id, route.name.as_deref()),
-                reason: error.to_string(),
-            });
+        let router = Router::new(&table.routes).unwrap_or_else(|bad| {
+            problems.extend(bad.into_iter().map(|(index, error)| {
+                let route = &table.routes[index];
+                Unservable {
+                    entity: named("route", route.id, route.name.as_deref()),
+                    reason: error.to_string(),
+                }
+            }));
             Router::default()
         });
         if !problems.is_empty() {
             return Err(problems);
         }
-        let served = routes
-            .into_iter()
+        let served = table
+            .routes
+            .iter()
             .map(|route| {
                 let service = route.service.and_then(|id| services.get(&id.0).cloned());
                 let tls_only = !route.protocols.contains(&Protocol::Http);
@@ -165,18 +156,16 @@ impl Configuration {
 fn unserved_fields(config_table: &Value) -> Vec<Unservable> {
     let list = |kind: Kind| config_table[kind.table()].as_array().into_iter().flatten();
     let unserved = |kind: Kind, entity: &Value| {
-        let name = format!(
-            "{kind} {} ({})",
-            entity["id"].as_str().unwrap_or_default(),
-            entity["name"].as_str().unwrap_or("unnamed")
-        );
-        schema::unserved(kind, entity)
-            .into_iter()
-            .map(move |error| Unservable {
-                entity: name.clone(),
-                reason: error.to_string(),
-            })
-            .collect::<Vec<_>>()
+        let name = || {
+            let text = |field: &str, other| entity[field].as_str().unwrap_or(other).to_owned();
+            format!("{kind} {} ({})", text("id", ""), text("name", "unnamed"))
+        };
+        let unservable = |error: FieldError| Unservable {
+            entity: name(),
+            reason: error.to_string(),
+        };
+        let found = schema::unserved(kind, entity);
+        found.into_iter().map(unservable).collect::<Vec<_>>()
     };
     Kind::ALL
         .into_iter()
@@ -184,7 +173,7 @@ fn unserved_fields(config_table: &Value) -> Vec<Unservable> {
         .collect()
 }
 
-/// Every enabled service, with its peers.
+/// Every service, with its peers.
 fn services(
     table: &ConfigTable,
     problems: &mut Vec<Unservable>,
@@ -199,7 +188,7 @@ fn services(
         targets.entry(target.upstream.0).or_default().push(target);
     }
     let mut served = HashMap::new();
-    for service in table.services.iter().filter(|service| service.enabled) {
+    for service in &table.services {
         let upstream = upstreams.get(service.host.as_str()).map(|upstream| {
             (
                 *upstream,

@@ -650,3 +650,13 @@ fn a_head_may_come_byte_by_byte() {
     assert!(read_head(&mut stream).starts_with("HTTP/1.1 200 "));
     assert_eq!(echo.last().unwrap().body, b"b");
 }
+
+#[test]
+fn what_is_disabled_is_not_served() {
+    let echo = Echo::start();
+    let off = Running::start(echo.addr(), json!({"enabled": false}), "").get("/");
+    assert_eq!(off.status, 404, "the routes of a disabled service are gone");
+    let plugins = json!([{"name": "key-auth", "enabled": false}]);
+    let open = Running::start(echo.addr(), json!({"plugins": plugins}), "").get("/");
+    assert_eq!(open.status, 200, "a disabled plugin does not run");
+}

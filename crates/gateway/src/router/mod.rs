@@ -90,15 +90,21 @@ impl Router {
     /// Indexes routes; those of stream protocols are left out.
     ///
     /// # Errors
-    /// The first pattern that cannot be used, with the index of its route.
-    pub(crate) fn new(routes: &[Route]) -> Result<Router, (usize, PatternError)> {
+    /// The first pattern of each route that cannot be used, with the index of the route.
+    pub(crate) fn new<'a>(
+        routes: impl IntoIterator<Item = &'a Route>,
+    ) -> Result<Router, Vec<(usize, PatternError)>> {
         let mut router = Router::default();
-        for (index, route) in routes.iter().enumerate() {
-            if route.protocols.iter().copied().any(is_http) {
-                router
-                    .insert(index, route)
-                    .map_err(|error| (index, error))?;
+        let mut bad = Vec::new();
+        for (index, route) in routes.into_iter().enumerate() {
+            if route.protocols.iter().copied().any(is_http)
+                && let Err(error) = router.insert(index, route)
+            {
+                bad.push((index, error));
             }
+        }
+        if !bad.is_empty() {
+            return Err(bad);
         }
         router.sort();
         Ok(router)

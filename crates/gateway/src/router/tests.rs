@@ -202,7 +202,11 @@ fn priority_bits_are_laid_out_as_kong_does() {
 
 #[test]
 fn bad_patterns_are_named() {
-    let error = |fields| Router::new(&[route(1, fields)]).unwrap_err().1.to_string();
+    let error = |fields| {
+        Router::new(&[route(1, fields)]).unwrap_err()[0]
+            .1
+            .to_string()
+    };
     assert!(error(json!({"paths": ["~/("]})).contains("~/("));
     assert!(error(json!({"hosts": ["a*b"]})).contains("a*b"));
     assert!(error(json!({"headers": {"x": ["~*("]}})).contains("headers.x"));
