@@ -36,10 +36,10 @@ pub fn request_head(bytes: &[u8]) -> Result<Option<Request>, String> {
     let mut buffer = BytesMut::from(bytes);
     let head = take_request(&mut buffer).map_err(|error| format!("{error:?}"))?;
     Ok(head.map(|head| Request {
-        method: head.parts.method.to_string(),
-        target: head.parts.uri.to_string(),
-        minor: u8::from(head.parts.version == http::Version::HTTP_11),
-        headers: lines(head.parts.headers.iter()),
+        method: head.request.method.to_string(),
+        target: head.request.uri.to_string(),
+        minor: u8::from(head.request.version == http::Version::HTTP_11),
+        headers: lines(&head.request.headers),
         length: exact(head.length),
         keep_alive: head.keep_alive,
         expects_continue: head.expects_continue,
@@ -73,7 +73,7 @@ pub fn response_head(bytes: &[u8]) -> Result<Option<Response>, String> {
     let head = take_response(&mut buffer).map_err(|error| format!("{error:?}"))?;
     Ok(head.map(|head| Response {
         status: head.status.as_u16(),
-        headers: lines(head.headers.iter().map(|(name, value)| (name, value))),
+        headers: lines(&head.headers),
         length: exact(head.length),
         until_close: head.length == Length::UntilClose,
         keep_alive: head.keep_alive,
@@ -81,11 +81,10 @@ pub fn response_head(bytes: &[u8]) -> Result<Option<Response>, String> {
     }))
 }
 
-fn lines<'a>(
-    lines: impl Iterator<Item = (&'a http::HeaderName, &'a http::HeaderValue)>,
-) -> Vec<(String, Bytes)> {
+fn lines(lines: &sallyport_plugins::Fields) -> Vec<(String, Bytes)> {
     lines
-        .map(|(name, value)| (name.to_string(), Bytes::copy_from_slice(value.as_bytes())))
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), Bytes::copy_from_slice(value)))
         .collect()
 }
 

@@ -6,17 +6,32 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use uuid::Uuid;
 
+use crate::fields::Fields;
 use crate::identities::{Consumer, Identities};
 use crate::rate_limiting::Counters;
+
+/// A request head.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The target as the client sent it.
+    pub uri: Uri,
+    /// The version the client spoke.
+    pub version: Version,
+    /// The header lines.
+    pub headers: Fields,
+}
 
 /// One request on its way through the phases, and what is known about it so far.
 pub struct Exchange {
     /// The head as it will be sent upstream; plugins edit it in place.
-    pub request: Parts,
+    pub request: Request,
+    /// Its body.
+    pub body: RequestBody,
     /// The client, after `real_ip_header` rules.
     pub client_ip: IpAddr,
     /// When the request arrived, milliseconds since the Unix epoch.
@@ -29,8 +44,22 @@ pub struct Exchange {
     pub consumer: Option<Arc<Consumer>>,
     /// What the caller proved itself with; `None` for an anonymous consumer.
     pub credential: Option<Credential>,
+    /// What plugins remember from one phase to the next, each under a type of its own.
+    pub state: Extensions,
     /// Headers set on whatever response the client gets, replacing equal names.
-    pub response_headers: Vec<(HeaderName, HeaderValue)>,
+    pub response_headers: Fields,
+}
+
+/// How much of a request body is known.
+#[derive(Clone, Debug)]
+pub enum RequestBody {
+    /// It goes upstream as it comes from the client; its length in bytes, if the client said one.
+    Coming(Option<u64>),
+    /// It was [read](Flow::ReadBody); these bytes go upstream, and a plugin may replace them.
+    Here(Bytes),
+    /// A plugin wanted to read it, but it is larger than the plugin takes. It goes upstream
+    /// nevertheless.
+    TooLarge,
 }
 
 /// The credential that a caller was recognised by.
@@ -58,6 +87,9 @@ pub enum Flow {
     Respond(Reply),
     /// The request rests until the future is done, then goes on with what it yields.
     Wait(Pin<Box<dyn Future<Output = Resume>>>),
+    /// The request body is read to its end, unless it has more than these bytes, and the request
+    /// goes on with [`Exchange::body`] filled.
+    ReadBody(u64, Resume),
 }
 
 /// How a resting request goes on.
@@ -113,7 +145,20 @@ pub struct ResponseHead<'a> {
     /// Its status.
     pub status: &'a mut StatusCode,
     /// Its headers.
-    pub headers: &'a mut HeaderMap,
+    pub headers: &'a mut Fields,
+}
+
+/// What a plugin does with the body of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyUse {
+    /// Nothing.
+    Pass,
+    /// The whole body is read before the head is sent, and the plugin says what takes its place.
+    /// One with more than these bytes passes as it is.
+    Replace(u64),
+    /// The body passes, and the plugin gets a copy once all of it did, if it has no more than
+    /// these bytes.
+    Copy(u64),
 }
 
 /// A plugin with one configuration, ready to run. One method a phase; what a plugin does not
@@ -133,4 +178,29 @@ pub trait Handler: Send + Sync {
     /// Before the response head is sent to the client, whoever made the response; only called if
     /// [`filters_headers`](Handler::filters_headers).
     fn header_filter(&self, _exchange: &mut Exchange, _response: &mut ResponseHead<'_>) {}
+
+    /// Whether any method below this one does anything.
+    fn filters_bodies(&self) -> bool {
+        false
+    }
+
+    /// What the plugin does with the body of this response, once all header filters ran; only
+    /// called if [`filters_bodies`](Handler::filters_bodies).
+    fn body_use(&self, _exchange: &Exchange, _response: &ResponseHead<'_>) -> BodyUse {
+        BodyUse::Pass
+    }
+
+    /// Puts another body in the place of a response's, as [`BodyUse::Replace`] announced. What
+    /// frames it is the gateway's to say.
+    fn replace_body(
+        &self,
+        _exchange: &mut Exchange,
+        _response: &mut ResponseHead<'_>,
+        body: Bytes,
+    ) -> Bytes {
+        body
+    }
+
+    /// The body that the client got, as [`BodyUse::Copy`] announced.
+    fn body_copied(&self, _exchange: &mut Exchange, _body: Bytes) {}
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use sallyport_model::entities::{self, ConfigTable};
 use uuid::Uuid;
 
 use crate::exchange::Credential;
+use crate::fields::Fields;
 
 const ID: HeaderName = HeaderName::from_static("x-consumer-id");
 const CUSTOM_ID: HeaderName = HeaderName::from_static("x-consumer-custom-id");
@@ -115,28 +116,28 @@ impl Identities {
 ///
 /// `credential` is `None` for an anonymous consumer.
 pub(crate) fn tell_upstream(
-    headers: &mut HeaderMap,
+    headers: &mut Fields,
     consumer: &Consumer,
     credential: Option<&Credential>,
 ) {
-    headers.insert(ID, consumer.id_value.clone());
-    set(headers, CUSTOM_ID, consumer.custom_id.as_ref());
-    set(headers, USERNAME, consumer.username.as_ref());
+    headers.set(&ID, &consumer.id_value);
+    set(headers, &CUSTOM_ID, consumer.custom_id.as_ref());
+    set(headers, &USERNAME, consumer.username.as_ref());
     set(
         headers,
-        CREDENTIAL,
+        &CREDENTIAL,
         credential.map(|credential| &credential.identifier),
     );
     match credential {
-        Some(_) => _ = headers.remove(ANONYMOUS),
-        None => _ = headers.insert(ANONYMOUS, HeaderValue::from_static("true")),
+        Some(_) => headers.remove(&ANONYMOUS),
+        None => headers.set(&ANONYMOUS, &HeaderValue::from_static("true")),
     }
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
+fn set(headers: &mut Fields, name: &HeaderName, value: Option<&HeaderValue>) {
     match value {
-        Some(value) => _ = headers.insert(name, value.clone()),
-        None => _ = headers.remove(name),
+        Some(value) => headers.set(name, value),
+        None => headers.remove(name),
     }
 }
 

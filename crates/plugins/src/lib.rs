@@ -4,6 +4,7 @@
 //! the gateway runs and the list of plugins a gateway reports all come from it.
 
 mod exchange;
+mod fields;
 mod identities;
 mod key_auth;
 mod rate_limiting;
@@ -15,8 +16,10 @@ use sallyport_model::schema::Record;
 use serde_json::Value;
 
 pub use exchange::{
-    Credential, Env, Exchange, Flow, Handler, Reply, ReplyBody, ResponseHead, Resume,
+    BodyUse, Credential, Env, Exchange, Flow, Handler, Reply, ReplyBody, Request, RequestBody,
+    ResponseHead, Resume,
 };
+pub use fields::{Fields, decimal};
 pub use identities::{Consumer, Identities, KeyOwner};
 pub use rate_limiting::Counters;
 pub use schemas::{Schemas, schemas};

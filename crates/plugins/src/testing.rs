@@ -8,7 +8,8 @@ use sallyport_model::schema;
 use serde_json::{Value, json};
 
 use crate::Plugin;
-use crate::exchange::{Env, Exchange, Flow, Handler, ReplyBody};
+use crate::exchange::{Env, Exchange, Flow, Handler, ReplyBody, Request, RequestBody};
+use crate::fields::Fields;
 use crate::identities::Identities;
 use crate::rate_limiting::Counters;
 
@@ -45,7 +46,9 @@ impl Bench {
         };
         match self.handler.access(exchange, &env) {
             Flow::Continue => Outcome::Continued,
-            Flow::Wait(_) => unreachable!("no plugin of this build waits"),
+            Flow::Wait(_) | Flow::ReadBody(..) => {
+                unreachable!("no plugin of this build waits")
+            }
             Flow::Respond(reply) => {
                 let ReplyBody::Message(message) = reply.body else {
                     unreachable!("no plugin of this build answers with a body of its own")
@@ -79,6 +82,12 @@ pub(crate) fn validate(plugin: &dyn Plugin, config: Value) -> Result<Value, Stri
     })
 }
 
+/// Value of a header that goes upstream.
+pub(crate) fn header<'a>(exchange: &'a Exchange, name: &'static str) -> Option<&'a str> {
+    let name = http::HeaderName::from_static(name);
+    exchange.request.headers.get_str(&name)
+}
+
 /// A request as it comes in from 10.0.0.1 at the epoch.
 pub(crate) fn exchange(request: Builder) -> Exchange {
     let (request, ()) = request
@@ -86,14 +95,21 @@ pub(crate) fn exchange(request: Builder) -> Exchange {
         .expect("the test's request is valid")
         .into_parts();
     Exchange {
-        request,
+        request: Request {
+            method: request.method,
+            uri: request.uri,
+            version: request.version,
+            headers: Fields::from(&request.headers),
+        },
+        body: RequestBody::Coming(Some(0)),
         client_ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
         now_ms: 0,
         route: None,
         service: None,
         consumer: None,
         credential: None,
-        response_headers: Vec::new(),
+        state: http::Extensions::new(),
+        response_headers: Fields::new(),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use http::header::HOST;
-use http::uri::{Scheme, Uri};
-use http::{HeaderValue, Method, StatusCode};
+use http::uri::{Authority, Scheme};
+use http::{Method, StatusCode};
 use sallyport_plugins::{Exchange, Reply};
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -78,12 +78,12 @@ impl Turn<'_> {
         let service = sent.service;
         let peer = service.peers.next().ok_or(Failure::NoPeer)?;
         let head = &exchange.request;
-        let authority = authority(&head.uri);
+        let authority = head.uri.authority().map(host_of);
         // RFC 9112 section 3.2.2: the target's host, if it has one, is the host
-        let client_host = authority.as_ref().or(head.headers.get(HOST));
+        let client_host = authority.or_else(|| head.headers.get(&HOST));
         let upstream_host = match (sent.route.preserve_host, client_host) {
             (true, Some(host)) => host,
-            _ => &peer.host_header,
+            _ => peer.host_header.as_bytes(),
         };
         progress.reused = false;
         let mut upstream = self.connect(peer, service, upstream_host).await?;
@@ -131,16 +131,13 @@ impl Turn<'_> {
         let shown = &options.shown;
         let headers = &mut answer.headers;
         if shown.upstream_status {
-            headers.set(
-                headers::UPSTREAM_STATUS,
-                HeaderValue::from(answer.status.as_u16()),
-            );
+            headers.set_number(&headers::UPSTREAM_STATUS, answer.status.as_u16().into());
         }
         if shown.upstream_latency {
-            headers.set(headers::UPSTREAM_LATENCY, millis(started.elapsed()));
+            headers.set_number(&headers::UPSTREAM_LATENCY, millis(started.elapsed()));
         }
         if shown.proxy_latency {
-            headers.set(headers::PROXY_LATENCY, millis(started - self.arrived));
+            headers.set_number(&headers::PROXY_LATENCY, millis(started - self.arrived));
         }
         Ok(answer)
     }
@@ -150,7 +147,7 @@ impl Turn<'_> {
         &self,
         peer: &Peer,
         service: &ServedService,
-        host: &HeaderValue,
+        host: &[u8],
     ) -> Result<Box<Upstream>, Failure> {
         let worker = self.worker;
         let address = worker
@@ -232,16 +229,15 @@ fn is_idempotent(method: &Method) -> bool {
     !matches!(method.as_str(), "POST" | "PATCH" | "LOCK")
 }
 
-fn authority(uri: &Uri) -> Option<HeaderValue> {
-    let authority = uri.authority()?.as_str();
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    HeaderValue::from_str(host).ok()
+/// Host and port of an authority.
+fn host_of(authority: &Authority) -> &[u8] {
+    let authority = authority.as_str();
+    let host = authority.rsplit_once('@').map(|(_, host)| host);
+    host.unwrap_or(authority).as_bytes()
 }
 
-fn server_name(host: &HeaderValue) -> Box<str> {
-    let host = host.to_str().unwrap_or_default();
+fn server_name(host: &[u8]) -> Box<str> {
+    let host = std::str::from_utf8(host).unwrap_or_default();
     let host = router::split_port(host).map_or(host, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']').into()
 }

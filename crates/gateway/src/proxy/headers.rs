@@ -3,20 +3,22 @@
 use std::net::IpAddr;
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, SERVER, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::header::{CONNECTION, SERVER, VIA};
+use http::{HeaderName, HeaderValue, Version};
+use sallyport_plugins::Fields;
 
 use super::http1::framing::Length;
-use super::http1::write::{line, line_of, number};
-use super::lines::Lines;
+use super::http1::write::{line, number};
 use super::options::Options;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-kong-request-id");
 pub(crate) const PROXY_LATENCY: HeaderName = HeaderName::from_static("x-kong-proxy-latency");
 pub(crate) const UPSTREAM_LATENCY: HeaderName = HeaderName::from_static("x-kong-upstream-latency");
 pub(crate) const RESPONSE_LATENCY: HeaderName = HeaderName::from_static("x-kong-response-latency");
 pub(crate) const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-kong-upstream-status");
+
+const KEEP_ALIVE: &[u8] = b"connection: keep-alive\r\n";
 
 /// What one client connection is, with the header values that say so.
 pub(crate) struct Client {
@@ -27,7 +29,8 @@ pub(crate) struct Client {
     pub(crate) sni: Option<String>,
     /// The port the client connected to, as seen from outside.
     pub(crate) port: u16,
-    pub(crate) port_value: HeaderValue,
+    /// The lines about it that an upstream gets whoever asks.
+    lines: Box<[u8]>,
     /// Whether what the peer says of others is believed.
     pub(crate) trusted: bool,
 }
@@ -42,31 +45,41 @@ impl Client {
     ) -> Client {
         let peer = peer.to_canonical();
         let port = options.outside_port(port);
+        let mut lines = BytesMut::from(KEEP_ALIVE);
+        line(&mut lines, "x-real-ip", &[peer.to_string().as_bytes()]);
+        line(&mut lines, "x-forwarded-proto", &[scheme(tls)]);
+        line(
+            &mut lines,
+            "x-forwarded-port",
+            &[port.to_string().as_bytes()],
+        );
         Client {
             peer,
             peer_value: HeaderValue::from_str(&peer.to_string()).expect("an address is ASCII"),
             tls,
             sni: sni.map(str::to_ascii_lowercase),
             port,
-            port_value: HeaderValue::from(port),
+            lines: lines[..].into(),
             trusted: options.trusts(peer),
         }
     }
 
     /// The client's own address: the peer's, or what a trusted peer says.
-    pub(crate) fn address(&self, options: &Options, headers: &HeaderMap) -> IpAddr {
+    pub(crate) fn address(&self, options: &Options, headers: &Fields) -> IpAddr {
         if !self.trusted {
             return self.peer;
         }
         let real_ip = &options.real_ip;
         if real_ip.header != FORWARDED_FOR {
             return headers
-                .get(&real_ip.header)
-                .and_then(parse_ip)
+                .get_str(&real_ip.header)
+                .and_then(|ip| ip.trim().parse().ok())
                 .unwrap_or(self.peer);
         }
-        let lines = headers.get_all(FORWARDED_FOR);
-        let hops = lines.iter().rev().filter_map(|line| line.to_str().ok());
+        let lines = headers.get_all(&FORWARDED_FOR);
+        let hops = lines
+            .rev()
+            .filter_map(|line| std::str::from_utf8(line).ok());
         let mut found = self.peer;
         for hop in hops.flat_map(|line| line.rsplit(',')) {
             let Ok(ip) = hop.trim().parse::<IpAddr>() else {
@@ -81,8 +94,8 @@ impl Client {
     }
 }
 
-fn parse_ip(value: &HeaderValue) -> Option<IpAddr> {
-    value.to_str().ok()?.trim().parse().ok()
+fn scheme(tls: bool) -> &'static [u8] {
+    if tls { b"https" } else { b"http" }
 }
 
 /// What the upstream is told beside the client's own headers.
@@ -91,55 +104,58 @@ pub(crate) struct Told<'a> {
     pub(crate) client_ip: IpAddr,
     pub(crate) version: Version,
     /// The client's `Host`, as sent.
-    pub(crate) host: Option<&'a HeaderValue>,
+    pub(crate) host: Option<&'a [u8]>,
     /// The raw request path, without query.
     pub(crate) path: &'a str,
     /// The part of the path that was stripped, if any.
     pub(crate) prefix: Option<&'a str>,
     /// `Host` to send.
-    pub(crate) upstream_host: &'a HeaderValue,
+    pub(crate) upstream_host: &'a [u8],
     pub(crate) request_id: &'a HeaderValue,
     /// How the body is framed.
     pub(crate) length: Length,
 }
 
 /// Writes the headers that go upstream, out of the client's.
-pub(crate) fn to_upstream(
-    out: &mut BytesMut,
-    from: &HeaderMap,
-    told: &Told<'_>,
-    options: &Options,
-) {
+pub(crate) fn to_upstream(out: &mut BytesMut, from: &Fields, told: &Told<'_>, options: &Options) {
     out.reserve(512);
     let client = told.client;
     let named = ConnectionNames::of(from);
     let mut te_trailers = false;
     let mut kept = Kept::default();
-    line(out, "host", told.upstream_host);
-    for (name, value) in from {
-        let text = name.as_str();
-        match text {
-            "host" | "connection" | "keep-alive" | "proxy" | "proxy-connection" | "upgrade"
-            | "transfer-encoding" | "content-length" | "x-forwarded-for" | "x-real-ip" | "via"
-            | "x-kong-request-id" => continue,
-            "te" => {
+    let mut has_length = false;
+    line(out, "host", &[told.upstream_host]);
+    from.write(out, |name, value| {
+        let is = |lower: &[u8]| name.eq_ignore_ascii_case(lower);
+        let ours = match name.len() {
+            2 if is(b"te") => {
                 te_trailers |= contains_token(value, "trailers");
-                continue;
+                true
             }
-            "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-forwarded-path"
-            | "x-forwarded-prefix" => {
-                if !client.trusted {
-                    continue;
-                }
-                kept.note(text);
+            3 => is(b"via"),
+            4 => is(b"host"),
+            5 => is(b"proxy"),
+            7 => is(b"upgrade"),
+            9 => is(b"x-real-ip"),
+            10 => is(b"connection") || is(b"keep-alive"),
+            14 if is(b"content-length") => {
+                has_length = true;
+                true
             }
-            _ if named.contain(name) => continue,
-            _ => {}
-        }
-        line(out, text, value);
-    }
+            15 => is(b"x-forwarded-for"),
+            16 => is(b"proxy-connection") || kept.may_drop(name, client.trusted),
+            17 => {
+                is(b"transfer-encoding")
+                    || is(b"x-kong-request-id")
+                    || kept.may_drop(name, client.trusted)
+            }
+            18 => kept.may_drop(name, client.trusted),
+            _ => false,
+        };
+        !ours && !named.contain(name)
+    });
     match told.length {
-        Length::Exact(0) if !from.contains_key(CONTENT_LENGTH) => {}
+        Length::Exact(0) if !has_length => {}
         Length::Exact(bytes) => {
             out.extend_from_slice(b"content-length: ");
             number(out, bytes);
@@ -152,32 +168,41 @@ pub(crate) fn to_upstream(
     if te_trailers {
         out.extend_from_slice(b"te: trailers\r\n");
     }
-    out.extend_from_slice(b"connection: keep-alive\r\n");
-    appended(out, FORWARDED_FOR, from, &client.peer_value);
-    if told.client_ip == client.peer {
-        line(out, "x-real-ip", &client.peer_value);
+    appended(out, &FORWARDED_FOR, from, &client.peer_value);
+    if client.trusted {
+        told_by_trusted(out, told, &kept);
     } else {
-        line_of(out, "x-real-ip", &[told.client_ip.to_string().as_bytes()]);
-    }
-    if !kept.proto {
-        let scheme: &[u8] = if client.tls { b"https" } else { b"http" };
-        line_of(out, "x-forwarded-proto", &[scheme]);
+        out.extend_from_slice(&client.lines);
     }
     if let Some(host) = told.host.filter(|_| !kept.host) {
-        line_of(out, "x-forwarded-host", &[without_port(host.as_bytes())]);
-    }
-    if !kept.port {
-        line(out, "x-forwarded-port", &client.port_value);
+        line(out, "x-forwarded-host", &[without_port(host)]);
     }
     if !kept.path {
-        line_of(out, "x-forwarded-path", &[told.path.as_bytes()]);
+        line(out, "x-forwarded-path", &[told.path.as_bytes()]);
     }
     if let Some(prefix) = told.prefix.filter(|_| !kept.prefix) {
-        line_of(out, "x-forwarded-prefix", &[prefix.as_bytes()]);
+        line(out, "x-forwarded-prefix", &[prefix.as_bytes()]);
     }
-    appended(out, VIA, from, options.via.of(told.version));
+    appended(out, &VIA, from, options.via.of(told.version));
     if options.request_id_upstream {
-        line(out, "x-kong-request-id", told.request_id);
+        line(out, "x-kong-request-id", &[told.request_id.as_bytes()]);
+    }
+}
+
+/// What [`Client::lines`] says, as far as a trusted client did not say it.
+fn told_by_trusted(out: &mut BytesMut, told: &Told<'_>, kept: &Kept) {
+    let client = told.client;
+    out.extend_from_slice(KEEP_ALIVE);
+    line(out, "x-real-ip", &[told.client_ip.to_string().as_bytes()]);
+    if !kept.proto {
+        line(out, "x-forwarded-proto", &[scheme(client.tls)]);
+    }
+    if !kept.port {
+        line(
+            out,
+            "x-forwarded-port",
+            &[client.port.to_string().as_bytes()],
+        );
     }
 }
 
@@ -192,23 +217,31 @@ struct Kept {
 }
 
 impl Kept {
-    fn note(&mut self, name: &str) {
-        match name {
-            "x-forwarded-proto" => self.proto = true,
-            "x-forwarded-host" => self.host = true,
-            "x-forwarded-port" => self.port = true,
-            "x-forwarded-path" => self.path = true,
-            _ => self.prefix = true,
+    /// Whether a line is one of those that only a trusted client may bring; notes what it brings.
+    fn may_drop(&mut self, name: &[u8], trusted: bool) -> bool {
+        let lines = [
+            (&b"x-forwarded-proto"[..], &mut self.proto),
+            (b"x-forwarded-host", &mut self.host),
+            (b"x-forwarded-port", &mut self.port),
+            (b"x-forwarded-path", &mut self.path),
+            (b"x-forwarded-prefix", &mut self.prefix),
+        ];
+        for (line, kept) in lines {
+            if name.eq_ignore_ascii_case(line) {
+                *kept = trusted;
+                return !trusted;
+            }
         }
+        false
     }
 }
 
 /// Writes a list header: what the client sent, then one more value.
-fn appended(out: &mut BytesMut, name: HeaderName, from: &HeaderMap, last: &HeaderValue) {
+fn appended(out: &mut BytesMut, name: &HeaderName, from: &Fields, last: &HeaderValue) {
     out.extend_from_slice(name.as_str().as_bytes());
     out.extend_from_slice(b": ");
     for value in from.get_all(name) {
-        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
     out.extend_from_slice(last.as_bytes());
@@ -224,55 +257,54 @@ fn without_port(host: &[u8]) -> &[u8] {
 }
 
 /// Adds the marks of a proxied response.
-pub(crate) fn mark_proxied(headers: &mut Lines, options: &Options) {
+pub(crate) fn mark_proxied(headers: &mut Fields, options: &Options) {
     if options.shown.via {
         let own = options.via.of(Version::HTTP_11);
-        let mut all: Vec<&[u8]> = Vec::new();
-        for (_, value) in headers.iter().filter(|(name, _)| *name == VIA) {
-            all.push(value.as_bytes());
-        }
-        let value = if all.is_empty() {
-            own.clone()
+        let mut all: Vec<&[u8]> = headers.get_all(&VIA).collect();
+        if all.is_empty() {
+            headers.append(&VIA, own);
         } else {
             all.push(own.as_bytes());
-            HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or_else(|_| own.clone())
-        };
-        headers.set(VIA, value);
+            let value = HeaderValue::from_bytes(&all.join(&b", "[..]));
+            headers.set(&VIA, value.as_ref().unwrap_or(own));
+        }
     }
-    if options.shown.server && headers.get(&SERVER).is_none() {
-        headers.append(SERVER, options.server.clone());
+    if options.shown.server && !headers.contains(&SERVER) {
+        headers.append(&SERVER, &options.server);
     }
 }
 
 /// The header names that a `Connection` header lists.
-struct ConnectionNames(Vec<HeaderName>);
+struct ConnectionNames<'a>(Vec<&'a [u8]>);
 
-impl ConnectionNames {
-    fn of(headers: &HeaderMap) -> ConnectionNames {
-        let lines = headers.get_all(CONNECTION);
-        let names = lines
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','))
-            .map(str::trim)
-            .filter(|name| !name.eq_ignore_ascii_case("keep-alive") && !name.is_empty())
-            .filter_map(|name| name.parse().ok())
+impl<'a> ConnectionNames<'a> {
+    fn of(headers: &'a Fields) -> ConnectionNames<'a> {
+        let names = headers
+            .get_all(&CONNECTION)
+            .flat_map(|line| line.split(|&byte| byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.is_empty())
             // a client may not make the gateway drop what upstreams rely on
-            .filter(|name| *name != HOST && *name != CONTENT_LENGTH && *name != PROXY_AUTHORIZATION)
+            .filter(|name| {
+                ![&b"host"[..], b"content-length", b"proxy-authorization"]
+                    .iter()
+                    .any(|needed| name.eq_ignore_ascii_case(needed))
+            })
             .filter(|name| !says_who_calls(name))
             .collect();
         ConnectionNames(names)
     }
 
-    fn contain(&self, name: &HeaderName) -> bool {
-        self.0.contains(name)
+    fn contain(&self, name: &[u8]) -> bool {
+        self.0
+            .iter()
+            .any(|listed| listed.eq_ignore_ascii_case(name))
     }
 }
 
 /// Whether plugins tell the upstream by this header who the caller is.
 /// Source: data-plane reference 6.5.
-fn says_who_calls(name: &HeaderName) -> bool {
-    let name = name.as_str();
+fn says_who_calls(name: &[u8]) -> bool {
     [
         "x-consumer-",
         "x-credential-",
@@ -280,14 +312,13 @@ fn says_who_calls(name: &HeaderName) -> bool {
         "x-authenticated-",
     ]
     .iter()
-    .any(|start| name.starts_with(start))
+    .filter_map(|start| Some((name.get(..start.len())?, start)))
+    .any(|(found, start)| found.eq_ignore_ascii_case(start.as_bytes()))
 }
 
 /// Whether a list header has a token, without case.
-pub(crate) fn contains_token(value: &HeaderValue, token: &str) -> bool {
-    value.to_str().is_ok_and(|value| {
-        value
-            .split(',')
-            .any(|part| part.trim().eq_ignore_ascii_case(token))
-    })
+pub(crate) fn contains_token(value: &[u8], token: &str) -> bool {
+    value
+        .split(|&byte| byte == b',')
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }

@@ -15,6 +15,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sallyport_plugins::{Fields, Request as RequestHead};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -70,6 +71,12 @@ async fn answer(
     let (mut head, body) = request.into_parts();
     join_cookies(&mut head.headers);
     let head_only = head.method == Method::HEAD;
+    let head = RequestHead {
+        method: head.method,
+        uri: head.uri,
+        version: head.version,
+        headers: Fields::from(&head.headers),
+    };
     let Answer {
         status,
         headers,
@@ -90,7 +97,7 @@ async fn answer(
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    *response.headers_mut() = headers.into_map();
+    *response.headers_mut() = headers.to_map();
     response
 }
 

@@ -5,7 +5,6 @@ mod forward;
 mod headers;
 pub(crate) mod http1;
 mod http2;
-mod lines;
 mod listeners;
 mod options;
 mod pool;

@@ -5,10 +5,9 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode};
-use sallyport_plugins::{Reply, ReplyBody};
+use http::{HeaderValue, StatusCode};
+use sallyport_plugins::{Fields, Reply, ReplyBody};
 
-use super::lines::Lines;
 use super::serve::{Answer, AnswerBody};
 use crate::conf::ErrorType;
 
@@ -17,7 +16,7 @@ use crate::conf::ErrorType;
 /// `request` are the client's headers, `default` the type when it accepts anything.
 pub(crate) fn render(
     reply: Reply,
-    request: &HeaderMap,
+    request: &Fields,
     default: ErrorType,
     request_id: &str,
 ) -> Answer {
@@ -28,7 +27,7 @@ pub(crate) fn render(
             bytes,
         } => (Some(content_type), bytes),
         ReplyBody::Message(message) => {
-            let kind = negotiate(request.get(ACCEPT), default);
+            let kind = negotiate(request.get_str(&ACCEPT), default);
             let text = body(kind, &message, request_id);
             (
                 Some(HeaderValue::from_static(content_type(kind))),
@@ -36,12 +35,12 @@ pub(crate) fn render(
             )
         }
     };
-    let mut headers = Lines::with_capacity(reply.headers.len() + 12);
+    let mut headers = Fields::new();
     for (name, value) in reply.headers {
-        headers.append(name, value);
+        headers.append(&name, &value);
     }
     if let Some(content_type) = content_type {
-        headers.set(CONTENT_TYPE, content_type);
+        headers.set(&CONTENT_TYPE, &content_type);
     }
     Answer {
         status: reply.status,
@@ -92,8 +91,8 @@ fn escape(text: &str) -> String {
 }
 
 /// The best type that the client accepts; the one listed first among equals.
-fn negotiate(accept: Option<&HeaderValue>, default: ErrorType) -> ErrorType {
-    let Some(accept) = accept.and_then(|accept| accept.to_str().ok()) else {
+fn negotiate(accept: Option<&str>, default: ErrorType) -> ErrorType {
+    let Some(accept) = accept else {
         return default;
     };
     let mut best: Option<(f32, ErrorType)> = None;
@@ -145,8 +144,7 @@ mod tests {
 
     #[track_caller]
     fn check(accept: Option<&str>, default: ErrorType, expected: ErrorType) {
-        let accept = accept.map(|accept| HeaderValue::from_str(accept).unwrap());
-        assert_eq!(negotiate(accept.as_ref(), default), expected);
+        assert_eq!(negotiate(accept, default), expected);
     }
 
     #[test]

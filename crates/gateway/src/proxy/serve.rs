@@ -6,18 +6,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE, HOST, LOCATION, SERVER, UPGRADE};
-use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use sallyport_plugins::{Env, Exchange, Flow, Reply, ReplyBody, ResponseHead};
+use http::{Extensions, HeaderValue, Method, StatusCode};
+use sallyport_plugins::{
+    Env, Exchange, Fields, Flow, Reply, ReplyBody, Request, RequestBody, ResponseHead,
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::body::BodySource;
+use super::body::{BodySource, HeldBody};
 use super::forward::Sent;
 use super::headers::{self, Client};
 use super::http1::framing::Length;
-use super::lines::Lines;
 use super::options::Options;
 use super::reply::{render, upstream_failure};
 use super::upstream::Upstream;
@@ -31,7 +31,7 @@ use crate::router::{self, Query};
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     /// Without what frames the body, except the length of a proxied one.
-    pub(crate) headers: Lines,
+    pub(crate) headers: Fields,
     pub(crate) body: AnswerBody,
 }
 
@@ -74,7 +74,7 @@ type Chosen = Vec<u32>;
 pub(crate) async fn serve(
     worker: &Rc<Worker>,
     client: &Client,
-    head: Parts,
+    head: Request,
     body: &mut dyn BodySource,
 ) -> Answer {
     let arrived = Instant::now();
@@ -87,12 +87,17 @@ pub(crate) async fn serve(
     let mut exchange = Exchange {
         client_ip: client.address(options, &head.headers),
         request: head,
+        body: RequestBody::Coming(match body.length() {
+            Length::Exact(bytes) => Some(bytes),
+            Length::Chunked | Length::UntilClose => None,
+        }),
         now_ms,
         route: None,
         service: None,
         consumer: None,
         credential: None,
-        response_headers: Vec::new(),
+        state: Extensions::new(),
+        response_headers: Fields::new(),
     };
     let mut chosen = Chosen::new();
     let turn = Turn {
@@ -120,20 +125,20 @@ pub(crate) fn refuse(worker: &Worker, status: StatusCode) -> Answer {
     let id = worker.request_id();
     let reply = Reply::error(status, upstream_failure(status));
     let text = id.to_str().unwrap_or_default();
-    let mut answer = render(reply, &HeaderMap::new(), options.error_type, text);
+    let mut answer = render(reply, &Fields::new(), options.error_type, text);
     mark_own(&mut answer.headers, worker, &id);
     answer
 }
 
 /// What the gateway adds to a response that it makes.
-fn mark_own(headers: &mut Lines, worker: &Worker, request_id: &HeaderValue) {
+fn mark_own(headers: &mut Fields, worker: &Worker, request_id: &HeaderValue) {
     let options = &worker.options;
     if options.shown.server {
-        headers.set(SERVER, options.server.clone());
+        headers.set(&SERVER, &options.server);
     }
-    headers.set(DATE, worker.date());
+    worker.with_date(|date| headers.set(&DATE, date));
     if options.shown.request_id {
-        headers.set(headers::REQUEST_ID, request_id.clone());
+        headers.set(&headers::REQUEST_ID, request_id);
     }
 }
 
@@ -150,31 +155,27 @@ fn finish(
     if proxied {
         headers::mark_proxied(map, options);
         if options.shown.request_id {
-            map.set(headers::REQUEST_ID, turn.request_id.clone());
+            map.set(&headers::REQUEST_ID, turn.request_id);
         }
     } else {
         mark_own(map, turn.worker, turn.request_id);
         if options.shown.response_latency {
-            map.set(headers::RESPONSE_LATENCY, millis(turn.arrived.elapsed()));
+            map.set_number(&headers::RESPONSE_LATENCY, millis(turn.arrived.elapsed()));
         }
     }
-    for (name, value) in exchange.response_headers.drain(..) {
-        map.set(name, value);
-    }
+    map.set_all(&exchange.response_headers);
     let handlers = &turn.configuration.handlers;
     if chosen
         .iter()
         .any(|&handler| handlers.get(handler).filters_headers())
     {
-        let mut map = std::mem::take(&mut answer.headers).into_map();
         for &handler in chosen {
             let mut head = ResponseHead {
                 status: &mut answer.status,
-                headers: &mut map,
+                headers: &mut answer.headers,
             };
             handlers.get(handler).header_filter(exchange, &mut head);
         }
-        answer.headers = Lines::from_map(&map);
     }
 }
 
@@ -238,7 +239,10 @@ impl Turn<'_> {
                 &exchange.request.headers,
             )));
         }
-        self.access(&route.chain, exchange, chosen).await?;
+        let mut body = HeldBody::new(body);
+        self.access(&route.chain, exchange, &mut body, chosen)
+            .await?;
+        body.replace(&exchange.body);
         let Some(service) = &route.service else {
             let message = "no Service found with those values";
             return Err(Refusal::own(Reply::error(
@@ -264,7 +268,7 @@ impl Turn<'_> {
                 route.strip_path,
             ),
         };
-        self.proxy(exchange, body, &sent).await
+        self.proxy(exchange, &mut body, &sent).await
     }
 
     /// The access phase: every plugin in turn, until one answers.
@@ -272,8 +276,10 @@ impl Turn<'_> {
         &self,
         chain: &Chain,
         exchange: &mut Exchange,
+        body: &mut HeldBody<'_>,
         chosen: &mut Chosen,
     ) -> Result<(), Refusal> {
+        let options = &self.worker.options;
         let env = Env {
             identities: &self.configuration.identities,
             counters: &self.worker.counters,
@@ -301,6 +307,10 @@ impl Turn<'_> {
                         break;
                     }
                     Flow::Wait(future) => flow = future.await(exchange, &env),
+                    Flow::ReadBody(bytes_max, then) => {
+                        body.hold(exchange, bytes_max, options).await?;
+                        flow = then(exchange, &env);
+                    }
                 }
             }
         }
@@ -308,19 +318,14 @@ impl Turn<'_> {
     }
 }
 
-pub(super) fn millis(span: Duration) -> HeaderValue {
-    const FEW: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-    let millis = span.as_millis() as u64;
-    match FEW.get(millis as usize) {
-        Some(text) => HeaderValue::from_static(text),
-        None => HeaderValue::from(millis),
-    }
+pub(super) fn millis(span: Duration) -> u64 {
+    span.as_millis() as u64
 }
 
 /// The host a request is for: lower case, without port, without the dot of the root, as nginx
 /// reads it. Whatever follows the colon: a route must not be missed for a port that is none.
-fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
-    let header = || headers.get(HOST).and_then(|host| host.to_str().ok());
+fn request_host<'a>(uri: &'a Uri, headers: &'a Fields) -> Cow<'a, str> {
+    let header = || headers.get_str(&HOST);
     let host = uri.host().or_else(header).unwrap_or_default();
     let end = match host.starts_with('[') {
         true => host.find(']').map(|at| at + 1),
@@ -354,7 +359,7 @@ fn target<'a>(uri: &'a Uri, path: &str, base: &str, matched: usize, strip: bool)
 }
 
 /// The answer to plain HTTP where only TLS is served.
-fn redirect(status: u16, uri: &Uri, headers: &HeaderMap) -> Reply {
+fn redirect(status: u16, uri: &Uri, headers: &Fields) -> Reply {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UPGRADE_REQUIRED);
     if status == StatusCode::UPGRADE_REQUIRED {
         return Reply::error(status, "Please use HTTPS protocol")

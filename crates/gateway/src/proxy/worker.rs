@@ -154,7 +154,7 @@ impl Worker {
     }
 
     /// The value of `Date`, made once a second.
-    pub(super) fn date(&self) -> HeaderValue {
+    pub(super) fn with_date<T>(&self, then: impl FnOnce(&HeaderValue) -> T) -> T {
         let now = SystemTime::now();
         let second = now
             .duration_since(UNIX_EPOCH)
@@ -167,7 +167,7 @@ impl Worker {
                 HeaderValue::try_from(text).expect("a date is ASCII"),
             );
         }
-        date.1.clone()
+        then(&date.1)
     }
 
     /// A new connection to an upstream.

@@ -12,8 +12,9 @@ mod tests;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use http::{HeaderMap, Method};
+use http::Method;
 use sallyport_model::entities::{Protocol, Route};
+use sallyport_plugins::Fields;
 
 pub(crate) use path::{escape, is_plain, is_well_escaped, normalise, upstream as upstream_path};
 pub(crate) use pattern::PatternError;
@@ -33,7 +34,7 @@ pub(crate) struct Query<'a> {
     /// The path in [normal form](normalise).
     pub(crate) path: &'a str,
     /// The headers.
-    pub(crate) headers: &'a HeaderMap,
+    pub(crate) headers: &'a Fields,
     /// The server name of the TLS handshake; `None` without TLS or without a name.
     pub(crate) sni: Option<&'a str>,
     /// Whether the request came over TLS.

@@ -1,7 +1,8 @@
 //! The patterns of a route: hosts, regex paths, header values.
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use regex::{Regex, RegexBuilder};
+use sallyport_plugins::Fields;
 
 /// Bytes of compiled program that one regex may take.
 const REGEX_BYTES_MAX: usize = 1 << 20;
@@ -152,9 +153,9 @@ impl HeaderRule {
     }
 
     /// Whether any line of the header has any of the values.
-    pub(super) fn matches(&self, headers: &HeaderMap) -> bool {
-        headers.get_all(&self.name).iter().any(|line| {
-            let line = String::from_utf8_lossy(line.as_bytes()).to_lowercase();
+    pub(super) fn matches(&self, headers: &Fields) -> bool {
+        headers.get_all(&self.name).any(|line| {
+            let line = String::from_utf8_lossy(line).to_lowercase();
             self.values.iter().any(|value| match value {
                 ValueRule::Exact(want) => *want == line,
                 ValueRule::Regex(regex) => regex.is_match(&line),

@@ -37,11 +37,11 @@ impl Case {
     fn find(&self, line: &str, headers: &[(&str, &str)], sni: Option<&str>) -> Option<Match> {
         let (method, target) = line.split_once(' ').unwrap();
         let (host, path) = target.split_at(target.find('/').unwrap());
-        let mut map = HeaderMap::new();
+        let mut map = Fields::new();
         for (name, value) in headers {
             map.append(
-                name.parse::<http::HeaderName>().unwrap(),
-                HeaderValue::from_str(value).unwrap(),
+                &name.parse::<http::HeaderName>().unwrap(),
+                &HeaderValue::from_str(value).unwrap(),
             );
         }
         self.router.find(&Query {

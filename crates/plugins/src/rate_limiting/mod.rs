@@ -300,7 +300,7 @@ impl Active {
                 .request
                 .headers
                 .get(name)
-                .map(|value| Identity::Header(value.as_bytes().into())),
+                .map(|value| Identity::Header(value.into())),
             LimitBy::Path(path) => {
                 (exchange.request.uri.path() == &**path).then(|| Identity::Path(path.clone()))
             }
@@ -310,35 +310,32 @@ impl Active {
 
     /// Sets the client's headers; the answer is the seconds until the tightest window ends.
     fn tell_client(&self, exchange: &mut Exchange, limits: &[Limit], taken: Taken) -> u64 {
-        let mut tightest: Option<(u64, HeaderValue, usize)> = None;
+        let mut tightest: Option<(u64, usize)> = None;
         for (index, limit) in limits.iter().enumerate() {
             let this_one = u64::from(taken.refused_by.is_none_or(|by| by == index));
             let remaining = limit.limit.saturating_sub(taken.used[index] + this_one);
-            let value = HeaderValue::from(remaining);
             if !self.hide_client_headers {
                 let (limit_name, remaining_name) = &PERIOD_HEADERS[limit.period as usize];
-                exchange.response_headers.extend([
-                    (limit_name.clone(), self.limits[index].2.clone()),
-                    (remaining_name.clone(), value.clone()),
-                ]);
+                let headers = &mut exchange.response_headers;
+                headers.set(limit_name, &self.limits[index].2);
+                headers.set_number(remaining_name, remaining);
             }
             if tightest
                 .as_ref()
-                .is_none_or(|(least, ..)| remaining <= *least)
+                .is_none_or(|(least, _)| remaining <= *least)
             {
-                tightest = Some((remaining, value, index));
+                tightest = Some((remaining, index));
             }
         }
-        let Some((_, remaining, index)) = tightest else {
+        let Some((remaining, index)) = tightest else {
             return 1;
         };
         let reset_s = limits[index].window.reset_s(exchange.now_ms);
         if !self.hide_client_headers {
-            exchange.response_headers.extend([
-                (LIMIT, self.limits[index].2.clone()),
-                (REMAINING, remaining),
-                (RESET, HeaderValue::from(reset_s)),
-            ]);
+            let headers = &mut exchange.response_headers;
+            headers.set(&LIMIT, &self.limits[index].2);
+            headers.set_number(&REMAINING, remaining);
+            headers.set_number(&RESET, reset_s);
         }
         reset_s
     }

@@ -113,18 +113,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             };
             let asked = Asked {
-                version: head.parts.version,
-                head_only: head.parts.method == Method::HEAD,
+                version: head.request.version,
+                head_only: head.request.method == Method::HEAD,
             };
             // what follows a refused CONNECT may be meant for the tunnel
-            let may_follow = head.keep_alive && head.parts.method != Method::CONNECT;
+            let may_follow = head.keep_alive && head.request.method != Method::CONNECT;
             let mut body = RequestBody {
                 connection: self,
                 body: Body::new(head.length),
                 length: head.length,
                 owes: if head.expects_continue { CONTINUE } else { b"" },
             };
-            let answer = serve(worker, client, head.parts, &mut body).await;
+            let answer = serve(worker, client, head.request, &mut body).await;
             let read_all = body.skip_here();
             let keep_alive = may_follow && read_all && !worker.is_stopping();
             let kept = self.answer(worker, answer, asked, keep_alive).await?;
@@ -206,7 +206,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             );
         let framing = match &answer.body {
             AnswerBody::Full(bytes) if asked.head_only => {
-                answer.headers.set(CONTENT_LENGTH, bytes.len().into());
+                answer
+                    .headers
+                    .set_number(&CONTENT_LENGTH, bytes.len() as u64);
                 Framing::None
             }
             _ if no_body => Framing::None,

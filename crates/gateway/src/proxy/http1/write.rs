@@ -1,10 +1,9 @@
 //! Heads as bytes.
 
 use bytes::BytesMut;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, StatusCode, Version};
+use http::{StatusCode, Version};
 
-use crate::proxy::lines::Lines;
+use sallyport_plugins::{Fields, decimal};
 
 /// How the body behind a response head is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,13 +18,10 @@ pub(crate) enum Framing {
     Close,
 }
 
-/// A header line.
-pub(crate) fn line(out: &mut BytesMut, name: &str, value: &HeaderValue) {
-    line_of(out, name, &[value.as_bytes()]);
-}
-
 /// A header line whose value comes in parts.
-pub(crate) fn line_of(out: &mut BytesMut, name: &str, parts: &[&[u8]]) {
+pub(crate) fn line(out: &mut BytesMut, name: &str, parts: &[&[u8]]) {
+    let value: usize = parts.iter().map(|part| part.len()).sum();
+    out.reserve(name.len() + value + 4);
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     for part in parts {
@@ -36,18 +32,7 @@ pub(crate) fn line_of(out: &mut BytesMut, name: &str, parts: &[&[u8]]) {
 
 /// A number in decimal.
 pub(crate) fn number(out: &mut BytesMut, number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut left = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(decimal(number, &mut [0; 20]));
 }
 
 /// A whole response head.
@@ -55,7 +40,7 @@ pub(crate) fn response(
     out: &mut BytesMut,
     version: Version,
     status: StatusCode,
-    headers: &Lines,
+    headers: &Fields,
     framing: Framing,
     keep_alive: bool,
 ) {
@@ -65,11 +50,9 @@ pub(crate) fn response(
     out.extend_from_slice(b" ");
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    for (name, value) in headers.iter() {
-        if framing == Framing::None || *name != CONTENT_LENGTH {
-            line(out, name.as_str(), value);
-        }
-    }
+    headers.write(out, |name, _| {
+        framing == Framing::None || !name.eq_ignore_ascii_case(b"content-length")
+    });
     match framing {
         Framing::None | Framing::Close => {}
         Framing::Exact(bytes) => {
@@ -103,12 +86,9 @@ mod tests {
 
     #[track_caller]
     fn check(version: Version, framing: Framing, keep_alive: bool, expected: &str) {
-        let mut headers = Lines::default();
-        headers.append(
-            http::HeaderName::from_static("a"),
-            HeaderValue::from_static("1"),
-        );
-        headers.append(CONTENT_LENGTH, HeaderValue::from_static("9"));
+        let mut headers = Fields::new();
+        headers.set_number(&http::HeaderName::from_static("a"), 1);
+        headers.set_number(&http::header::CONTENT_LENGTH, 9);
         let mut out = BytesMut::new();
         response(
             &mut out,
