@@ -127,6 +127,7 @@ impl Turn<'_> {
             status: response.status,
             headers: response.headers,
             body: AnswerBody::Upstream(upstream, response.length),
+            later: None,
         };
         let shown = &options.shown;
         let headers = &mut answer.headers;

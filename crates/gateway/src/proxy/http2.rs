@@ -24,6 +24,7 @@ use super::body::Http2Body;
 use super::headers::Client;
 use super::http1::framing::Length;
 use super::http1::head::HEAD_BYTES_MAX;
+use super::later::Later;
 use super::pool::Pool;
 use super::serve::{Answer, AnswerBody, serve};
 use super::upstream::{SendError, Upstream};
@@ -81,7 +82,14 @@ async fn answer(
         status,
         headers,
         body,
+        mut later,
     } = serve(worker, client, head, &mut Http2Body(body)).await;
+    if let AnswerBody::Full(bytes) = &body
+        && let Some(mut later) = later.take()
+    {
+        later.data(bytes);
+        later.end();
+    }
     let body = match body {
         AnswerBody::Full(_) if head_only => AnswerStream::Full(None),
         AnswerBody::Full(bytes) => AnswerStream::Full(Some(bytes).filter(|b| !b.is_empty())),
@@ -93,6 +101,7 @@ async fn answer(
             },
             upstream: Some(upstream),
             pool: worker.pool.clone(),
+            later,
         },
     };
     let mut response = Response::new(body);
@@ -122,6 +131,7 @@ enum AnswerStream {
         upstream: Option<Box<Upstream>>,
         length: Length,
         pool: Rc<Pool>,
+        later: Option<Box<Later>>,
     },
 }
 
@@ -137,12 +147,23 @@ impl Body for AnswerStream {
             AnswerStream::Full(bytes) => {
                 Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
             }
-            AnswerStream::Upstream { upstream, pool, .. } => {
+            AnswerStream::Upstream {
+                upstream,
+                pool,
+                later,
+                ..
+            } => {
                 let Some(reading) = upstream else {
                     return Poll::Ready(None);
                 };
                 let polled = reading.poll_data(cx);
+                if let (Poll::Ready(Some(Ok(data))), Some(later)) = (&polled, &mut *later) {
+                    later.data(data);
+                }
                 if reading.is_over() {
+                    if let Some(later) = later.take() {
+                        later.end();
+                    }
                     pool.put(upstream.take().expect("it was there a line ago"));
                 }
                 polled.map(|data| data.map(|data| data.map(Frame::data)))
@@ -176,9 +197,19 @@ impl Body for AnswerStream {
 impl Drop for AnswerStream {
     fn drop(&mut self) {
         // hyper does not ask for more of a body that says it is over
-        if let AnswerStream::Upstream { upstream, pool, .. } = self
+        if let AnswerStream::Upstream {
+            upstream,
+            pool,
+            later,
+            ..
+        } = self
             && let Some(upstream) = upstream.take()
         {
+            if upstream.is_over()
+                && let Some(later) = later.take()
+            {
+                later.end();
+            }
             pool.put(upstream);
         }
     }

@@ -5,6 +5,7 @@ mod forward;
 mod headers;
 pub(crate) mod http1;
 mod http2;
+mod later;
 mod listeners;
 mod options;
 mod pool;

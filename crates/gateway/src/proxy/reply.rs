@@ -46,6 +46,7 @@ pub(crate) fn render(
         status: reply.status,
         headers,
         body: AnswerBody::Full(bytes),
+        later: None,
     }
 }
 

@@ -12,12 +12,14 @@ use sallyport_plugins::{
     Env, Exchange, Fields, Flow, Reply, ReplyBody, Request, RequestBody, ResponseHead,
 };
 use tokio::time::Instant;
+use tracing::warn;
 use uuid::Uuid;
 
 use super::body::{BodySource, HeldBody};
 use super::forward::Sent;
 use super::headers::{self, Client};
 use super::http1::framing::Length;
+use super::later::{Later, filter_body};
 use super::options::Options;
 use super::reply::{render, upstream_failure};
 use super::upstream::Upstream;
@@ -33,6 +35,8 @@ pub(crate) struct Answer {
     /// Without what frames the body, except the length of a proxied one.
     pub(crate) headers: Fields,
     pub(crate) body: AnswerBody,
+    /// What plugins do with the body on its way.
+    pub(crate) later: Option<Box<Later>>,
 }
 
 /// The body of an [`Answer`].
@@ -116,6 +120,16 @@ pub(crate) async fn serve(
         }
     };
     finish(&turn, &mut exchange, &chosen, &mut answer, proxied);
+    let handlers = &configuration.handlers;
+    if chosen
+        .iter()
+        .any(|&handler| handlers.get(handler).filters_bodies())
+        && let Err(error) =
+            filter_body(worker, &configuration, &chosen, exchange, &mut answer).await
+    {
+        warn!(reason = %error, "a response that a plugin waited for broke off");
+        return refuse(worker, StatusCode::BAD_GATEWAY);
+    }
     answer
 }
 

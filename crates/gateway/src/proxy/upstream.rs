@@ -37,6 +37,8 @@ pub(crate) struct Upstream {
     out: BytesMut,
     silence: Silence,
     read_timeout: Duration,
+    /// Bytes of the body that were read and given back.
+    ahead: Bytes,
     /// Body of the response; over when there is none.
     body: Body,
     /// Whether another request may follow once the body is over.
@@ -86,6 +88,7 @@ impl Upstream {
             out: BytesMut::new(),
             silence: Silence::new(),
             read_timeout: Duration::ZERO,
+            ahead: Bytes::new(),
             body: Body::new(Length::Exact(0)),
             reusable: true,
             requests: 0,
@@ -260,18 +263,26 @@ impl Upstream {
 
     /// Whether the response body has been read to its end.
     pub(super) fn is_over(&self) -> bool {
-        self.body.is_over()
+        self.ahead.is_empty() && self.body.is_over()
+    }
+
+    /// Takes bytes of the body that nobody needed, to be read again.
+    pub(super) fn give_back(&mut self, bytes: Bytes) {
+        self.ahead = bytes;
     }
 
     /// Whether the connection may go back into the pool.
     pub(super) fn is_reusable(&self) -> bool {
-        self.reusable && self.body.is_over() && self.buffer.is_empty()
+        self.reusable && self.is_over() && self.buffer.is_empty()
     }
 
     /// The body's bytes that are here now; empty at the end of the body.
     ///
     /// [`consumed`](Upstream::consumed) says how many of them were used.
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<&[u8], SendError>> {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Ok(&self.ahead));
+        }
         loop {
             match self.body.step(&mut self.buffer) {
                 Step::Data(bytes) => return Poll::Ready(Ok(&self.buffer[..bytes])),
@@ -299,6 +310,9 @@ impl Upstream {
 
     /// As [`poll_body`](Upstream::poll_body) without waiting; `None` if nothing is here.
     pub(super) fn body_here(&mut self) -> Option<Result<&[u8], SendError>> {
+        if !self.ahead.is_empty() {
+            return Some(Ok(&self.ahead));
+        }
         match self.body.step(&mut self.buffer) {
             Step::Data(bytes) => Some(Ok(&self.buffer[..bytes])),
             Step::End => Some(Ok(&[])),
@@ -309,6 +323,9 @@ impl Upstream {
 
     /// Takes used bytes of the body away.
     pub(super) fn consumed(&mut self, bytes: usize) {
+        if !self.ahead.is_empty() {
+            return self.ahead.advance(bytes);
+        }
         self.buffer.advance(bytes);
         self.body.consumed(bytes);
     }
@@ -318,6 +335,9 @@ impl Upstream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, SendError>>> {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.ahead))));
+        }
         let length = match ready!(self.poll_body(cx)) {
             Err(error) => return Poll::Ready(Some(Err(error))),
             Ok([]) => return Poll::Ready(None),

@@ -77,7 +77,7 @@ impl Shared {
 
 /// A configuration as one worker holds it: counted there, so that requests on different cores
 /// do not write to one count.
-pub(super) struct Held(Arc<Configuration>);
+pub(crate) struct Held(Arc<Configuration>);
 
 impl std::ops::Deref for Held {
     type Target = Configuration;

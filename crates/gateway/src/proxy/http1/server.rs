@@ -19,6 +19,7 @@ use super::head::{HEAD_BYTES_MAX, HeadError, RequestHead, take_request};
 use super::write::{self, Framing};
 use crate::proxy::body::{BodySource, ClientGone};
 use crate::proxy::headers::Client;
+use crate::proxy::later::Later;
 use crate::proxy::serve::{Answer, AnswerBody, refuse, serve};
 use crate::proxy::silence::Silence;
 use crate::proxy::upstream::{SendError, Upstream, fill};
@@ -223,6 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             status,
             headers,
             body,
+            mut later,
         } = answer;
         write::response(
             &mut self.out,
@@ -238,18 +240,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.out.extend_from_slice(&bytes);
                 }
                 self.flush().await?;
+                if let Some(later) = &mut later {
+                    later.data(&bytes);
+                }
             }
             AnswerBody::Upstream(mut upstream, _) => {
-                self.relay(&mut upstream, framing == Framing::Chunked)
+                let chunked = framing == Framing::Chunked;
+                self.relay(&mut upstream, chunked, later.as_deref_mut())
                     .await?;
                 worker.pool.put(upstream);
             }
+        }
+        if let Some(later) = later {
+            later.end();
         }
         Ok(keep_alive)
     }
 
     /// Sends what is in `out` and then the body of a response, as it comes.
-    async fn relay(&mut self, upstream: &mut Upstream, chunked: bool) -> Result<(), End> {
+    async fn relay(
+        &mut self,
+        upstream: &mut Upstream,
+        chunked: bool,
+        mut later: Option<&mut Later>,
+    ) -> Result<(), End> {
         loop {
             // what is here goes out together with what is already written
             while self.out.len() < COPIED_BYTES_MAX {
@@ -257,6 +271,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     None | Some(Ok([])) => break,
                     Some(Err(error)) => return Err(End::Upstream(error)),
                     Some(Ok(data)) => {
+                        if let Some(later) = &mut later {
+                            later.data(data);
+                        }
                         match chunked {
                             true => write::chunk(&mut self.out, data),
                             false => self.out.extend_from_slice(data),

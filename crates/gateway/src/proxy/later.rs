@@ -1,0 +1,139 @@
+//! What plugins do with the body of a response: before its head is sent, and once it went through.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode};
+use sallyport_plugins::{BodyUse, Exchange, ResponseHead};
+
+use super::serve::{Answer, AnswerBody};
+use super::upstream::SendError;
+use super::worker::{Held, Worker};
+use crate::chain::Handlers;
+
+/// What plugins still do while a response goes to the client.
+pub(crate) struct Later {
+    exchange: Exchange,
+    configuration: Rc<Held>,
+    /// Handlers that get a copy of the body, and the most bytes that they take.
+    copies: Vec<(u32, u64)>,
+    /// The body so far; `None` once it is larger than any of them takes.
+    copy: Option<BytesMut>,
+}
+
+impl Later {
+    /// A part of the body went to the client.
+    pub(crate) fn data(&mut self, part: &[u8]) {
+        let most = self.copies.iter().map(|copy| copy.1).max().unwrap_or(0);
+        if let Some(copy) = &mut self.copy {
+            if (copy.len() + part.len()) as u64 <= most {
+                copy.extend_from_slice(part);
+            } else {
+                self.copy = None;
+            }
+        }
+    }
+
+    /// All of the body went to the client.
+    pub(crate) fn end(mut self) {
+        let Some(copy) = self.copy.take().map(BytesMut::freeze) else {
+            return;
+        };
+        for &(handler, bytes_max) in &self.copies {
+            if copy.len() as u64 <= bytes_max {
+                let handler = self.configuration.handlers.get(handler);
+                handler.body_copied(&mut self.exchange, copy.clone());
+            }
+        }
+    }
+}
+
+/// Lets the chosen handlers have the body of a response, once all headers are filtered.
+///
+/// # Errors
+/// The upstream broke off while the body was read.
+pub(super) async fn filter_body(
+    worker: &Worker,
+    configuration: &Rc<Held>,
+    chosen: &[u32],
+    mut exchange: Exchange,
+    answer: &mut Answer,
+) -> Result<(), SendError> {
+    let handlers: &Handlers = &configuration.handlers;
+    let no_body = exchange.request.method == Method::HEAD
+        || matches!(
+            answer.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+    let mut copies = Vec::new();
+    for &index in chosen {
+        let handler = handlers.get(index);
+        if !handler.filters_bodies() {
+            continue;
+        }
+        let mut head = ResponseHead {
+            status: &mut answer.status,
+            headers: &mut answer.headers,
+        };
+        match handler.body_use(&exchange, &head) {
+            BodyUse::Pass => {}
+            BodyUse::Copy(bytes_max) => copies.push((index, bytes_max)),
+            BodyUse::Replace(_) if no_body => {}
+            BodyUse::Replace(bytes_max) => {
+                if let Some(body) = hold(worker, &mut answer.body, bytes_max).await? {
+                    let body = handler.replace_body(&mut exchange, &mut head, body);
+                    head.headers.remove(&http::header::CONTENT_LENGTH);
+                    answer.body = AnswerBody::Full(body);
+                }
+            }
+        }
+    }
+    if !copies.is_empty() {
+        answer.later = Some(Box::new(Later {
+            exchange,
+            configuration: configuration.clone(),
+            copies,
+            copy: Some(BytesMut::new()),
+        }));
+    }
+    Ok(())
+}
+
+/// The whole body, unless it has more than these bytes; then it stays where it is.
+async fn hold(
+    worker: &Worker,
+    body: &mut AnswerBody,
+    bytes_max: u64,
+) -> Result<Option<Bytes>, SendError> {
+    let upstream = match body {
+        AnswerBody::Full(bytes) => {
+            return Ok((bytes.len() as u64 <= bytes_max).then(|| bytes.clone()));
+        }
+        AnswerBody::Upstream(upstream, _) => upstream,
+    };
+    let mut held = BytesMut::new();
+    loop {
+        let read = |cx: &mut std::task::Context<'_>| {
+            upstream.poll_body(cx).map_ok(|data| {
+                held.extend_from_slice(data);
+                data.len()
+            })
+        };
+        let bytes = poll_fn(read).await?;
+        upstream.consumed(bytes);
+        if held.len() as u64 > bytes_max {
+            upstream.give_back(held.freeze());
+            return Ok(None);
+        }
+        if bytes == 0 || upstream.is_over() {
+            break;
+        }
+    }
+    let held = held.freeze();
+    let read = std::mem::replace(body, AnswerBody::Full(held.clone()));
+    if let AnswerBody::Upstream(upstream, _) = read {
+        worker.pool.put(upstream);
+    }
+    Ok(Some(held))
+}
