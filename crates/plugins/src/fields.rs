@@ -136,28 +136,27 @@ impl Fields {
 
     /// Adds a line.
     pub fn append(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.push(name.as_str(), &[value.as_bytes()]);
+        self.push(name.as_str().as_bytes(), value.as_bytes());
     }
 
-    /// Adds a line whose value comes in parts. No part may have control bytes in it, and `name`
-    /// must be a token.
-    pub(crate) fn push(&mut self, name: &str, parts: &[&[u8]]) {
-        let kind = kind(name.as_bytes());
+    fn push(&mut self, name: &[u8], value: &[u8]) {
+        let kind = kind(name);
         self.kinds |= 1 << kind;
         let text = &mut self.text;
-        let start = text.len();
-        text.extend_from_slice(name.as_bytes());
-        text.extend_from_slice(b": ");
-        let value = text.len();
-        for part in parts {
-            text.extend_from_slice(part);
+        if text.capacity() == 0 {
+            self.lines.reserve(8);
+            text.reserve(8 * 32);
         }
-        let end = text.len();
+        text.reserve(name.len() + value.len() + 4);
+        let start = text.len();
+        text.extend_from_slice(name);
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value);
         text.extend_from_slice(b"\r\n");
         self.lines.push(Line {
             start: start as u32,
-            value: value as u32,
-            end: end as u32,
+            value: (start + name.len() + 2) as u32,
+            end: (text.len() - 2) as u32,
             name_length: name.len() as u16,
             kind,
             whole: true,
@@ -174,16 +173,26 @@ impl Fields {
     pub fn set_number(&mut self, name: &HeaderName, number: u64) {
         self.remove(name);
         let mut digits = [0; 20];
-        self.push(name.as_str(), &[decimal(number, &mut digits)]);
+        self.push(name.as_str().as_bytes(), decimal(number, &mut digits));
     }
 
-    /// Makes each of these lines the only one of its name.
+    /// Puts these lines in the place of all that have their names.
     pub fn set_all(&mut self, others: &Fields) {
+        if others.lines.is_empty() {
+            return;
+        }
         for line in &others.lines {
             self.remove_named(line.kind, others.name_of(line));
-            let name = std::str::from_utf8(others.name_of(line)).unwrap_or_default();
-            self.push(name, &[others.value_of(line)]);
         }
+        let offset = self.text.len() as u32;
+        self.text.extend_from_slice(&others.text);
+        self.kinds |= others.kinds;
+        self.lines.extend(others.lines.iter().map(|line| Line {
+            start: line.start + offset,
+            value: line.value + offset,
+            end: line.end + offset,
+            ..*line
+        }));
     }
 
     /// Takes all lines of this name away.

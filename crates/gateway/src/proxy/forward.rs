@@ -6,10 +6,10 @@ use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{Method, StatusCode};
 use sallyport_plugins::{Exchange, Reply};
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::body::BodySource;
+use super::clock::now;
 use super::headers::{self, Told};
 use super::options::Options;
 use super::pool::Key;
@@ -112,7 +112,7 @@ impl Turn<'_> {
             read: service.read_timeout,
             body_bytes_max: options.body_bytes_max,
         };
-        let started = Instant::now();
+        let started = now();
         let response = upstream
             .send(
                 &head.method,
@@ -129,13 +129,14 @@ impl Turn<'_> {
             body: AnswerBody::Upstream(upstream, response.length),
             later: None,
         };
+        let answered = now();
         let shown = &options.shown;
         let headers = &mut answer.headers;
         if shown.upstream_status {
             headers.set_number(&headers::UPSTREAM_STATUS, answer.status.as_u16().into());
         }
         if shown.upstream_latency {
-            headers.set_number(&headers::UPSTREAM_LATENCY, millis(started.elapsed()));
+            headers.set_number(&headers::UPSTREAM_LATENCY, millis(answered - started));
         }
         if shown.proxy_latency {
             headers.set_number(&headers::PROXY_LATENCY, millis(started - self.arrived));

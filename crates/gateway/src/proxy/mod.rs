@@ -1,6 +1,7 @@
 //! The proxy path: listeners on every core, requests, upstream connections.
 
 mod body;
+mod clock;
 mod forward;
 mod headers;
 pub(crate) mod http1;

@@ -8,6 +8,7 @@ use std::task::Poll;
 use ahash::AHashMap;
 use tokio::time::Instant;
 
+use super::clock::recent;
 use super::upstream::Upstream;
 use crate::conf::UpstreamKeepalive;
 
@@ -70,7 +71,7 @@ impl Pool {
         {
             return;
         }
-        upstream.idle_since = Instant::now();
+        upstream.idle_since = recent();
         let mut idle = self.idle.borrow_mut();
         match idle.get_mut(&upstream.key) {
             Some(kept) => {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE, HOST, LOCATION, SERVER, UPGRADE};
@@ -16,6 +16,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::body::{BodySource, HeldBody};
+use super::clock::now;
 use super::forward::Sent;
 use super::headers::{self, Client};
 use super::http1::framing::Length;
@@ -81,13 +82,10 @@ pub(crate) async fn serve(
     head: Request,
     body: &mut dyn BodySource,
 ) -> Answer {
-    let arrived = Instant::now();
+    let arrived = now();
     let configuration = worker.configuration();
     let options = &worker.options;
     let request_id = worker.request_id();
-    let now_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64);
     let mut exchange = Exchange {
         client_ip: client.address(options, &head.headers),
         request: head,
@@ -95,7 +93,7 @@ pub(crate) async fn serve(
             Length::Exact(bytes) => Some(bytes),
             Length::Chunked | Length::UntilClose => None,
         }),
-        now_ms,
+        now_ms: worker.unix_ms(arrived),
         route: None,
         service: None,
         consumer: None,

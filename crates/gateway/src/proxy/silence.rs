@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::clock::{now, recent};
+
 /// One timer of one connection. It is moved only when it fires too early, or when a shorter limit
 /// comes up; that messages come and go costs it nothing.
 pub(super) struct Silence {
@@ -35,14 +37,14 @@ impl Silence {
     /// Ready when nothing has moved for `limit`.
     pub(super) fn poll(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
         if std::mem::take(&mut self.is_broken) {
-            self.moved = Instant::now();
+            self.moved = recent();
         }
         let deadline = self.moved + limit;
         if self.timer.deadline() > deadline {
             self.timer.as_mut().reset(deadline);
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
+            if now() >= deadline {
                 return Poll::Ready(());
             }
             self.timer.as_mut().reset(deadline);

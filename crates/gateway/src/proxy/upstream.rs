@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::body::{BodySource, ClientGone};
+use super::clock::recent;
 use super::http1::framing::{Body, Length, Step};
 use super::http1::head::{HeadError, ResponseHead, take_response};
 use super::http1::write;
@@ -92,7 +93,7 @@ impl Upstream {
             body: Body::new(Length::Exact(0)),
             reusable: true,
             requests: 0,
-            idle_since: Instant::now(),
+            idle_since: recent(),
             key,
         }
     }

@@ -15,11 +15,12 @@ use http::HeaderValue;
 use sallyport_plugins::Counters;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, LocalSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::clock::now;
 use super::forward::open;
 use super::headers::Client;
 use super::listeners::{Bound, Listeners};
@@ -100,6 +101,8 @@ pub(super) struct Worker {
     /// Whether connections end with the request under way.
     stopping: Cell<bool>,
     date: RefCell<(u64, HeaderValue)>,
+    /// One moment by both clocks, renewed on each tick.
+    moment: Cell<(Instant, u64)>,
     // counted here and published on each tick: a shared line would bounce between cores
     requests: Cell<u64>,
 }
@@ -117,9 +120,16 @@ impl Worker {
             id_prefix: seed[1],
             stopping: Cell::new(false),
             date: RefCell::new((0, HeaderValue::from_static(""))),
+            moment: Cell::new(both_clocks()),
             requests: Cell::new(0),
             shared,
         }
+    }
+
+    /// Milliseconds since the Unix epoch at a moment about now.
+    pub(super) fn unix_ms(&self, at: Instant) -> u64 {
+        let (moment, unix_ms) = self.moment.get();
+        unix_ms + at.saturating_duration_since(moment).as_millis() as u64
     }
 
     /// The configuration in force, without touching what other cores write.
@@ -176,12 +186,19 @@ impl Worker {
     }
 
     fn tick(&self) {
+        self.moment.set(both_clocks());
         self.pool.sweep();
         drop(self.configuration());
         self.shared
             .requests
             .fetch_add(self.requests.take(), Ordering::Relaxed);
     }
+}
+
+/// Now, by the clock that only runs and in milliseconds since the Unix epoch.
+fn both_clocks() -> (Instant, u64) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    (now(), since.map_or(0, |since| since.as_millis() as u64))
 }
 
 /// The running workers of a gateway.

@@ -192,6 +192,9 @@ enum Note {
 
 impl Facts {
     fn note(&mut self, name: &[u8], value: &[u8]) -> Result<Note, HeadError> {
+        if !matches!(name.len(), 10 | 14 | 16 | 17) {
+            return Ok(Note::Other); // none of those below
+        }
         if is(name, b"content-length") {
             let digits = value;
             let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
@@ -292,11 +295,26 @@ fn uri(method: &Method, target: &str) -> Result<Uri, HeadError> {
     }
 }
 
+/// Bytes that a host and its port may have.
+const HOST_BYTES: [bool; 256] = {
+    let mut allowed = [true; 256];
+    let mut byte = 0;
+    while byte <= b' ' {
+        allowed[byte as usize] = false;
+        byte += 1;
+    }
+    let others = b"\x7f/\\?#@\"<>,";
+    let mut at = 0;
+    while at < others.len() {
+        allowed[others[at] as usize] = false;
+        at += 1;
+    }
+    allowed
+};
+
 /// Whether no part of a `Host` could be taken for something else than a host and a port.
 fn is_host(value: &[u8]) -> bool {
-    value
-        .iter()
-        .all(|byte| *byte > b' ' && *byte != 0x7f && !b"/\\?#@\"<>,".contains(byte))
+    value.iter().all(|&byte| HOST_BYTES[usize::from(byte)])
 }
 
 /// Empty lines before a request are ignored (RFC 9112 section 2.2).
