@@ -4,6 +4,8 @@
 
 #[path = "proxy/one_reading.rs"]
 mod one_reading;
+#[path = "proxy/websocket.rs"]
+mod websocket;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

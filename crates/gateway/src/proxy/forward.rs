@@ -14,6 +14,7 @@ use super::headers::{self, Told};
 use super::options::Options;
 use super::pool::Key;
 use super::serve::{Answer, AnswerBody, Refusal, Turn, millis};
+use super::tunnel;
 use super::upstream::{Limits, SendError, Stream, Upstream};
 use super::worker::Worker;
 use crate::balancer::Peer;
@@ -98,6 +99,7 @@ impl Turn<'_> {
             upstream_host,
             request_id: self.request_id,
             length: body.length(),
+            upgrade: tunnel::is_asked_for(head, body.length()),
         };
         let write_head = |out: &mut bytes::BytesMut| {
             out.extend_from_slice(head.method.as_str().as_bytes());
@@ -120,13 +122,17 @@ impl Turn<'_> {
                 body,
                 &mut progress.body_taken,
                 limits,
+                told.upgrade,
             )
             .await
             .map_err(Failure::Send)?;
         let mut answer = Answer {
             status: response.status,
             headers: response.headers,
-            body: AnswerBody::Upstream(upstream, response.length),
+            body: match response.status {
+                StatusCode::SWITCHING_PROTOCOLS => AnswerBody::Tunnel(upstream),
+                _ => AnswerBody::Upstream(upstream, response.length),
+            },
             later: None,
         };
         let answered = now();

@@ -19,6 +19,7 @@ pub(crate) const RESPONSE_LATENCY: HeaderName = HeaderName::from_static("x-kong-
 pub(crate) const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-kong-upstream-status");
 
 const KEEP_ALIVE: &[u8] = b"connection: keep-alive\r\n";
+pub(crate) const UPGRADE: &[u8] = b"connection: Upgrade\r\nupgrade: websocket\r\n";
 
 /// What one client connection is, with the header values that say so.
 pub(crate) struct Client {
@@ -45,7 +46,7 @@ impl Client {
     ) -> Client {
         let peer = peer.to_canonical();
         let port = options.outside_port(port);
-        let mut lines = BytesMut::from(KEEP_ALIVE);
+        let mut lines = BytesMut::new();
         line(&mut lines, "x-real-ip", &[peer.to_string().as_bytes()]);
         line(&mut lines, "x-forwarded-proto", &[scheme(tls)]);
         line(
@@ -114,6 +115,8 @@ pub(crate) struct Told<'a> {
     pub(crate) request_id: &'a HeaderValue,
     /// How the body is framed.
     pub(crate) length: Length,
+    /// Whether the client asks to go on as WebSocket.
+    pub(crate) upgrade: bool,
 }
 
 /// Writes the headers that go upstream, out of the client's.
@@ -169,6 +172,10 @@ pub(crate) fn to_upstream(out: &mut BytesMut, from: &Fields, told: &Told<'_>, op
         out.extend_from_slice(b"te: trailers\r\n");
     }
     appended(out, &FORWARDED_FOR, from, &client.peer_value);
+    out.extend_from_slice(match told.upgrade {
+        true => UPGRADE,
+        false => KEEP_ALIVE,
+    });
     if client.trusted {
         told_by_trusted(out, told, &kept);
     } else {
@@ -192,7 +199,6 @@ pub(crate) fn to_upstream(out: &mut BytesMut, from: &Fields, told: &Told<'_>, op
 /// What [`Client::lines`] says, as far as a trusted client did not say it.
 fn told_by_trusted(out: &mut BytesMut, told: &Told<'_>, kept: &Kept) {
     let client = told.client;
-    out.extend_from_slice(KEEP_ALIVE);
     line(out, "x-real-ip", &[told.client_ip.to_string().as_bytes()]);
     if !kept.proto {
         line(out, "x-forwarded-proto", &[scheme(client.tls)]);

@@ -93,6 +93,8 @@ async fn answer(
     let body = match body {
         AnswerBody::Full(_) if head_only => AnswerStream::Full(None),
         AnswerBody::Full(bytes) => AnswerStream::Full(Some(bytes).filter(|b| !b.is_empty())),
+        // only HTTP/1.1 can ask for a tunnel
+        AnswerBody::Tunnel(_) => AnswerStream::Full(None),
         AnswerBody::Upstream(upstream, length) => AnswerStream::Upstream {
             length: if upstream.is_over() {
                 Length::Exact(0)

@@ -111,6 +111,7 @@ async fn hold(
             return Ok((bytes.len() as u64 <= bytes_max).then(|| bytes.clone()));
         }
         AnswerBody::Upstream(upstream, _) => upstream,
+        AnswerBody::Tunnel(_) => return Ok(None),
     };
     let mut held = BytesMut::new();
     loop {

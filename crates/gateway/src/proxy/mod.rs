@@ -13,6 +13,7 @@ mod pool;
 mod reply;
 mod serve;
 mod silence;
+mod tunnel;
 mod upstream;
 mod worker;
 

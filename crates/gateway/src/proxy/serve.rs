@@ -46,6 +46,8 @@ pub(crate) enum AnswerBody {
     Full(Bytes),
     /// To be read from the upstream.
     Upstream(Box<Upstream>, Length),
+    /// None: both sides go on as WebSocket.
+    Tunnel(Box<Upstream>),
 }
 
 /// A response that the gateway makes, and the form it takes for a client that accepts any.

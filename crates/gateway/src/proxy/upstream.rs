@@ -21,6 +21,7 @@ use super::http1::head::{HeadError, ResponseHead, take_response};
 use super::http1::write;
 use super::pool::Key;
 use super::silence::Silence;
+use super::tunnel::{self, TunnelError, Way};
 
 /// How long a client may pause while it sends a body. Source: nginx `client_body_timeout`.
 const CLIENT_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -119,6 +120,7 @@ impl Upstream {
         source: &mut dyn BodySource,
         taken: &mut bool,
         limits: Limits,
+        upgrade: bool,
     ) -> Result<ResponseHead, SendError> {
         self.requests += 1;
         self.reusable = false;
@@ -130,13 +132,14 @@ impl Upstream {
             chunked: source.length() == Length::Chunked,
             over: source.length() == Length::Exact(0),
             left: limits.body_bytes_max,
+            upgrade,
         };
         let mut head =
             poll_fn(|cx| self.poll_send(&mut sending, source, taken, limits, cx)).await?;
         let no_body = *method == Method::HEAD
             || matches!(
                 head.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS
             );
         // whoever says that a 204 has a body may send one
         let strays = head.status == StatusCode::NO_CONTENT
@@ -208,7 +211,7 @@ impl Upstream {
             match self.poll_fill(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(SendError::Io(error))),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(SendError::Closed)),
-                Poll::Ready(Ok(_)) => match self.final_head() {
+                Poll::Ready(Ok(_)) => match self.final_head(sending.upgrade) {
                     Err(error) => return Poll::Ready(Err(SendError::NotHttp(error))),
                     Ok(Some(head)) => return Poll::Ready(Ok(head)),
                     Ok(None) => {}
@@ -231,11 +234,16 @@ impl Upstream {
     }
 
     /// The response head, if it is here; interim ones before it are dropped.
-    fn final_head(&mut self) -> Result<Option<ResponseHead>, HeadError> {
+    fn final_head(&mut self, upgrade: bool) -> Result<Option<ResponseHead>, HeadError> {
         loop {
             match take_response(&mut self.buffer)? {
                 Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Err(HeadError::Bad); // nobody asked for it
+                    // nobody may ask for another protocol than the one that the client named
+                    return if upgrade {
+                        Ok(Some(head))
+                    } else {
+                        Err(HeadError::Bad)
+                    };
                 }
                 Some(head) if head.status.is_informational() => {}
                 other => return Ok(other),
@@ -260,6 +268,29 @@ impl Upstream {
         let read = ready!(fill(Pin::new(&mut self.stream), &mut self.buffer, cx))?;
         self.silence.broken();
         Poll::Ready(Ok(read))
+    }
+
+    /// Moves bytes both ways after an upgrade; see [`tunnel::poll`].
+    pub(super) fn poll_tunnel<C: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        client: &mut C,
+        out: &mut Way,
+        back: &mut Way,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), TunnelError>> {
+        tunnel::poll(
+            (client, out),
+            (&mut self.stream, back),
+            &mut self.silence,
+            self.read_timeout,
+            cx,
+        )
+    }
+
+    /// What came behind the head that agreed to an upgrade.
+    pub(super) fn take_rest(&mut self) -> BytesMut {
+        self.reusable = false;
+        self.buffer.split()
     }
 
     /// Whether the response body has been read to its end.
@@ -356,6 +387,8 @@ struct Sending {
     over: bool,
     /// Bytes that may still come.
     left: u64,
+    /// Whether the upstream may go on as WebSocket.
+    upgrade: bool,
 }
 
 /// Reads what is there, once; 0 at the end of the stream.

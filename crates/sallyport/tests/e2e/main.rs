@@ -20,3 +20,4 @@ mod ports;
 mod quickstart;
 mod rate_limiting;
 mod readme;
+mod websocket;

@@ -22,6 +22,7 @@ use crate::proxy::headers::Client;
 use crate::proxy::later::Later;
 use crate::proxy::serve::{Answer, AnswerBody, refuse, serve};
 use crate::proxy::silence::Silence;
+use crate::proxy::tunnel::{TunnelError, Way};
 use crate::proxy::upstream::{SendError, Upstream, fill};
 use crate::proxy::worker::Worker;
 
@@ -70,6 +71,8 @@ enum End {
     SlowHead,
     #[error("the client closed within a request head")]
     HalfHead,
+    #[error("the tunnel broke off: {0}")]
+    Tunnel(TunnelError),
     #[error("the response broke off: {0}")]
     Upstream(SendError),
 }
@@ -212,13 +215,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .set_number(&CONTENT_LENGTH, bytes.len() as u64);
                 Framing::None
             }
+            AnswerBody::Tunnel(_) => Framing::Tunnel,
             _ if no_body => Framing::None,
             AnswerBody::Full(bytes) => Framing::Exact(bytes.len() as u64),
             AnswerBody::Upstream(_, Length::Exact(bytes)) => Framing::Exact(*bytes),
             AnswerBody::Upstream(..) if asked.version == Version::HTTP_10 => Framing::Close,
             AnswerBody::Upstream(..) => Framing::Chunked,
         };
-        let keep_alive = keep_alive && framing != Framing::Close;
+        let keep_alive = match framing {
+            Framing::Close => false,
+            Framing::Tunnel => true, // what the head says, not what happens
+            _ => keep_alive,
+        };
         self.out.clear();
         let Answer {
             status,
@@ -243,6 +251,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 if let Some(later) = &mut later {
                     later.data(&bytes);
                 }
+            }
+            AnswerBody::Tunnel(mut upstream) => {
+                self.flush().await?;
+                self.tunnel(&mut upstream).await?;
+                return Ok(false);
             }
             AnswerBody::Upstream(mut upstream, _) => {
                 let chunked = framing == Framing::Chunked;
@@ -298,6 +311,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Err(End::Upstream(SendError::Closed));
             }
         }
+    }
+
+    /// Passes bytes both ways until either side closes.
+    async fn tunnel(&mut self, upstream: &mut Upstream) -> Result<(), End> {
+        let mut out = Way::new(self.buffer.split());
+        let mut back = Way::new(upstream.take_rest());
+        let stream = &mut self.stream;
+        poll_fn(|cx| upstream.poll_tunnel(stream, &mut out, &mut back, cx))
+            .await
+            .map_err(End::Tunnel)
     }
 
     async fn flush(&mut self) -> Result<(), End> {

@@ -5,6 +5,8 @@ use http::{StatusCode, Version};
 
 use sallyport_plugins::{Fields, decimal};
 
+use crate::proxy::headers::UPGRADE;
+
 /// How the body behind a response head is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -16,6 +18,8 @@ pub(crate) enum Framing {
     Chunked,
     /// Everything until the connection closes.
     Close,
+    /// Not HTTP any more.
+    Tunnel,
 }
 
 /// A header line whose value comes in parts.
@@ -51,10 +55,11 @@ pub(crate) fn response(
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
     headers.write(out, |name, _| {
-        framing == Framing::None || !name.eq_ignore_ascii_case(b"content-length")
+        matches!(framing, Framing::None) || !name.eq_ignore_ascii_case(b"content-length")
     });
     match framing {
         Framing::None | Framing::Close => {}
+        Framing::Tunnel => out.extend_from_slice(UPGRADE),
         Framing::Exact(bytes) => {
             out.extend_from_slice(b"content-length: ");
             number(out, bytes);
