@@ -5,10 +5,12 @@
 
 pub mod certs;
 pub mod dial;
+pub mod forward_proxy;
 pub mod listen;
 pub mod tasks;
 pub mod tls;
 
 pub use dial::{DialError, dial};
+pub use forward_proxy::{ForwardProxy, NoProxy};
 pub use listen::{ListenError, ListenOptions, bind, listen};
 pub use tasks::Tasks;

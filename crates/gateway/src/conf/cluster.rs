@@ -6,6 +6,7 @@ use std::fmt;
 use super::Role;
 use super::listener::is_name;
 use super::reader::Reader;
+use sallyport_runtime::ForwardProxy;
 
 /// How control plane and data plane know each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,17 @@ pub struct Cluster {
     pub dp_labels: BTreeMap<String, String>,
     /// Largest frame accepted, in bytes, compressed.
     pub max_payload: usize,
+    /// Through what the control plane is dialled; `None` for directly.
+    pub proxy: Option<Proxy>,
+}
+
+/// A forward proxy, and how it is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// The proxy.
+    pub server: ForwardProxy,
+    /// Whether its certificate is verified, if it has one.
+    pub verify: bool,
 }
 
 impl fmt::Debug for Cluster {
@@ -70,6 +82,7 @@ impl fmt::Debug for Cluster {
             .field("server_name", &self.server_name)
             .field("dp_labels", &self.dp_labels)
             .field("max_payload", &self.max_payload)
+            .field("proxy", &self.proxy)
             .finish_non_exhaustive()
     }
 }
@@ -97,7 +110,7 @@ pub(super) fn read(reader: &mut Reader, role: Role) -> Option<Cluster> {
     let dp_labels = labels(reader, role);
     let max_payload = reader.number("cluster_max_payload", 4_194_304..=u32::MAX as usize);
     reader.number("cluster_data_plane_purge_delay", 60..=u64::MAX);
-    forward_proxy(reader, role);
+    let proxy = forward_proxy(reader, role);
     if role != Role::DataPlane {
         return None;
     }
@@ -119,6 +132,7 @@ pub(super) fn read(reader: &mut Reader, role: Role) -> Option<Cluster> {
         ca_cert: reader.text("cluster_ca_cert"),
         dp_labels,
         max_payload,
+        proxy,
     })
 }
 
@@ -142,9 +156,16 @@ fn control_plane(reader: &mut Reader) -> ControlPlaneAddr {
     })
 }
 
-fn forward_proxy(reader: &mut Reader, role: Role) {
+fn forward_proxy(reader: &mut Reader, role: Role) -> Option<Proxy> {
+    let verify = reader.flag("proxy_server_ssl_verify");
+    let server = reader.text("proxy_server").and_then(|text| {
+        let parsed = text.parse::<ForwardProxy>();
+        parsed
+            .map_err(|error| reader.problem("proxy_server", error.to_string()))
+            .ok()
+    });
     if !reader.flag("cluster_use_proxy") {
-        return;
+        return None;
     }
     const KEY: &str = "cluster_use_proxy";
     if role != Role::DataPlane {
@@ -153,10 +174,7 @@ fn forward_proxy(reader: &mut Reader, role: Role) {
     if !reader.is_set("proxy_server") {
         reader.problem(KEY, "needs proxy_server");
     }
-    reader.problem(
-        KEY,
-        "not supported by this build: it dials the control plane directly",
-    );
+    server.map(|server| Proxy { server, verify })
 }
 
 /// At most 10 `key:value` pairs of 1 to 63 characters each.

@@ -21,10 +21,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use sallyport_runtime::NoProxy;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-pub use cluster::{Cluster, ControlPlaneAddr, Mtls};
+pub use cluster::{Cluster, ControlPlaneAddr, Mtls, Proxy};
 pub use listener::{ListenHost, Listener, ListenerError};
 pub use material::{ClusterMaterial, Declarative, Material};
 pub use proxy::{
@@ -165,7 +166,8 @@ impl fmt::Display for ConfError {
 
 impl Conf {
     /// Reads settings from the text of a `kong.conf` (if there is one) and environment variables
-    /// (those that do not start with `KONG_` matter only to `{vault://env/…}`).
+    /// (those that do not start with `KONG_` matter only to `{vault://env/…}`; `NO_PROXY` says what
+    /// is dialled without `proxy_server`).
     ///
     /// `installed` names the plugins of this build: what `plugins = bundled` stands for.
     ///
@@ -176,10 +178,20 @@ impl Conf {
         environment: impl IntoIterator<Item = (String, String)>,
         installed: &[&str],
     ) -> Result<(Conf, Vec<Warning>), ConfError> {
+        let environment: BTreeMap<String, String> = environment.into_iter().collect();
+        let no_proxy = ["NO_PROXY", "no_proxy"]
+            .iter()
+            .find_map(|name| environment.get(*name))
+            .map_or_else(NoProxy::default, |list| NoProxy::parse(list));
         let mut reader = Reader {
-            settings: Settings::merge(file_text, environment),
+            settings: Settings::merge(file_text, &environment),
         };
-        let conf = Conf::read(&mut reader, installed);
+        let mut conf = Conf::read(&mut reader, installed);
+        if let Some(cluster) = &mut conf.cluster
+            && no_proxy.has(&cluster.control_plane.host)
+        {
+            cluster.proxy = None;
+        }
         checks::check(&conf, &mut reader);
         let Settings {
             problems, warnings, ..

@@ -225,7 +225,7 @@ const KNOWN: &[Known] = &[
     acts_unset("port_maps"),
     inert("anonymous_reports"),
     acts_unset("proxy_server"),
-    ignored("proxy_server_ssl_verify", "on"),
+    acts("proxy_server_ssl_verify", "on"),
     ignored_unset("error_template_html"),
     ignored_unset("error_template_json"),
     ignored_unset("error_template_xml"),

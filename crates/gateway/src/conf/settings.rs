@@ -87,15 +87,14 @@ impl Settings {
     /// Merges file and environment and judges every name.
     pub(super) fn merge(
         file_text: Option<&str>,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: &BTreeMap<String, String>,
     ) -> Settings {
         let mut settings = Settings::default();
-        let environment: BTreeMap<String, String> = environment.into_iter().collect();
         if let Some(text) = file_text {
             settings.read_file(text);
         }
-        settings.read_environment(&environment);
-        settings.resolve_references(&environment);
+        settings.read_environment(environment);
+        settings.resolve_references(environment);
         settings.judge_names();
         settings
     }

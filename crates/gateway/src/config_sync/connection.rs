@@ -20,10 +20,10 @@ use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use sallyport_runtime::dial;
+use sallyport_runtime::forward_proxy::{Way, dial_through};
 use sallyport_runtime::tls::connect;
 use sallyport_wire::config_sync::HELLO_SECS_MAX;
 use tokio::io::{AsyncRead, ReadBuf, ReadHalf, WriteHalf, split};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -31,6 +31,7 @@ use tokio_rustls::client::TlsStream;
 use super::ClientSettings;
 use super::down::Down;
 use super::link::{Frame, Outgoing};
+use super::settings::Through;
 
 /// Limit of each step and each write.
 const STEP_MAX: Duration = Duration::from_secs(HELLO_SECS_MAX);
@@ -101,9 +102,18 @@ async fn limited<T>(
 
 async fn open(settings: &ClientSettings) -> Result<Upgraded, Down> {
     let at = &settings.control_plane;
-    let stream = dial("config_sync", &at.host, at.port, STEP_MAX)
-        .await
-        .map_err(Down::Dial)?;
+    let stream = match &settings.proxy {
+        None => dial("config_sync", &at.host, at.port, STEP_MAX)
+            .await
+            .map(Way::Plain)
+            .map_err(Down::Dial)?,
+        Some(Through { server, tls }) => {
+            let place = (at.host.as_str(), at.port);
+            dial_through("config_sync", server, tls.as_ref(), place, STEP_MAX)
+                .await
+                .map_err(Down::Proxy)?
+        }
+    };
     let handshake = async {
         connect(settings.tls.clone(), &settings.tls_name, stream)
             .await
@@ -115,7 +125,7 @@ async fn open(settings: &ClientSettings) -> Result<Upgraded, Down> {
 
 /// Asks for the WebSocket. The answer's `Sec-WebSocket-Accept` is not checked: it guards against
 /// caches in between, and there is none inside mutual TLS. Kong's data planes do the same.
-async fn upgrade(settings: &ClientSettings, tls: TlsStream<TcpStream>) -> Result<Upgraded, Down> {
+async fn upgrade(settings: &ClientSettings, tls: TlsStream<Way>) -> Result<Upgraded, Down> {
     let peer = settings.tls_name.as_str();
     let mut nonce = [0_u8; 16];
     getrandom::fill(&mut nonce)

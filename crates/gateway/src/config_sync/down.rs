@@ -5,6 +5,7 @@ use std::io;
 
 use fastwebsockets::WebSocketError;
 use sallyport_runtime::DialError;
+use sallyport_runtime::forward_proxy::ProxyError;
 use sallyport_runtime::tls::{TlsFailure, explain};
 
 /// Why the link is down.
@@ -13,6 +14,9 @@ pub enum Down {
     /// No TCP connection.
     #[error("{0}")]
     Dial(DialError),
+    /// No way through the forward proxy.
+    #[error("{0}")]
+    Proxy(ProxyError),
     /// No TLS connection.
     #[error("{0}")]
     Tls(TlsFailure),

@@ -29,7 +29,7 @@ use connection::{Activity, FromControlPlane};
 pub use down::Down;
 use link::{Effect, Event, Frame, Link, Outgoing};
 pub use node_id::{NodeIdError, hostname, node_id};
-pub use settings::{ClientSettings, SettingsError};
+pub use settings::{ClientSettings, SettingsError, Through};
 
 /// Bytes a payload may have once decompressed, per byte of `cluster_max_payload`. JSON of
 /// entities compresses about tenfold.

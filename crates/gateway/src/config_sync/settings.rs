@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
+use sallyport_runtime::ForwardProxy;
 use sallyport_runtime::tls::client::ClientConfigError;
-use sallyport_runtime::tls::client_config;
+use sallyport_runtime::tls::{ServerTrust, client_config, trust_store};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::{BasicInfo, OutletQuery, PluginVersion};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::link::Timings;
-use crate::conf::{ClusterMaterial, Conf, ControlPlaneAddr};
+use crate::conf::{ClusterMaterial, Conf, ControlPlaneAddr, Proxy};
 
 /// Everything the client needs to know.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     /// Where to dial.
     pub control_plane: ControlPlaneAddr,
+    /// Through what; `None` for directly.
+    pub proxy: Option<Through>,
     /// Name asked for by SNI.
     pub tls_name: String,
     /// Whom to believe and what to show.
@@ -31,6 +35,15 @@ pub struct ClientSettings {
     pub hash: ConfigHash,
     /// Intervals; the default is what Kong uses.
     pub timings: Timings,
+}
+
+/// A forward proxy, ready to be dialled.
+#[derive(Clone, Debug)]
+pub struct Through {
+    /// The proxy.
+    pub server: ForwardProxy,
+    /// Whom to believe, if it is spoken to over TLS.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// The settings do not describe a data plane, or its certificate cannot be used.
@@ -63,6 +76,11 @@ impl ClientSettings {
         };
         Ok(ClientSettings {
             control_plane: cluster.control_plane.clone(),
+            proxy: cluster
+                .proxy
+                .as_ref()
+                .map(|proxy| through(proxy, conf))
+                .transpose()?,
             tls_name: cluster.tls_name().to_owned(),
             tls: Arc::new(client_config(
                 material.trust.clone(),
@@ -84,4 +102,23 @@ impl ClientSettings {
             timings: Timings::default(),
         })
     }
+}
+
+fn through(proxy: &Proxy, conf: &Conf) -> Result<Through, ClientConfigError> {
+    let config = || {
+        let trust = match proxy.verify {
+            false => ServerTrust::Anybody,
+            true => ServerTrust::Roots(Arc::new(
+                trust_store(&conf.lua_ssl_trusted_certificate).unwrap_or_else(|error| {
+                    warn!(%error, "lua_ssl_trusted_certificate: the proxy will be refused");
+                    RootCertStore::empty()
+                }),
+            )),
+        };
+        client_config(trust, None).map(Arc::new)
+    };
+    Ok(Through {
+        tls: proxy.server.tls.then(config).transpose()?,
+        server: proxy.server.clone(),
+    })
 }

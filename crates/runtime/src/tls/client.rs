@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,6 +15,7 @@ use super::leaf::LeafError;
 use super::pem::{PemError, certificates, read_pem};
 use super::pinned_server::PinnedServer;
 use super::provider;
+use super::rooted_server::RootedServer;
 use super::unverified_server::UnverifiedServer;
 
 /// Which servers are believed.
@@ -50,7 +52,16 @@ pub fn client_config(
     let builder =
         ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match trust {
-        ServerTrust::Roots(roots) => builder.with_root_certificates(roots),
+        // without any authority there is nothing to build from; then nobody is believed
+        ServerTrust::Roots(roots) if roots.is_empty() => builder.with_root_certificates(roots),
+        ServerTrust::Roots(roots) => {
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(RootedServer(verifier)))
+        }
         ServerTrust::Exactly(certificate) => {
             let verifier = Arc::new(PinnedServer::new(certificate)?);
             builder

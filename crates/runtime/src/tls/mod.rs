@@ -7,6 +7,7 @@ pub mod leaf;
 pub mod pem;
 pub mod pinned_server;
 pub mod presented_client;
+pub mod rooted_server;
 pub mod server;
 pub mod signatures;
 #[cfg(test)]

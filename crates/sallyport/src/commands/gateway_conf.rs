@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use sallyport_contract::{Catalogue, ControlPlane, Installation, PortUse, Role};
 use sallyport_gateway::conf::{Cluster, Conf, Material, Mtls};
+use sallyport_runtime::ForwardProxy;
 use sallyport_runtime::tls::{Identity, ServerTrust};
 
 use super::described::{Known, placeholder_base, placeholder_prefix};
@@ -14,6 +15,8 @@ use super::described::{Known, placeholder_base, placeholder_prefix};
 pub(crate) struct GatewayConf {
     control_plane: Option<(String, u16)>,
     ports: BTreeMap<String, Vec<PortUse>>,
+    /// Through what the control plane is dialled.
+    pub(crate) proxy: Option<ForwardProxy>,
     /// Whom to believe, and who to be.
     pub(crate) cluster: Option<(ServerTrust, Identity)>,
     /// By contract id, the server names that the settings ask for.
@@ -46,6 +49,7 @@ impl GatewayConf {
         Ok(GatewayConf {
             control_plane: cluster.map(|it| (it.control_plane.host.clone(), it.control_plane.port)),
             ports,
+            proxy: cluster.and_then(|it| Some(it.proxy.as_ref()?.server.clone())),
             server_names: cluster.map(server_names).unwrap_or_default(),
             cluster: material.cluster.map(|it| (it.trust, it.identity)),
         })

@@ -301,3 +301,47 @@ fn bad_lists_are_told() {
     assert_eq!(done.status.code(), Some(1), "{done:?}");
     assert!(done.stderr.contains("no geo `uk`"), "{done:?}");
 }
+
+#[test]
+fn the_doctor_holds_names_against_a_list_that_it_fetches() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = r#"{"updateDate":"2025-08-26-16-03-33","regions":{"eu":{"localhost":["192.0.2.1"]}},
+        "ingressIPs":{"eu":["192.0.2.1"]},"egressIPs":{"eu":[]}}"#;
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/ip-addresses.json", server.local_addr().unwrap());
+    let answers = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = server.accept().unwrap();
+        let mut asked = [0; 1024];
+        let length = stream.read(&mut asked).unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", list.len());
+        stream.write_all((head + list).as_bytes()).unwrap();
+        String::from_utf8_lossy(&asked[..length]).into_owned()
+    });
+    let catalogue = "format = 1\nname = \"test\"\ntitle = \"Test\"\nbase = \"a.test\"\n\
+        [[entry]]\nid = \"here\"\ntitle = \"here\"\nports = [\"4555/tcp\"]\nfrom = [\"gateway\"]\n\
+        to = [\"control_plane\"]\nprotocol = \"http\"\ntls = \"none\"\nhosts = [\"localhost\"]\n\
+        required = true\nowner = \"installation\"\nwhy = \"test\"\nsource = [\"product\"]\n";
+    let catalogue = file(&dir, "catalogue.toml", catalogue);
+    let args = ["doctor", "--catalogue", &catalogue, "--role", "gateway"];
+    let more = ["--base", "a.test", "--prefix", "p", "--published", &url];
+    let done = run(&[&args[..], &more].concat());
+    assert!(!done.status.success());
+    assert!(
+        done.stdout.contains("localhost must be 192.0.2.1"),
+        "{}",
+        done.stdout
+    );
+    assert!(
+        answers
+            .join()
+            .unwrap()
+            .starts_with("GET /ip-addresses.json ")
+    );
+    let done = run(&[&args[..], &more].concat());
+    assert!(
+        done.stderr.contains("could not fetch http://127.0.0.1"),
+        "{}",
+        done.stderr
+    );
+}

@@ -11,6 +11,7 @@ mod bad_input;
 mod certs;
 mod config_sync;
 mod deck;
+mod forward_proxy;
 mod gateway;
 mod hybrid_frames;
 mod key_auth;

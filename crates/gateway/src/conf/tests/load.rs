@@ -266,12 +266,34 @@ fn labels_have_rules() {
 }
 
 #[test]
-fn a_forward_proxy_is_refused_with_all_reasons() {
+fn the_control_plane_may_be_behind_a_forward_proxy() {
     let error = load(&format!("{DATA_PLANE}cluster_use_proxy = on\n"), &[]).unwrap_err();
     assert!(error.to_string().contains("needs proxy_server"), "{error}");
+    let with = |server: &str, more: &str, environment: &[(&str, &str)]| {
+        let text = format!("{DATA_PLANE}proxy_server = {server}\n{more}\n");
+        load(&text, environment).map(|(conf, _)| conf.cluster.unwrap().proxy)
+    };
+    let on = "cluster_use_proxy = on";
+    let error = with("http://h:1/path", on, &[]).unwrap_err();
+    assert!(error.to_string().contains("proxy_server"), "{error}");
+    assert_eq!(with("http://h:1", "", &[]).unwrap(), None, "not asked for");
+    let proxy = with("https://u:p@h:1", on, &[]).unwrap().unwrap();
+    assert_eq!(
+        (proxy.server.to_string(), proxy.verify),
+        ("https://h:1".to_owned(), true)
+    );
+    let unverified = "cluster_use_proxy = on\nproxy_server_ssl_verify = off";
     assert!(
-        error.to_string().contains("not supported by this build"),
-        "{error}"
+        !with("https://h:1", unverified, &[])
+            .unwrap()
+            .unwrap()
+            .verify
+    );
+    assert_eq!(with("http://h:1", on, &[("NO_PROXY", "*")]).unwrap(), None);
+    assert!(
+        with("http://h:1", on, &[("NO_PROXY", "other.example")])
+            .unwrap()
+            .is_some()
     );
 }
 

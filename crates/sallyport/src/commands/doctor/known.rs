@@ -1,15 +1,21 @@
 //! What this machine knows: resolvers, authorities, open sockets.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use rustls::RootCertStore;
-use sallyport_contract::{Catalogue, Installation, Role};
+use sallyport_contract::{Catalogue, Installation, Net, PublishedList, Role};
+use sallyport_doctor::fetch;
 use sallyport_runtime::tls::client::TrustError;
 use sallyport_runtime::tls::{ServerTrust, trust_store};
 
 use crate::commands::described::{answer, remark};
+
+/// For the published list.
+const FETCH_LIMIT: Duration = Duration::from_secs(30);
 
 /// Name servers of `/etc/resolv.conf`.
 pub(super) fn resolvers() -> Vec<IpAddr> {
@@ -40,6 +46,29 @@ pub(crate) fn trust(ca: Option<&str>) -> anyhow::Result<ServerTrust> {
     };
     let roots: RootCertStore = roots.map_err(|error| anyhow!("--ca: {error}"))?;
     Ok(ServerTrust::Roots(Arc::new(roots)))
+}
+
+/// What a published list says, by host name. `place` is a file, or the URL of one.
+pub(super) fn published(
+    place: Option<&str>,
+    ca: Option<&str>,
+) -> anyhow::Result<BTreeMap<String, Vec<Net>>> {
+    let Some(place) = place else {
+        return Ok(BTreeMap::new());
+    };
+    let text = if place.starts_with("https://") || place.starts_with("http://") {
+        let fetched = fetch(place, None, None, trust(ca)?, FETCH_LIMIT);
+        let fetched = super::runtime()?.block_on(fetched)?;
+        String::from_utf8(fetched.body).with_context(|| place.to_owned())?
+    } else {
+        std::fs::read_to_string(place)
+            .with_context(|| format!("could not read the published list {place}"))?
+    };
+    let list = PublishedList::parse(&text).with_context(|| place.to_owned())?;
+    let hosts = list.regions.into_values().flatten();
+    Ok(hosts
+        .map(|(host, nets)| (host, nets.into_iter().collect()))
+        .collect())
 }
 
 /// Prints the sockets that processes of this program listen on, and flags those that are open to the

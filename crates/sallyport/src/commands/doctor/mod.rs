@@ -4,15 +4,15 @@ mod known;
 
 pub(crate) use known::trust;
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use sallyport_contract::{Catalogue, Installation, PublishedList, Role};
+use sallyport_contract::{Catalogue, Installation, Role};
 use sallyport_doctor::{Here, Options, Plan, Skipped, Target, Via, across, plan, report};
+use sallyport_runtime::ForwardProxy;
 use sallyport_runtime::tls::{Identity, ServerTrust};
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// Settings of the gateway on this machine: its control plane, certificates and ports
     #[arg(long, value_name = "FILE", conflicts_with_all = ["installation", "base", "prefix"])]
     conf: Option<PathBuf>,
-    /// Forward proxy to the control plane, `http://[user:password@]host:port`
+    /// Forward proxy to the control plane, `http://[user:password@]host:port` [default: that of --conf]
     #[arg(long, value_name = "URL")]
     proxy: Option<Via>,
     /// Certificate of the authority that issues the installation's certificates (PEM)
@@ -52,8 +52,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<String>,
     /// The published list of addresses (ip-addresses.json), which names must agree with
-    #[arg(long, value_name = "FILE")]
-    published: Option<PathBuf>,
+    #[arg(long, value_name = "FILE or URL")]
+    published: Option<String>,
     /// Limit of each step: lookup, connection, handshake, answer
     #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
     timeout: u64,
@@ -127,13 +127,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         node: args.node.clone(),
         geo: args.geo.as_ref().map(|geo| geo.to_ascii_lowercase()),
         resolvers: known::resolvers(),
-        via: args.proxy.clone(),
+        via: via(args, conf.as_ref())?,
         direct: conf.as_ref().map(GatewayConf::direct).unwrap_or_default(),
         server_names: conf
             .as_ref()
             .map(|conf| conf.server_names.clone())
             .unwrap_or_default(),
-        published: published(args)?,
+        published: known::published(args.published.as_deref(), args.ca.as_deref())?,
         issuer_known: args.ca.is_some(),
         cluster_known: conf.as_ref().is_some_and(|conf| conf.cluster.is_some()),
         node_id: NODE_ID.to_owned(),
@@ -145,6 +145,30 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         bail!("no row of the contract concerns this machine");
     }
     try_all(args, plan, options)
+}
+
+/// Through what the control plane is reached: as this run is told, else as the gateway is.
+fn via(args: &Args, conf: Option<&GatewayConf>) -> anyhow::Result<Option<Via>> {
+    if args.proxy.is_some() {
+        return Ok(args.proxy.clone());
+    }
+    match conf.and_then(|conf| conf.proxy.clone()) {
+        None => Ok(None),
+        Some(proxy) if proxy.tls => bail!(
+            "proxy_server {proxy}: the doctor does not speak TLS to a forward proxy yet; if it \
+             has a port without TLS as well, give that by --proxy"
+        ),
+        Some(ForwardProxy {
+            host,
+            port,
+            credentials,
+            ..
+        }) => Ok(Some(Via {
+            host,
+            port,
+            credentials,
+        })),
+    }
 }
 
 fn try_all(args: &Args, plan: Plan, options: Options) -> anyhow::Result<()> {
@@ -185,7 +209,7 @@ fn eprint_now(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -200,19 +224,6 @@ fn own_identity(args: &Args) -> anyhow::Result<Option<(ServerTrust, Identity)>> 
     let identity = Identity::load(cert, key)
         .map_err(|error| anyhow!("--cert and --key cannot be used: {error}"))?;
     Ok(Some((trust(args.ca.as_deref())?, identity)))
-}
-
-fn published(args: &Args) -> anyhow::Result<BTreeMap<String, Vec<sallyport_contract::Net>>> {
-    let Some(path) = &args.published else {
-        return Ok(BTreeMap::new());
-    };
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("could not read the published list {}", path.display()))?;
-    let list = PublishedList::parse(&text).with_context(|| path.display().to_string())?;
-    let hosts = list.regions.into_values().flatten();
-    Ok(hosts
-        .map(|(host, nets)| (host, nets.into_iter().collect()))
-        .collect())
 }
 
 /// Rows whose names nobody told are left out, so that no made-up name is dialled.

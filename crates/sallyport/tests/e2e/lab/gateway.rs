@@ -80,6 +80,12 @@ impl Gateway {
     /// One that shows this certificate, whatever the control plane thinks of it.
     #[track_caller]
     pub(crate) fn start_with(control: &Control, dir: TempDir, pair: &Pair) -> Gateway {
+        Gateway::start_set(control, dir, pair, "")
+    }
+
+    /// One with these further settings.
+    #[track_caller]
+    pub(crate) fn start_set(control: &Control, dir: TempDir, pair: &Pair, conf: &str) -> Gateway {
         let (port, status) = (free_port(), free_port());
         let text = format!(
             "role = data_plane\n\
@@ -94,7 +100,8 @@ impl Gateway {
              cluster_server_name = {name}\n\
              cluster_cert = {cert}\n\
              cluster_cert_key = {key}\n\
-             lua_ssl_trusted_certificate = {ca}\n",
+             lua_ssl_trusted_certificate = {ca}\n\
+             {conf}\n",
             prefix = dir.path().join("prefix").display(),
             control_port = control.port,
             name = Control::node_name(&control.prefix),
