@@ -10,7 +10,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 
-use super::Feed;
+use super::{Documents, Feed};
 
 /// `api`, with `feed` in front of it under its own host name.
 ///
@@ -32,14 +32,14 @@ struct Own {
 
 async fn by_host(State(own): State<Own>, request: Request, next: Next) -> Response {
     if is_own(&own.base_domain, &request) {
-        document(&own.feed, &request)
+        document(&own.feed.now(), &request)
     } else {
         next.run(request).await
     }
 }
 
 /// One of the documents.
-fn document(feed: &Feed, request: &Request) -> Response {
+fn document(feed: &Documents, request: &Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")]).into_response();
     }
@@ -77,7 +77,7 @@ fn is_own(base_domain: &str, request: &Request) -> bool {
     found.is_some_and(|it| it.entry.id == "ip_addresses")
 }
 
-fn list(feed: &Feed, headers: &HeaderMap) -> Response {
+fn list(feed: &Documents, headers: &HeaderMap) -> Response {
     let known = headers.get(IF_NONE_MATCH).and_then(|it| it.to_str().ok());
     let same = |it: &str| {
         let tag = it.trim().trim_start_matches("W/");
@@ -99,11 +99,13 @@ fn list(feed: &Feed, headers: &HeaderMap) -> Response {
 }
 
 /// `?since=<updateDate>`: the versions after that one.
-fn changes(feed: &Feed, query: &str) -> Response {
+fn changes(feed: &Documents, query: &str) -> Response {
     let since = query.split('&').find_map(|it| it.strip_prefix("since="));
     if since.is_some_and(|it| super::history::instant(it).is_none()) {
         let message = "since must be a date such as 2026-01-31-12-00-00, as in updateDate";
         return (StatusCode::BAD_REQUEST, Json(json!({"message": message}))).into_response();
     }
-    Json(json!({"versions": feed.history.since(since)})).into_response()
+    let history = &feed.history;
+    Json(json!({"versions": history.since(since), "announced": history.announced()}))
+        .into_response()
 }

@@ -17,6 +17,31 @@ const DATE: &str = "%Y-%m-%d-%H-%M-%S";
 pub(super) struct History {
     format: u32,
     versions: Vec<PublishedList>,
+    /// What was announced and is not in force yet, soonest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    announced: Vec<Announced>,
+}
+
+/// A list that will be in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Announced {
+    /// When it was announced.
+    at: String,
+    /// The list; its date is the one from which it is in force.
+    list: PublishedList,
+}
+
+/// A change that comes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Announcement<'a> {
+    /// From when it is valid.
+    pub(super) valid_from: &'a str,
+    /// When it was announced.
+    pub(super) announced: &'a str,
+    /// What it will add and remove.
+    pub(super) changes: Vec<PublishedChange>,
 }
 
 /// Why a change log cannot be used.
@@ -48,6 +73,7 @@ impl Default for History {
         History {
             format: FORMAT,
             versions: Vec::new(),
+            announced: Vec::new(),
         }
     }
 }
@@ -58,12 +84,14 @@ impl History {
         if history.format != FORMAT {
             return Err(HistoryError::Format(history.format));
         }
-        match history
-            .versions
+        let dates = history.versions.iter().map(|it| &it.update_date);
+        let more = history
+            .announced
             .iter()
-            .find(|it| instant(&it.update_date).is_none())
-        {
-            Some(bad) => Err(HistoryError::Date(bad.update_date.clone())),
+            .flat_map(|it| [&it.at, &it.list.update_date]);
+        let bad = dates.chain(more).find(|date| instant(date).is_none());
+        match bad.cloned() {
+            Some(bad) => Err(HistoryError::Date(bad)),
             None => Ok(history),
         }
     }
@@ -96,6 +124,40 @@ impl History {
         let surplus = self.versions.len().saturating_sub(VERSIONS_MAX);
         self.versions.drain(..surplus);
         true
+    }
+
+    /// Announces at `now` what will be in force from which second, soonest first; whether that
+    /// is news.
+    pub(super) fn announce(&mut self, planned: &[(i64, PublishedList)], now: i64) -> bool {
+        let announced = planned.iter().map(|(from, list)| {
+            let list = PublishedList {
+                update_date: date(*from),
+                ..list.clone()
+            };
+            let known = self.announced.iter().find(|it| it.list == list);
+            let at = known.map_or_else(|| date(now), |it| it.at.clone());
+            Announced { at, list }
+        });
+        let announced: Vec<Announced> = announced.collect();
+        let is_news = announced != self.announced;
+        self.announced = announced;
+        is_news
+    }
+
+    /// What was announced, soonest first, each against the one before.
+    pub(super) fn announced(&self) -> Vec<Announcement<'_>> {
+        let nothing = PublishedList::default();
+        let mut before = self.newest().unwrap_or(&nothing);
+        let mut all = Vec::new();
+        for it in &self.announced {
+            all.push(Announcement {
+                valid_from: &it.list.update_date,
+                announced: &it.at,
+                changes: before.changes(&it.list),
+            });
+            before = &it.list;
+        }
+        all
     }
 
     /// Versions after the one of `since` (all without it), newest first, with what each changed.

@@ -12,6 +12,8 @@ mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{KeyPair, SigningKey};
 use sallyport_contract::PublishedList;
@@ -22,16 +24,37 @@ pub use history::HistoryError;
 pub use sources::SourcesError;
 
 use history::History;
+use sources::Sources;
+use tracing::error;
 
-/// The documents that are published, made once at start.
-#[derive(Clone, Debug)]
+/// What is published: the documents of this moment, made anew when a planned change comes into
+/// force.
+#[derive(Debug)]
 pub struct Feed {
+    source: Source,
+    current: Mutex<Arc<Documents>>,
+}
+
+/// What the documents are made of.
+#[derive(Debug)]
+struct Source {
+    sources: Sources,
+    base_domain: String,
+    directory: PathBuf,
+    key: KeyPair,
+}
+
+/// The documents from one change to the next.
+#[derive(Clone, Debug)]
+struct Documents {
     list: String,
     etag: String,
     signature: Vec<u8>,
     public_key: String,
     rss: String,
     history: History,
+    /// Unix second of the next planned change.
+    until: Option<i64>,
 }
 
 /// Why nothing can be published.
@@ -76,8 +99,44 @@ impl Feed {
         directory: &Path,
         now: i64,
     ) -> Result<Feed, FeedError> {
-        let list = sources::list(sallyport_contract::catalogue(), sources, base_domain)?;
-        let path = directory.join("ip_addresses.json");
+        let source = Source {
+            sources: sources::read(sallyport_contract::catalogue(), sources, base_domain)?,
+            base_domain: base_domain.to_owned(),
+            directory: directory.to_owned(),
+            key: key(&directory.join("ip_addresses.key"))?,
+        };
+        let documents = source.documents(now)?;
+        Ok(Feed {
+            source,
+            current: Mutex::new(Arc::new(documents)),
+        })
+    }
+
+    /// The documents of this moment.
+    fn now(&self) -> Arc<Documents> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.at(now.map_or(0, |it| it.as_secs().cast_signed()))
+    }
+
+    /// The documents of the Unix second `now`.
+    fn at(&self, now: i64) -> Arc<Documents> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.until.is_some_and(|until| until <= now) {
+            match self.source.documents(now) {
+                Ok(documents) => *current = Arc::new(documents),
+                // the list of before is served on; the next request tries again
+                Err(error) => {
+                    error!(%error, "a planned change of addresses could not be published");
+                }
+            }
+        }
+        current.clone()
+    }
+}
+
+impl Source {
+    fn documents(&self, now: i64) -> Result<Documents, FeedError> {
+        let path = self.directory.join("ip_addresses.json");
         let mut history = match read(&path)? {
             Some(text) => History::parse(&text).map_err(|source| FeedError::History {
                 path: path.clone(),
@@ -85,14 +144,11 @@ impl Feed {
             })?,
             None => History::default(),
         };
-        if history.publish(list, now) {
+        let coming = self.sources.after(now);
+        let changed = history.publish(self.sources.at(now).clone(), now);
+        if history.announce(coming, now) || changed {
             write(&path, &history.json(), 0o644)?;
         }
-        let key = key(&directory.join("ip_addresses.key"))?;
-        Feed::of(history, base_domain, &key)
-    }
-
-    fn of(history: History, base_domain: &str, key: &KeyPair) -> Result<Feed, FeedError> {
         let list = history
             .newest()
             .map(PublishedList::json)
@@ -103,17 +159,19 @@ impl Feed {
             .take(16)
             .map(|byte| format!("{byte:02x}"))
             .collect();
+        let key = &self.key;
         let signature = key
             .sign(list.as_bytes())
             .map_err(|it| FeedError::Key(it.to_string()))?;
-        let host = format!("ip-addresses.origin.{base_domain}");
-        Ok(Feed {
+        let host = format!("ip-addresses.origin.{}", self.base_domain);
+        Ok(Documents {
             etag: format!("\"{digits}\""),
             signature,
             public_key: key.public_key_pem(),
             rss: rss::rss(&history, &host),
             list,
             history,
+            until: coming.first().map(|(from, _)| *from),
         })
     }
 }

@@ -1,6 +1,8 @@
 //! RSS 2.0: one item for each change.
 
-use super::history::{History, Version, instant};
+use sallyport_contract::PublishedChange;
+
+use super::history::{History, instant};
 
 /// Items in the feed; readers keep older ones themselves.
 const ITEMS_MAX: usize = 50;
@@ -23,24 +25,54 @@ pub(super) fn rss(history: &History, host: &str) -> String {
             date(newest.update_date)
         ));
     }
+    for coming in history.announced() {
+        text.push_str(&item(
+            &Told {
+                changes: &coming.changes,
+                valid_from: coming.valid_from,
+                since: coming.announced,
+                is_announced: true,
+            },
+            &link,
+            host,
+        ));
+    }
     for version in versions.iter().take(ITEMS_MAX) {
-        text.push_str(&item(version, &link, host));
+        let date = version.update_date;
+        text.push_str(&item(
+            &Told {
+                changes: &version.changes,
+                valid_from: date,
+                since: date,
+                is_announced: false,
+            },
+            &link,
+            host,
+        ));
     }
     text.push_str("</channel>\n</rss>\n");
     text
 }
 
-fn item(version: &Version<'_>, link: &str, host: &str) -> String {
-    let count = |pick: fn(&sallyport_contract::PublishedChange) -> &Vec<String>| {
-        version
-            .changes
+/// What an item tells.
+struct Told<'a> {
+    changes: &'a [PublishedChange],
+    valid_from: &'a str,
+    /// When it became known.
+    since: &'a str,
+    is_announced: bool,
+}
+
+fn item(told: &Told<'_>, link: &str, host: &str) -> String {
+    let count = |pick: fn(&PublishedChange) -> &Vec<String>| {
+        told.changes
             .iter()
             .map(|change| pick(change).len())
             .sum::<usize>()
     };
     let (added, removed) = (count(|it| &it.added), count(|it| &it.removed));
-    let mut lines = vec![format!("Valid from {} UTC.", version.update_date)];
-    for change in &version.changes {
+    let mut lines = vec![format!("Valid from {} UTC.", told.valid_from)];
+    for change in told.changes {
         for (word, addresses) in [("added", &change.added), ("removed", &change.removed)] {
             if !addresses.is_empty() {
                 let (geo, side) = (&change.geo, change.side);
@@ -49,15 +81,21 @@ fn item(version: &Version<'_>, link: &str, host: &str) -> String {
         }
     }
     // A change of host names alone has no address in it.
-    if version.changes.is_empty() {
+    if told.changes.is_empty() {
         lines.push("Addresses moved between services; the lists by geo are as before.".to_owned());
     }
+    let (when, guid) = match told.is_announced {
+        true => (
+            format!(" from {} UTC", told.valid_from),
+            format!("announced/{}/{}", told.since, told.valid_from),
+        ),
+        false => (String::new(), told.valid_from.to_owned()),
+    };
     format!(
-        "<item>\n<title>{added} addresses added, {removed} removed</title>\n<link>{link}</link>\n\
-         <guid isPermaLink=\"false\">{host}/{}</guid>\n<pubDate>{}</pubDate>\n\
+        "<item>\n<title>{added} addresses added, {removed} removed{when}</title>\n<link>{link}</link>\n\
+         <guid isPermaLink=\"false\">{host}/{guid}</guid>\n<pubDate>{}</pubDate>\n\
          <description>{}</description>\n</item>\n",
-        version.update_date,
-        date(version.update_date),
+        date(told.since),
         lines.join("\n")
     )
 }

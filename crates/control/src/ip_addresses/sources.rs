@@ -1,12 +1,36 @@
-//! Which addresses there are: a description in TOML, by geo and contract id.
+//! Which addresses there are, and which there will be: a description in TOML, by geo and contract id.
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use sallyport_contract::{Addresses, Catalogue, Names, Net, PublishedList, is_label};
 use serde::Deserialize;
 
 /// What TOML says: geo → addresses.
 type Raw = BTreeMap<String, RawGeo>;
+
+/// Addresses by time.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    /// In force until the first of `planned`.
+    first: PublishedList,
+    /// Unix second from which a list is in force, and the list; in order.
+    planned: Vec<(i64, PublishedList)>,
+}
+
+impl Sources {
+    /// The list that is in force at `now`, without a date.
+    pub(super) fn at(&self, now: i64) -> &PublishedList {
+        let due = self.planned.iter().rev().find(|(from, _)| *from <= now);
+        due.map_or(&self.first, |(_, list)| list)
+    }
+
+    /// The lists that come after `now`, and from which second each is in force.
+    pub(super) fn after(&self, now: i64) -> &[(i64, PublishedList)] {
+        let due = self.planned.partition_point(|(from, _)| *from <= now);
+        &self.planned[due..]
+    }
+}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -28,44 +52,92 @@ pub enum SourcesError {
     Problems(Vec<String>),
 }
 
-/// The list of a description, without a date.
+/// The lists of a description.
 ///
 /// # Errors
 /// See [`SourcesError`].
-pub(super) fn list(
+pub(super) fn read(
     catalogue: &Catalogue,
     text: &str,
     base_domain: &str,
-) -> Result<PublishedList, SourcesError> {
-    let raw: Raw = toml::from_str(text)?;
+) -> Result<Sources, SourcesError> {
+    let mut table: toml::Table = text.parse()?;
     let mut problems = Vec::new();
-    let mut list = PublishedList::default();
-    for (geo, raw) in raw {
-        if !catalogue.geos.contains(&geo) && geo != "global" {
-            let known = catalogue.geos.join(", ");
-            problems.push(format!(
-                "there is no geo `{geo}`; known are {known}, global"
-            ));
-            continue;
+    let planned = match table.remove("planned") {
+        None => Vec::new(),
+        Some(planned) => Vec::<toml::Table>::deserialize(planned)?,
+    };
+    let make = Make {
+        catalogue,
+        base_domain,
+    };
+    let mut first = PublishedList::default();
+    make.put(&mut first, Raw::deserialize(table)?, &mut problems);
+    let mut changes = Vec::new();
+    for mut change in planned {
+        let from = change.remove("from").map(|it| match it {
+            toml::Value::String(text) => text,
+            toml::Value::Datetime(moment) => moment.to_string(),
+            other => format!("a {}", other.type_str()),
+        });
+        let from = from.unwrap_or_default();
+        match from.parse::<Timestamp>() {
+            Ok(at) => changes.push((at.as_second(), Raw::deserialize(change)?)),
+            Err(_) => problems.push(format!(
+                "planned: `from` is {from:?}, but must be a moment with its zone, such as \
+                 2026-12-01T06:00:00Z"
+            )),
         }
-        let mut hosts = BTreeMap::new();
-        let mut all: Vec<Net> = Vec::new();
-        for (id, nets) in raw.ingress {
-            let Some(host) = host(catalogue, &id, &geo, base_domain) else {
-                problems.push(format!("{geo}: the contract has no host for `{id}` there"));
-                continue;
-            };
-            all.extend(&nets);
-            hosts.insert(host, Addresses::from(nets));
-        }
-        list.regions.insert(geo.clone(), hosts);
-        list.ingress_ips.insert(geo.clone(), Addresses::from(all));
-        list.egress_ips.insert(geo, Addresses::from(raw.egress));
+    }
+    changes.sort_by_key(|(from, _)| *from);
+    if changes.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+        problems.push("planned: two changes have the same `from`; make them one".to_owned());
+    }
+    let mut planned: Vec<(i64, PublishedList)> = Vec::new();
+    for (from, raw) in changes {
+        let mut list = planned.last().map_or(&first, |(_, list)| list).clone();
+        make.put(&mut list, raw, &mut problems);
+        planned.push((from, list));
     }
     if problems.is_empty() {
-        Ok(list)
+        Ok(Sources { first, planned })
     } else {
         Err(SourcesError::Problems(problems))
+    }
+}
+
+/// What lists are made with.
+struct Make<'a> {
+    catalogue: &'a Catalogue,
+    base_domain: &'a str,
+}
+
+impl Make<'_> {
+    /// Puts geos into a list, each in the place of what the list said about it.
+    fn put(&self, list: &mut PublishedList, raw: Raw, problems: &mut Vec<String>) {
+        let (catalogue, base_domain) = (self.catalogue, self.base_domain);
+        for (geo, raw) in raw {
+            if !catalogue.geos.contains(&geo) && geo != "global" {
+                let known = catalogue.geos.join(", ");
+                problems.push(format!(
+                    "there is no geo `{geo}`; known are {known}, global"
+                ));
+                continue;
+            }
+            let mut hosts = BTreeMap::new();
+            let mut all: Vec<Net> = Vec::new();
+            for (id, nets) in raw.ingress {
+                let Some(host) = host(catalogue, &id, &geo, base_domain) else {
+                    problems.push(format!("{geo}: the contract has no host for `{id}` there"));
+                    continue;
+                };
+                all.extend(&nets);
+                hosts.insert(host, Addresses::from(nets));
+            }
+            list.regions.insert(geo.clone(), hosts);
+            list.ingress_ips.insert(geo.clone(), Addresses::from(all));
+            list.egress_ips.insert(geo, Addresses::from(raw.egress));
+        }
     }
 }
 

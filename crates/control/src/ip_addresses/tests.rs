@@ -20,7 +20,10 @@ ingress.identity = ["192.0.2.1"]
 "#;
 
 fn list(text: &str) -> PublishedList {
-    sources::list(catalogue(), text, BASE).unwrap()
+    sources::read(catalogue(), text, BASE)
+        .unwrap()
+        .at(0)
+        .clone()
 }
 
 #[test]
@@ -48,7 +51,7 @@ fn hosts_and_flat_lists_follow_from_the_description() {
 
 #[track_caller]
 fn check_refused(text: &str, part: &str) {
-    let error = sources::list(catalogue(), text, BASE)
+    let error = sources::read(catalogue(), text, BASE)
         .unwrap_err()
         .to_string();
     assert!(error.contains(part), "no {part:?} in {error}");
@@ -68,6 +71,14 @@ fn a_bad_description_is_told() {
     check_refused("[eu]\negress = [\"192.0.2.300\"]\n", "192.0.2.300");
     check_refused("[eu]\nexgress = []\n", "exgress");
     check_refused("[eu]\negress = [\"192.0.2.1/24\"]\n", "192.0.2.0/24");
+    check_refused("[[planned]]\n[planned.eu]\n", "planned: `from` is \"\"");
+    check_refused("[[planned]]\nfrom = 2026-12-01\n", "a moment with its zone");
+    check_refused(
+        "[[planned]]\nfrom = 2026-12-01T06:00:00Z\n[planned.uk]\n",
+        "no geo `uk`",
+    );
+    let twice = "[[planned]]\nfrom = 2026-12-01T06:00:00Z\n";
+    check_refused(&twice.repeat(2), "the same `from`");
 }
 
 #[test]
@@ -123,7 +134,7 @@ fn a_damaged_change_log_is_refused() {
 #[test]
 fn a_second_start_publishes_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    let open = |text: &str, now| Feed::open(text, BASE, dir.path(), now).unwrap();
+    let open = |text: &str, now| Feed::open(text, BASE, dir.path(), now).unwrap().at(now);
     let first = open(SOURCES, 1_800_000_000);
     let second = open(SOURCES, 1_800_009_999);
     assert_eq!((&first.list, &first.etag), (&second.list, &second.etag));
@@ -139,4 +150,39 @@ fn a_second_start_publishes_the_same_bytes() {
         "{}",
         third.rss
     );
+}
+
+#[test]
+fn a_change_is_announced_before_it_is_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "{SOURCES}\n[[planned]]\nfrom = 2027-01-15T09:00:00Z\n\
+         [planned.us]\ningress.config_sync = [\"203.0.113.0/28\", \"192.0.2.77\"]\n"
+    );
+    let now = 1_800_000_000; // an hour before
+    let feed = Feed::open(&text, BASE, dir.path(), now).unwrap();
+    let before = feed.at(now + 3599);
+    assert!(!before.list.contains("192.0.2.77"), "{}", before.list);
+    let coming = before.history.announced();
+    assert_eq!(
+        (coming.len(), coming[0].valid_from, coming[0].announced),
+        (1, "2027-01-15-09-00-00", "2027-01-15-08-00-00")
+    );
+    assert_eq!(coming[0].changes[0].added, ["192.0.2.77"]);
+    for part in [
+        "<title>1 addresses added, 0 removed from 2027-01-15-09-00-00 UTC</title>",
+        "Valid from 2027-01-15-09-00-00 UTC.\nus ingress: added 192.0.2.77.",
+    ] {
+        assert!(before.rss.contains(part), "{part} in {}", before.rss);
+    }
+    let again = Feed::open(&text, BASE, dir.path(), now + 60).unwrap();
+    assert_eq!(again.at(now + 60).rss, before.rss, "announced once");
+
+    let after = feed.at(now + 3600);
+    assert!(after.list.contains("192.0.2.77"), "{}", after.list);
+    assert!(after.list.contains("192.0.2.20"), "other geos stay");
+    assert_eq!(after.history.announced(), []);
+    assert_ne!(after.etag, before.etag);
+    let newest = &after.history.since(None)[0];
+    assert_eq!(newest.update_date, "2027-01-15-09-00-00");
 }
