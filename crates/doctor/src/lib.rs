@@ -19,10 +19,10 @@ pub mod wire;
 
 pub use check::{Check, Talk, Target, Then, Via, ViaError};
 pub use interception::across;
-pub use judge::{Fix, Status, Verdict, judge};
+pub use judge::{Fate, Fix, Status, Verdict, judge, judge_idle};
 pub use listen::{GREETING, Listening, ListeningError, inbound, listen};
 pub use plan::{Here, Plan, Skipped, plan};
-pub use probe::{FetchError, Fetched, Options, fetch, run};
+pub use probe::{FetchError, Fetched, Options, fetch, idle, run};
 pub use report::Outcome;
 pub use seen::{
     Answer, Attempt, CertFault, End, Handshake, Icmp, Resolution, Seen, Shown, Small, Talked,

@@ -2,6 +2,7 @@
 
 mod answer;
 mod certificate;
+mod idle;
 
 use std::net::IpAddr;
 
@@ -10,6 +11,8 @@ use serde::Serialize;
 
 use crate::check::{Check, Talk, Target};
 use crate::seen::{Answer, Attempt, End, Icmp, Resolution, Seen, Small, Talked};
+
+pub use idle::{Fate, judge_idle};
 
 use answer::{judge_answer, proxy_refused};
 use certificate::judge_handshake;

@@ -3,6 +3,7 @@
 mod datagram;
 mod echo;
 mod fetch;
+mod idle;
 mod proxy;
 mod resolve;
 mod talk;
@@ -24,6 +25,7 @@ use crate::report::Outcome;
 use crate::seen::{Answer, Attempt, CertFault, End, Handshake, Resolution, Seen, Small, Talked};
 
 pub use fetch::{FetchError, Fetched, fetch};
+pub use idle::idle;
 
 /// Addresses of one name that are tried; a name may have hundreds.
 const ADDRESSES_MAX: usize = 8;

@@ -439,3 +439,35 @@ fn bad_input_is_told_the_way_out() {
         "{skipped}"
     );
 }
+
+#[test]
+fn a_firewall_that_forgets_silent_connections_is_recognised() {
+    let lines: &[Line] = &[
+        ("kept", "4001/tcp", "https", "tls", "installation"),
+        ("forgotten", "4005/tcp", "hybrid", "mtls", "installation"),
+        ("nobody", "4020/tcp", "https", "tls", "installation"),
+    ];
+    let Some((network, _servers)) = network("i", lines, &hosts(lines)) else {
+        return;
+    };
+    network.rules(
+        "table inet t { chain early { type filter hook prerouting priority -300;
+            tcp dport 4001 notrack; tcp sport 4001 notrack; }
+         chain through { type filter hook forward priority 0;
+            ct state invalid drop; ct state new tcp flags & (syn | ack) != syn drop; } }",
+    );
+    network.sh(
+        "way",
+        "sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_established=2 \
+         net.netfilter.nf_conntrack_tcp_loose=0",
+    );
+    let rows = rows(&doctor(&network, &["--json", "--idle", "8"]));
+    check(&rows, "kept", "open", &["8 s of silence are kept"]);
+    check(
+        &rows,
+        "forgotten",
+        "filtered",
+        &["the connection is dropped without a word", "RFC 5382"],
+    );
+    check(&rows, "nobody", "unproven", &["could not be opened"]);
+}

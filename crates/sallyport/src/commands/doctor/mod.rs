@@ -57,6 +57,9 @@ pub(crate) struct Args {
     /// Limit of each step: lookup, connection, handshake, answer
     #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
     timeout: u64,
+    /// Instead: how long the way keeps connections on which nothing is said, tried up to this
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=7200))]
+    idle: Option<u64>,
     /// Prints JSON
     #[arg(long, conflicts_with = "junit")]
     json: bool,
@@ -183,7 +186,15 @@ fn try_all(args: &Args, plan: Plan, options: Options) -> anyhow::Result<()> {
         }
     };
     let runtime = runtime()?;
-    let mut outcomes = runtime.block_on(sallyport_doctor::run(plan.checks, options, progress));
+    let checks = plan.checks;
+    let mut outcomes = match args.idle {
+        None => runtime.block_on(sallyport_doctor::run(checks, options, progress)),
+        Some(secs) => {
+            remark(&format!("keeping silent for {secs} s"));
+            let longest = Duration::from_secs(secs);
+            runtime.block_on(sallyport_doctor::idle(checks, options, longest, progress))
+        }
+    };
     // A lookup that hangs in the system's library must not keep the answer back.
     runtime.shutdown_background();
     across(&mut outcomes);
