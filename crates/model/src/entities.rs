@@ -90,8 +90,30 @@ pub struct Service {
     pub tls_verify: Option<bool>,
 }
 
+/// How the path of a service, of a route and of a request become one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathHandling {
+    /// Paths are segments: they meet in one slash.
+    #[default]
+    V0,
+    /// Paths are prefixes; only the router flavour `traditional` knows it.
+    V1,
+}
+
+/// Where a connection comes from, or where it goes to: what is set must match.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub struct Peer {
+    /// An address, or a network in CIDR form.
+    #[serde(default)]
+    pub ip: Option<String>,
+    /// A port.
+    #[serde(default)]
+    pub port: Option<u16>,
+}
+
 /// A rule that matches requests.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub struct Route {
     /// Identity.
     pub id: Uuid,
@@ -115,6 +137,24 @@ pub struct Route {
     /// Server names of the TLS handshake.
     #[serde(default)]
     pub snis: Option<Vec<String>>,
+    /// Where the client is; any of them.
+    #[serde(default)]
+    pub sources: Option<Vec<Peer>>,
+    /// What the client connected to; any of them.
+    #[serde(default)]
+    pub destinations: Option<Vec<Peer>>,
+    /// A condition that stands instead of all the lists above.
+    #[serde(default)]
+    pub expression: Option<String>,
+    /// Order among expressions, larger first, 0..2^46.
+    #[serde(default)]
+    pub priority: Option<u64>,
+    /// Seconds since 1970; older routes win ties in the flavour `traditional`.
+    #[serde(default)]
+    pub created_at: Option<i64>,
+    /// How the upstream path is made; v1 only in the flavour `traditional`.
+    #[serde(default)]
+    pub path_handling: PathHandling,
     /// Status for plain HTTP on an https-only route: 426, 301, 302, 307 or 308.
     pub https_redirect_status_code: u16,
     /// Order among regex paths, larger first.

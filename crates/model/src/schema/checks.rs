@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
+use crate::expression::REGEX_BYTES_MAX;
+
 /// A name of a service or route: ASCII letters, digits and `.-_~`, or any letter beyond ASCII.
 pub(super) fn name(value: &Value) -> Result<(), String> {
     let text = text(value);
@@ -62,17 +64,27 @@ pub(super) fn route_path(value: &Value) -> Result<(), String> {
     let text = text(value);
     match text.strip_prefix('~') {
         None if text.starts_with('/') => path(value),
-        Some(pattern) if pattern.starts_with('/') => match regex::Regex::new(pattern) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let reason = error.to_string();
-                let reason = reason.lines().last().unwrap_or("").trim();
-                let reason = reason.strip_prefix("error: ").unwrap_or(reason);
-                Err(format!("invalid regex: '{pattern}' ({reason})"))
-            }
-        },
+        Some(pattern) if pattern.starts_with('/') => regex(pattern),
         _ => Err("should start with: / (fixed path) or ~/ (regex path)".to_owned()),
     }
+}
+
+/// A value of a header of a route: literal, or a regular expression after `~*`.
+pub(super) fn route_header_value(value: &Value) -> Result<(), String> {
+    text(value).strip_prefix("~*").map_or(Ok(()), regex)
+}
+
+/// A regular expression within the bound that gateways have.
+fn regex(pattern: &str) -> Result<(), String> {
+    let built = regex::RegexBuilder::new(pattern)
+        .size_limit(REGEX_BYTES_MAX)
+        .build();
+    built.map(drop).map_err(|error| {
+        let reason = error.to_string();
+        let reason = reason.lines().last().unwrap_or("").trim();
+        let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+        format!("invalid regex: '{pattern}' ({reason})")
+    })
 }
 
 /// A host name or an address, without a port.

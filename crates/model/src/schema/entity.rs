@@ -110,6 +110,11 @@ pub fn parse_entity_in(
         Kind::Plugin => plugins::parse(body, mode, plugins),
         _ => validate(&schema.record, Value::Object(body), mode),
     };
+    if kind == Kind::Route
+        && let Ok(route) = &parsed
+    {
+        errors.extend(routes::by_flavor(plugins.router_flavor(), route));
+    }
     match parsed {
         Ok(value) if errors.is_empty() => Ok(value),
         Ok(_) => Err(errors),

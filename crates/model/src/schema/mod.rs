@@ -18,6 +18,8 @@ mod plugins;
 #[cfg(test)]
 pub(crate) mod property_tests;
 mod record;
+#[cfg(test)]
+mod route_tests;
 mod routes;
 mod rules;
 mod served;

@@ -8,12 +8,12 @@ use super::error::{FieldError, Path};
 use super::field::{Field, OnDelete};
 use super::plugins;
 use super::record::Record;
-use crate::Kind;
+use crate::{Kind, RouterFlavor};
 
 /// The protocols a plugin runs on unless it says otherwise.
 pub const PROTOCOLS_HTTP: &[&str] = &["grpc", "grpcs", "http", "https"];
 
-/// What this build knows about its plugins.
+/// What the node that entities are for knows and allows.
 pub trait PluginSchemas: Send + Sync {
     /// Names of all plugins, such as `key-auth`.
     fn names(&self) -> Vec<&str>;
@@ -28,6 +28,11 @@ pub trait PluginSchemas: Send + Sync {
     fn protocols(&self, plugin: &str) -> &'static [&'static str] {
         let _ = plugin;
         PROTOCOLS_HTTP
+    }
+
+    /// How the node reads routes; `None` for one that does not, such as a control plane.
+    fn router_flavor(&self) -> Option<RouterFlavor> {
+        None
     }
 }
 

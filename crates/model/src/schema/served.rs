@@ -43,12 +43,6 @@ fn route(route: &Value) -> Vec<FieldError> {
     if let Some(protocol) = protocols.filter_map(Value::as_str).find(|p| !is_http(p)) {
         errors.push(unsupported("protocols", only_http(protocol)));
     }
-    for field in ["sources", "destinations"] {
-        if route[field].as_array().is_some_and(|list| !list.is_empty()) {
-            let message = format!("matching by {field} is not supported by this build");
-            errors.push(unsupported(field, message));
-        }
-    }
     errors
 }
 
@@ -129,7 +123,7 @@ mod tests {
         check(
             Kind::Route,
             json!({"protocols": ["tcp"], "sources": [{"ip": "1.2.3.4"}]}),
-            &["protocols: 'tcp'", "sources: "],
+            &["protocols: 'tcp'"],
         );
         check(
             Kind::Upstream,

@@ -43,7 +43,7 @@ fn keeps(kind: Kind, field: &str, given: Value, expected: Value) {
 
 /// The whole body is refused with exactly these errors.
 #[track_caller]
-fn refuses(kind: Kind, body: Value, expected: &[&str]) {
+pub(super) fn refuses(kind: Kind, body: Value, expected: &[&str]) {
     assert_eq!(
         parse(kind, body).expect_err("it should be refused"),
         expected
@@ -52,7 +52,7 @@ fn refuses(kind: Kind, body: Value, expected: &[&str]) {
 
 /// The smallest entity with `field` set is refused with one error on that field.
 #[track_caller]
-fn refuses_field(kind: Kind, field: &str, given: Value, message: &str) {
+pub(super) fn refuses_field(kind: Kind, field: &str, given: Value, message: &str) {
     refuses(kind, with(kind, field, given), &[message]);
 }
 
@@ -203,6 +203,7 @@ fn a_route_has_kongs_defaults() {
             "response_buffering": true, "tags": null, "service": null, "snis": null,
             "sources": null, "destinations": null, "methods": null, "hosts": null,
             "paths": ["/"], "headers": null, "regex_priority": 0, "path_handling": "v0",
+            "expression": null, "priority": null,
         })
     );
 }
@@ -268,9 +269,15 @@ fn routes() {
     );
     refuses_field(
         kind,
-        "expression",
-        json!("true"),
-        "expression: unknown field",
+        "headers",
+        json!({"X-A": ["1", "~*("]}),
+        "headers.X-A[1]: invalid regex: '(' (unclosed group)",
+    );
+    refuses_field(
+        kind,
+        "paths",
+        json!(["~/\\w{100}"]),
+        "paths[0]: invalid regex: '/\\w{100}' (Compiled regex exceeds size limit of 1048576 bytes.)",
     );
 }
 
