@@ -13,6 +13,7 @@ mod measure;
 mod peer;
 mod process;
 mod report;
+mod router;
 mod workload;
 mod wrk;
 
@@ -31,8 +32,10 @@ use crate::workload::Workload;
 /// Needs Linux, two cores, `nginx` and `wrk` (Debian packages). Everything runs on loopback with
 /// its files in a temporary directory, and ends by itself.
 #[derive(Debug, Parser)]
-#[command(name = "sallyport-bench")]
+#[command(name = "sallyport-bench", args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// What to run through the proxies; may be given several times [default: all]
     #[arg(long = "workload", value_name = "NAME", value_enum)]
     workloads: Vec<workload::Name>,
@@ -79,6 +82,13 @@ struct Args {
     enforce: bool,
 }
 
+/// Parts of the gateway that can be measured alone, inside this process.
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// Look-ups and changes of the router
+    Router(router::Args),
+}
+
 fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(code) => code,
@@ -90,6 +100,10 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(Part::Router(args)) = &args.part {
+        router::run(args)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.peers.is_empty() {
         args.peers = vec![peer::Name::Nginx, peer::Name::Sallyport];
     }

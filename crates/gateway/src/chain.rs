@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use sallyport_model::entities::{self, Foreign};
 use sallyport_plugins::{ALL, Handler};
 use uuid::Uuid;
@@ -174,6 +174,50 @@ impl Slot {
     }
 }
 
+/// The chains of a configuration. Routes without plugins of their own share the chain of their
+/// service.
+#[derive(Default)]
+pub(crate) struct Chains(AHashMap<(Option<Uuid>, Option<Uuid>), Arc<Chain>>);
+
+/// Makes [`Chains`]: those of the configuration before are taken over if it has the same plugins.
+pub(crate) struct ChainsMaker<'a> {
+    handlers: &'a Handlers,
+    own: AHashSet<Uuid>,
+    before: Option<&'a Chains>,
+    made: Chains,
+}
+
+impl Chains {
+    pub(crate) fn new<'a>(handlers: &'a Handlers, before: Option<&'a Chains>) -> ChainsMaker<'a> {
+        let scopes = handlers.by_scope.keys().chain(handlers.by_consumer.keys());
+        ChainsMaker {
+            handlers,
+            own: scopes.filter_map(|scope| scope.route).collect(),
+            before,
+            made: Chains::default(),
+        }
+    }
+}
+
+impl ChainsMaker<'_> {
+    /// The plugins of one route; without a route only the global ones.
+    pub(crate) fn of(&mut self, route: Option<Uuid>, service: Option<Uuid>) -> Arc<Chain> {
+        let key = (route.filter(|route| self.own.contains(route)), service);
+        let before = self.before.and_then(|chains| chains.0.get(&key));
+        let make = || {
+            before
+                .cloned()
+                .unwrap_or_else(|| Arc::new(self.handlers.chain(key.0, key.1)))
+        };
+        self.made.0.entry(key).or_insert_with(make).clone()
+    }
+
+    /// All that were made.
+    pub(crate) fn finish(self) -> Chains {
+        self.made
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -217,6 +261,33 @@ mod tests {
                 "whatever the order they came in"
             );
         }
+    }
+
+    #[test]
+    fn chains_are_shared_and_taken_over() {
+        let plugin = |route: Option<Uuid>, id: u128| {
+            let config = json!({"minute": 1, "limit_by": "ip", "hide_client_headers": false,
+                                "error_code": 429, "error_message": ""});
+            serde_json::from_value(json!({"id": Uuid::from_u128(id), "name": "rate-limiting",
+                "enabled": true, "config": config, "route": route}))
+            .unwrap()
+        };
+        let handlers = Handlers::new(&[plugin(None, 1), plugin(Some(ROUTE), 2)]).unwrap();
+        let mut first = Chains::new(&handlers, None);
+        let own = first.of(Some(ROUTE), Some(SERVICE));
+        let one = first.of(Some(Uuid::from_u128(7)), Some(SERVICE));
+        let two = first.of(Some(Uuid::from_u128(8)), Some(SERVICE));
+        assert!(Arc::ptr_eq(&one, &two) && !Arc::ptr_eq(&own, &one));
+        assert_eq!(own.pick(0, None), Some(1));
+        assert_eq!(one.pick(0, None), Some(0));
+        let first = first.finish();
+        let mut next = Chains::new(&handlers, Some(&first));
+        assert!(Arc::ptr_eq(&next.of(Some(ROUTE), Some(SERVICE)), &own));
+        assert!(Arc::ptr_eq(
+            &next.of(Some(Uuid::from_u128(9)), Some(SERVICE)),
+            &one
+        ));
+        assert_eq!(next.finish().0.len(), 2);
     }
 
     #[test]

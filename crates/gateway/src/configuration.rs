@@ -6,29 +6,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
-use sallyport_model::Kind;
 use sallyport_model::declarative::Declared;
-use sallyport_model::entities::{ConfigTable, Protocol, Service};
+use sallyport_model::entities::{self, ConfigTable, PathHandling, Protocol, Service};
 use sallyport_model::schema::{self, FieldError};
+use sallyport_model::{Kind, RouterFlavor};
 use sallyport_plugins::Identities;
 use sallyport_wire::ConfigHash;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::balancer::Peers;
-use crate::chain::{Chain, Handlers};
-use crate::router::{Match, Query, Router};
+use crate::chain::{Chain, Chains, Handlers};
+use crate::router::{Match, Query, Router, Work};
 
 /// A configuration made ready to serve.
 pub struct Configuration {
     /// Its hash; all zeros before the first one.
     pub hash: ConfigHash,
     pub(crate) identities: Identities,
-    pub(crate) handlers: Handlers,
-    pub(crate) global_chain: Chain,
+    pub(crate) handlers: Arc<Handlers>,
+    pub(crate) global_chain: Arc<Chain>,
+    /// The chains of all routes, to go on with if the plugins stay the same.
+    chains: Chains,
+    plugins: Content,
     router: Router,
-    routes: Vec<ServedRoute>,
+    /// By the slots of the router.
+    routes: Vec<Option<ServedRoute>>,
+    work: Work,
 }
+
+/// SHA-256 of all plugin configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Content([u8; 32]);
 
 /// What of a route matters once it matched.
 #[derive(Debug)]
@@ -36,10 +46,11 @@ pub(crate) struct ServedRoute {
     pub(crate) id: Uuid,
     pub(crate) strip_path: bool,
     pub(crate) preserve_host: bool,
+    pub(crate) path_handling: PathHandling,
     /// Status for plain HTTP, if only TLS is served.
     pub(crate) tls_only: Option<u16>,
     pub(crate) service: Option<Arc<ServedService>>,
-    pub(crate) chain: Chain,
+    pub(crate) chain: Arc<Chain>,
 }
 
 /// What of a service matters for a request.
@@ -75,33 +86,40 @@ impl fmt::Display for Unservable {
 
 impl Configuration {
     /// What a gateway serves before it has a configuration: nothing.
-    pub fn empty() -> Configuration {
+    pub fn empty(flavor: RouterFlavor) -> Configuration {
         Configuration {
             hash: ConfigHash::ZERO,
             identities: Identities::default(),
-            handlers: Handlers::default(),
-            global_chain: Chain::default(),
-            router: Router::default(),
+            handlers: Arc::default(),
+            global_chain: Arc::default(),
+            chains: Chains::default(),
+            plugins: Content::default(),
+            router: Router::new(flavor),
             routes: Vec::new(),
+            work: Work::default(),
         }
     }
 
-    /// Makes a checked configuration, which holds nothing disabled, ready to serve.
+    /// Makes a checked configuration, which holds nothing disabled, ready to serve in place of
+    /// this one; what did not change is shared with it.
     ///
     /// # Errors
     /// Everything in it that this gateway cannot serve.
-    pub fn new(declared: &Declared, hash: ConfigHash) -> Result<Configuration, Vec<Unservable>> {
+    pub fn next(
+        &self,
+        declared: &Declared,
+        hash: ConfigHash,
+    ) -> Result<Configuration, Vec<Unservable>> {
         let table = &declared.table;
         let mut problems = unserved_fields(&declared.value);
-        let handlers = Handlers::new(&table.plugins).unwrap_or_else(|bad| {
-            problems.extend(bad.into_iter().map(|(id, name, reason)| Unservable {
-                entity: named("plugin", id, Some(&name)),
-                reason,
-            }));
-            Handlers::default()
-        });
+        let plugins = Content::of(&declared.value[Kind::Plugin.table()]);
+        let same_plugins = plugins == self.plugins;
+        let handlers = match same_plugins {
+            true => self.handlers.clone(),
+            false => Arc::new(handlers(&table.plugins, &mut problems)),
+        };
         let services = services(table, &mut problems);
-        let router = Router::new(&table.routes).unwrap_or_else(|bad| {
+        let (router, work) = self.router.updated(&table.routes).unwrap_or_else(|bad| {
             problems.extend(bad.into_iter().map(|(index, error)| {
                 let route = &table.routes[index];
                 Unservable {
@@ -109,47 +127,79 @@ impl Configuration {
                     reason: error.to_string(),
                 }
             }));
-            Router::default()
+            (Router::default(), Work::default())
         });
         if !problems.is_empty() {
             return Err(problems);
         }
-        let served = table
-            .routes
-            .iter()
-            .map(|route| {
-                let service = route.service.and_then(|id| services.get(&id.0).cloned());
-                let tls_only = !route.protocols.contains(&Protocol::Http);
-                ServedRoute {
-                    id: route.id,
-                    strip_path: route.strip_path,
-                    preserve_host: route.preserve_host,
-                    tls_only: tls_only.then_some(route.https_redirect_status_code),
-                    chain: handlers.chain(Some(route.id), service.as_ref().map(|s| s.id)),
-                    service,
-                }
-            })
-            .collect();
+        let mut chains = Chains::new(&handlers, same_plugins.then_some(&self.chains));
+        let mut routes: Vec<Option<ServedRoute>> = Vec::new();
+        routes.resize_with(router.slots(), || None);
+        for route in &table.routes {
+            let service = route.service.and_then(|id| services.get(&id.0).cloned());
+            let slot = router.slot(route.id).expect("every route got a slot");
+            let tls_only = route.protocols.iter().all(|protocol| protocol.is_tls());
+            routes[slot] = Some(ServedRoute {
+                id: route.id,
+                strip_path: route.strip_path,
+                preserve_host: route.preserve_host,
+                path_handling: match router.flavor() {
+                    RouterFlavor::Traditional => route.path_handling,
+                    RouterFlavor::TraditionalCompatible | RouterFlavor::Expressions => {
+                        PathHandling::V0
+                    }
+                },
+                tls_only: tls_only.then_some(route.https_redirect_status_code),
+                chain: chains.of(Some(route.id), service.as_ref().map(|s| s.id)),
+                service,
+            });
+        }
         Ok(Configuration {
             hash,
             identities: Identities::new(table),
-            global_chain: handlers.chain(None, None),
+            global_chain: chains.of(None, None),
+            chains: chains.finish(),
             handlers,
+            plugins,
             router,
-            routes: served,
+            routes,
+            work,
         })
     }
 
-    /// The route of a request and how much of the path it matched.
-    pub(crate) fn find(&self, query: &Query<'_>) -> Option<(&ServedRoute, usize)> {
-        let Match { route, matched } = self.router.find(query)?;
-        Some((&self.routes[route], matched))
+    /// The route of a request, and its match.
+    pub(crate) fn find(&self, query: &Query<'_>) -> Option<(&ServedRoute, Match<'_>)> {
+        let found = self.router.find(query)?;
+        let route = self.routes[found.slot].as_ref();
+        Some((route.expect("no list has a route that is gone"), found))
     }
 
     /// Routes served.
     pub fn routes(&self) -> usize {
-        self.routes.len()
+        self.routes.iter().flatten().count()
     }
+
+    /// What had to be done with the routes to get here from the configuration before.
+    pub fn work(&self) -> Work {
+        self.work
+    }
+}
+
+impl Content {
+    fn of(plugins: &Value) -> Content {
+        let bytes = serde_json::to_vec(plugins).expect("a JSON value can be written");
+        Content(Sha256::digest(bytes).into())
+    }
+}
+
+fn handlers(plugins: &[entities::Plugin], problems: &mut Vec<Unservable>) -> Handlers {
+    Handlers::new(plugins).unwrap_or_else(|bad| {
+        problems.extend(bad.into_iter().map(|(id, name, reason)| Unservable {
+            entity: named("plugin", id, Some(&name)),
+            reason,
+        }));
+        Handlers::default()
+    })
 }
 
 /// Fields that the schema knows and this gateway does not act on.

@@ -1,26 +1,36 @@
-//! The plugins that a node's settings allow (`plugins` in `kong.conf`).
+//! What a node's settings allow: its plugins (`plugins` in `kong.conf`), and what its router
+//! reads (`router_flavor`).
 
+use sallyport_model::RouterFlavor;
 use sallyport_model::schema::{PluginSchemas, Record};
 use sallyport_plugins::schemas;
 
+use crate::conf::Conf;
+
 /// Schemas of the plugins that may be configured here; the others are as unknown.
 #[derive(Clone, Debug)]
-pub(crate) struct Enabled(Vec<String>);
+pub(crate) struct Enabled {
+    plugins: Vec<String>,
+    flavor: RouterFlavor,
+}
 
 impl Enabled {
-    /// Those with these names.
-    pub(crate) fn new(names: &[String]) -> Enabled {
-        Enabled(names.to_vec())
+    /// What these settings allow.
+    pub(crate) fn new(conf: &Conf) -> Enabled {
+        Enabled {
+            plugins: conf.plugins.clone(),
+            flavor: conf.router_flavor,
+        }
     }
 }
 
 impl PluginSchemas for Enabled {
     fn names(&self) -> Vec<&str> {
-        self.0.iter().map(String::as_str).collect()
+        self.plugins.iter().map(String::as_str).collect()
     }
 
     fn config(&self, plugin: &str) -> Option<&Record> {
-        self.0
+        self.plugins
             .iter()
             .find(|name| *name == plugin)
             .and_then(|name| schemas().config(name))
@@ -28,6 +38,10 @@ impl PluginSchemas for Enabled {
 
     fn consumer_scope(&self, plugin: &str) -> bool {
         schemas().consumer_scope(plugin)
+    }
+
+    fn router_flavor(&self) -> Option<RouterFlavor> {
+        Some(self.flavor)
     }
 }
 
@@ -37,7 +51,10 @@ mod tests {
 
     #[test]
     fn a_plugin_that_the_settings_leave_out_is_unknown() {
-        let enabled = Enabled::new(&["key-auth".to_owned()]);
+        let enabled = Enabled {
+            plugins: vec!["key-auth".to_owned()],
+            flavor: RouterFlavor::Expressions,
+        };
         assert!(enabled.config("key-auth").is_some());
         assert!(schemas().config("rate-limiting").is_some());
         assert!(enabled.config("rate-limiting").is_none());

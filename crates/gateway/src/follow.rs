@@ -54,7 +54,7 @@ impl Follower {
         let applier = Arc::new(Applier {
             shared: shared.clone(),
             files: LastKnownGood::new(&conf.prefix),
-            plugins: Enabled::new(&conf.plugins),
+            plugins: Enabled::new(conf),
         });
         let stop = CancellationToken::new();
         let (sender, state) = watch::channel(LinkState::default());
@@ -83,25 +83,26 @@ impl Follower {
 /// that was in force, or nothing. What is wrong with the files is logged.
 pub(crate) fn last_known_good(conf: &Conf) -> Configuration {
     let loaded = match LastKnownGood::new(&conf.prefix).load() {
-        Ok(None) => return Configuration::empty(),
+        Ok(None) => return Configuration::empty(conf.router_flavor),
         Ok(Some(loaded)) => loaded,
         Err(error) => {
             error!(%error, "starting without a configuration");
-            return Configuration::empty();
+            return Configuration::empty(conf.router_flavor);
         }
     };
     if let Some(problem) = loaded.newest_problem {
         warn!(%problem, "the newest last-known-good configuration is unusable, taking the previous");
     }
     let hash = loaded.saved.hash;
-    match compile(loaded.saved.payload, hash, &Enabled::new(&conf.plugins)) {
+    let nothing = Configuration::empty(conf.router_flavor);
+    match compile(loaded.saved.payload, hash, &Enabled::new(conf), &nothing) {
         Ok(configuration) => {
             info!(%hash, routes = configuration.routes(), "last-known-good configuration in force");
             configuration
         }
         Err(error) => {
             error!(%error, "the last-known-good configuration cannot be served by this build");
-            Configuration::empty()
+            nothing
         }
     }
 }
@@ -115,11 +116,20 @@ struct Applier {
 impl Apply for Applier {
     async fn apply(&self, payload: Reconfigure) -> Result<ConfigHash, ApplyError> {
         let (files, plugins) = (self.files.clone(), self.plugins.clone());
+        let before = self.shared.configuration();
         // compiling and waiting for the disk would hold up the link's own frames
-        let made = tokio::task::spawn_blocking(move || prepare(payload, &files, &plugins)).await;
+        let made =
+            tokio::task::spawn_blocking(move || prepare(payload, &files, &plugins, &before)).await;
         let configuration = made.map_err(|panic| ApplyError(panic.to_string()))??;
         let hash = configuration.hash;
-        info!(%hash, routes = configuration.routes(), "configuration in force");
+        let changed = configuration.work();
+        info!(
+            %hash,
+            routes = configuration.routes(),
+            compiled = changed.compiled,
+            removed = changed.removed,
+            "configuration in force"
+        );
         self.shared.swap(configuration);
         Ok(hash)
     }
@@ -129,13 +139,14 @@ fn prepare(
     payload: Reconfigure,
     files: &LastKnownGood,
     plugins: &Enabled,
+    before: &Configuration,
 ) -> Result<Configuration, ApplyError> {
     let hash = match is_empty_config(&payload.config_table) {
         true => ConfigHash::ZERO,
         false => payload.hash(),
     };
     let saved = Saved { hash, payload };
-    let configuration = compile(saved.payload.clone(), hash, plugins)?;
+    let configuration = compile(saved.payload.clone(), hash, plugins, before)?;
     if let Err(error) = files.store(&saved) {
         // serving it matters more than surviving a restart with it
         error!(%error, "the configuration in force will not survive a restart");
@@ -147,6 +158,7 @@ fn compile(
     payload: Reconfigure,
     hash: ConfigHash,
     plugins: &Enabled,
+    before: &Configuration,
 ) -> Result<Configuration, ApplyError> {
     let lines = |list: &mut dyn Iterator<Item = String>| list.collect::<Vec<_>>().join("; ");
     let declared = parse(payload.config_table, Format::Payload, plugins)
@@ -154,6 +166,7 @@ fn compile(
     for warning in &declared.warnings {
         warn!(%warning, "configuration of the control plane");
     }
-    Configuration::new(&declared, hash)
+    before
+        .next(&declared, hash)
         .map_err(|bad| ApplyError(lines(&mut bad.iter().map(Unservable::to_string))))
 }

@@ -2,6 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 
+use sallyport_model::entities::PathHandling;
+
 use crate::last_known_good::{FormatError, Saved, format};
 use crate::proxy::http1::framing::{Body, Length, Step};
 use crate::proxy::http1::head::{take_request, take_response};
@@ -136,7 +138,7 @@ pub fn normalise(path: &str) -> String {
 
 /// The path to send upstream.
 pub fn upstream_path(base: &str, path: &str, matched: usize, strip: bool) -> String {
-    router::upstream_path(base, path, matched, strip)
+    router::upstream_path(PathHandling::V0, base, path, matched, strip)
 }
 
 /// The bytes of a last-known-good file.

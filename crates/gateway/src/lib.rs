@@ -12,7 +12,7 @@ mod follow;
 pub mod fuzzing;
 pub mod last_known_good;
 mod proxy;
-mod router;
+pub mod router;
 mod start;
 mod status;
 

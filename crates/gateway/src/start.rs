@@ -17,7 +17,7 @@ use sallyport_wire::config_hash::hashes;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::conf::{Conf, Declarative, Listener, Material};
+use crate::conf::{Conf, Declarative, Listener, Material, RouterFlavor};
 use crate::config_sync::LinkState;
 use crate::configuration::{Configuration, Unservable};
 use crate::enabled::Enabled;
@@ -79,9 +79,9 @@ impl Gateway {
     /// See [`StartError`].
     pub async fn start(conf: Conf, material: Material) -> Result<Gateway, StartError> {
         let configuration = match (&material.declarative, &conf.cluster) {
-            (Some(declarative), _) => declared(declarative, &Enabled::new(&conf.plugins))?,
+            (Some(declarative), _) => declared(declarative, &conf)?,
             (None, Some(_)) => last_known_good(&conf),
-            (None, None) => Configuration::empty(),
+            (None, None) => Configuration::empty(conf.router_flavor),
         };
         let stop = CancellationToken::new();
         let options = options(&conf)?;
@@ -124,7 +124,7 @@ impl Gateway {
     pub fn check(conf: &Conf, material: &Material) -> Result<(), StartError> {
         match &material.declarative {
             None => Ok(()),
-            Some(declarative) => declared(declarative, &Enabled::new(&conf.plugins)).map(drop),
+            Some(declarative) => declared(declarative, &conf).map(drop),
         }
     }
 
@@ -172,19 +172,20 @@ impl Gateway {
 const GRACE: Duration = Duration::from_secs(10);
 
 /// The configuration of a declarative document.
-fn declared(declarative: &Declarative, plugins: &Enabled) -> Result<Configuration, StartError> {
+fn declared(declarative: &Declarative, conf: &Conf) -> Result<Configuration, StartError> {
     let Declarative { origin, text } = declarative;
     let refuse = |problems: Vec<String>| StartError::Declarative {
         origin: origin.clone(),
         problems,
     };
-    let declared = parse_text(text, Format::File, plugins)
+    let declared = parse_text(text, Format::File, &Enabled::new(conf))
         .map_err(|bad| refuse(bad.iter().map(ToString::to_string).collect()))?;
     for warning in &declared.warnings {
         warn!(%warning, origin, "declarative configuration");
     }
     let hash = hashes(&declared.value).config;
-    Configuration::new(&declared, hash)
+    Configuration::empty(conf.router_flavor)
+        .next(&declared, hash)
         .map_err(|bad| refuse(bad.iter().map(Unservable::to_string).collect()))
 }
 
@@ -266,6 +267,7 @@ fn options(conf: &Conf) -> Result<Options, StartError> {
         request_id_upstream: conf.headers_upstream_request_id,
         real_ip: conf.real_ip.clone(),
         port_maps: conf.port_maps.clone(),
+        routes_by_address: conf.router_flavor == RouterFlavor::Expressions,
         body_bytes_max: conf.client_max_body_size.unwrap_or(u64::MAX),
         keepalive: conf.upstream_keepalive,
         error_type: conf.error_default_type,

@@ -28,9 +28,8 @@ use uuid::Uuid;
 pub use cluster::{Cluster, ControlPlaneAddr, Mtls, Proxy};
 pub use listener::{ListenHost, Listener, ListenerError};
 pub use material::{ClusterMaterial, Declarative, Material};
-pub use proxy::{
-    ErrorType, HeadersAdded, LogLevel, LogTarget, RealIp, RouterFlavor, UpstreamKeepalive,
-};
+pub use proxy::{ErrorType, HeadersAdded, LogLevel, LogTarget, RealIp, UpstreamKeepalive};
+pub use sallyport_model::RouterFlavor;
 pub use settings::{Problem, Source, Warning};
 
 use reader::Reader;

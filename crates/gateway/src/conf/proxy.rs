@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
+use sallyport_model::RouterFlavor;
 
 use super::CertificateSetting;
 use super::listener::{self, Listener};
@@ -80,22 +81,6 @@ pub struct UpstreamKeepalive {
     pub max_requests: Option<u64>,
     /// How long an idle connection is kept; `None`: for ever.
     pub idle_timeout: Option<Duration>,
-}
-
-/// How routes are matched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RouterFlavor {
-    /// The default.
-    TraditionalCompatible,
-}
-
-impl RouterFlavor {
-    /// The word of the property.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RouterFlavor::TraditionalCompatible => "traditional_compatible",
-        }
-    }
 }
 
 /// Content type of error bodies.
@@ -278,22 +263,10 @@ pub(super) fn upstream_keepalive(reader: &mut Reader) -> UpstreamKeepalive {
 }
 
 pub(super) fn router_flavor(reader: &mut Reader) -> RouterFlavor {
-    let flavor = reader.choice(
+    reader.choice(
         "router_flavor",
-        &[
-            (
-                "traditional_compatible",
-                Some(RouterFlavor::TraditionalCompatible),
-            ),
-            ("traditional", None),
-            ("expressions", None),
-        ],
-    );
-    if flavor.is_none() {
-        let message = "not supported by this build; possible: traditional_compatible";
-        reader.problem("router_flavor", message);
-    }
-    flavor.unwrap_or(RouterFlavor::TraditionalCompatible)
+        &RouterFlavor::ALL.map(|flavor| (flavor.as_str(), flavor)),
+    )
 }
 
 pub(super) fn error_default_type(reader: &mut Reader) -> ErrorType {

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, SERVER, VIA};
 use http::{HeaderName, HeaderValue, Version};
 use sallyport_plugins::Fields;
+use tokio::net::TcpStream;
 
 use super::http1::framing::Length;
 use super::http1::write::{line, number};
@@ -30,6 +31,9 @@ pub(crate) struct Client {
     pub(crate) sni: Option<String>,
     /// The port the client connected to, as seen from outside.
     pub(crate) port: u16,
+    /// The peer's port and the address it connected to, where routes may look at them.
+    pub(crate) peer_port: Option<u16>,
+    pub(crate) local: Option<IpAddr>,
     /// The lines about it that an upstream gets whoever asks.
     lines: Box<[u8]>,
     /// Whether what the peer says of others is believed.
@@ -60,9 +64,23 @@ impl Client {
             tls,
             sni: sni.map(str::to_ascii_lowercase),
             port,
+            peer_port: None,
+            local: None,
             lines: lines[..].into(),
             trusted: options.trusts(peer),
         }
+    }
+
+    /// Notes the rest of a connection's addresses, if routes may look at them.
+    pub(crate) fn on(mut self, stream: &TcpStream, options: &Options) -> Client {
+        if options.routes_by_address {
+            self.peer_port = stream.peer_addr().ok().map(|peer| peer.port());
+            self.local = stream
+                .local_addr()
+                .ok()
+                .map(|local| local.ip().to_canonical());
+        }
+        self
     }
 
     /// The client's own address: the peer's, or what a trusted peer says.

@@ -21,6 +21,8 @@ pub(crate) struct Options {
     pub(crate) real_ip: RealIp,
     /// Listener port to the port that clients see.
     pub(crate) port_maps: BTreeMap<u16, u16>,
+    /// Whether routes may look at the client's port and at the address it connected to.
+    pub(crate) routes_by_address: bool,
     /// Largest request body, bytes.
     pub(crate) body_bytes_max: u64,
     pub(crate) keepalive: UpstreamKeepalive,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE, HOST, LOCATION, SERVER, UPGRADE};
-use http::uri::{PathAndQuery, Uri};
+use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Extensions, HeaderValue, Method, StatusCode};
 use sallyport_plugins::{
     Env, Exchange, Fields, Flow, Reply, ReplyBody, Request, RequestBody, ResponseHead,
@@ -27,7 +27,7 @@ use super::upstream::Upstream;
 use super::worker::Worker;
 use crate::chain::Chain;
 use crate::conf::ErrorType;
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, ServedRoute};
 use crate::router::{self, Query};
 
 /// A response, whoever made it.
@@ -223,18 +223,22 @@ impl Turn<'_> {
         }
         let path = router::normalise(raw_path.path());
         let found = {
-            let host = request_host(&exchange.request.uri, &exchange.request.headers);
+            let (host, host_port) = request_host(&exchange.request.uri, &exchange.request.headers);
             self.configuration.find(&Query {
                 method: &exchange.request.method,
                 host: &host,
+                host_port,
                 port: self.client.port,
                 path: &path,
+                query: exchange.request.uri.query(),
+                source: (Some(exchange.client_ip), self.client.peer_port),
+                local: self.client.local,
                 headers: &exchange.request.headers,
                 sni: self.client.sni.as_deref(),
                 tls: self.client.tls,
             })
         };
-        let Some((route, matched)) = found else {
+        let Some((route, found)) = found else {
             let chain = &self.configuration.global_chain;
             for slot in 0..chain.len() {
                 chosen.extend(chain.pick(slot, None));
@@ -264,7 +268,7 @@ impl Turn<'_> {
                 message,
             )));
         };
-        let stripped = if route.strip_path { matched } else { 0 };
+        let stripped = if route.strip_path { found.matched } else { 0 };
         let exchange: &Exchange = exchange;
         let sent = Sent {
             route,
@@ -274,13 +278,7 @@ impl Turn<'_> {
             prefix: Some(&path[..stripped])
                 .filter(|prefix| !prefix.is_empty() && *prefix != "/")
                 .map(|prefix| router::escape(prefix.into())),
-            target: target(
-                &exchange.request.uri,
-                &path,
-                &service.path,
-                stripped,
-                route.strip_path,
-            ),
+            target: target(&exchange.request.uri, &path, &service.path, stripped, route),
         };
         self.proxy(exchange, &mut body, &sent).await
     }
@@ -337,24 +335,34 @@ pub(super) fn millis(span: Duration) -> u64 {
 }
 
 /// The host a request is for: lower case, without port, without the dot of the root, as nginx
-/// reads it. Whatever follows the colon: a route must not be missed for a port that is none.
-fn request_host<'a>(uri: &'a Uri, headers: &'a Fields) -> Cow<'a, str> {
+/// reads it; and the port behind it. Whatever follows the colon: a route must not be missed for
+/// a port that is none.
+fn request_host<'a>(uri: &'a Uri, headers: &'a Fields) -> (Cow<'a, str>, Option<u16>) {
     let header = || headers.get_str(&HOST);
-    let host = uri.host().or_else(header).unwrap_or_default();
+    let authority = uri.authority().map(Authority::as_str);
+    let authority = authority.map(|text| text.rsplit_once('@').map_or(text, |(_, host)| host));
+    let host = authority.or_else(header).unwrap_or_default();
     let end = match host.starts_with('[') {
         true => host.find(']').map(|at| at + 1),
         false => host.find(':'),
     };
-    let host = &host[..end.unwrap_or(host.len())];
+    let (host, port) = host.split_at(end.unwrap_or(host.len()));
+    let port = port.strip_prefix(':').and_then(|port| port.parse().ok());
     let host = host.strip_suffix('.').unwrap_or(host);
     match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        true => host.to_ascii_lowercase().into(),
-        false => host.into(),
+        true => (host.to_ascii_lowercase().into(), port),
+        false => (host.into(), port),
     }
 }
 
 /// The request target to send: the upstream path with the client's query as it is.
-fn target<'a>(uri: &'a Uri, path: &str, base: &str, matched: usize, strip: bool) -> Cow<'a, str> {
+fn target<'a>(
+    uri: &'a Uri,
+    path: &str,
+    base: &str,
+    matched: usize,
+    route: &ServedRoute,
+) -> Cow<'a, str> {
     if let Some(whole) = uri.path_and_query().map(PathAndQuery::as_str)
         && base == "/"
         && matched == 0
@@ -364,7 +372,8 @@ fn target<'a>(uri: &'a Uri, path: &str, base: &str, matched: usize, strip: bool)
     {
         return whole.into();
     }
-    let mut target = router::upstream_path(base, path, matched, strip);
+    let mut target =
+        router::upstream_path(route.path_handling, base, path, matched, route.strip_path);
     if let Some(query) = uri.query() {
         target.push('?');
         target.push_str(query);
@@ -380,7 +389,7 @@ fn redirect(status: u16, uri: &Uri, headers: &Fields) -> Reply {
             .with(CONNECTION, HeaderValue::from_static("Upgrade"))
             .with(UPGRADE, HeaderValue::from_static("TLS/1.2, HTTP/1.1"));
     }
-    let host = request_host(uri, headers);
+    let (host, _) = request_host(uri, headers);
     let query = uri
         .query()
         .map_or_else(String::new, |query| format!("?{query}"));

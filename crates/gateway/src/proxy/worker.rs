@@ -374,7 +374,7 @@ async fn connection(
     let options = &worker.options;
     let port = bound.address.port();
     let Some(tls) = &bound.tls else {
-        let client = Client::new(options, peer, port, false, None);
+        let client = Client::new(options, peer, port, false, None).on(&stream, options);
         return match bound.http2 {
             true => speak_either(worker, client, stream, stop, busy).await,
             false => http1::server::run(worker, &client, stream, busy).await,
@@ -389,9 +389,10 @@ async fn connection(
         Err(_) => debug!("TLS handshake timed out"),
         Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
         Ok(Ok(stream)) => {
-            let (_, session) = stream.get_ref();
+            let (tcp, session) = stream.get_ref();
             let h2 = session.alpn_protocol() == Some(b"h2");
-            let client = Client::new(options, peer, port, true, session.server_name());
+            let client =
+                Client::new(options, peer, port, true, session.server_name()).on(tcp, options);
             match h2 {
                 true => http2::run(worker, client, stream, stop).await,
                 false => http1::server::run(worker, &client, stream, busy).await,

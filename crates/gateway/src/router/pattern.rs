@@ -1,16 +1,18 @@
-//! The patterns of a route: hosts, regex paths, header values.
+//! The patterns of a route: hosts, names of TLS, regex paths, addresses.
 
-use http::HeaderName;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use regex::{Regex, RegexBuilder};
-use sallyport_plugins::Fields;
+use regex_syntax::hir::Look;
+use regex_syntax::hir::literal::{ExtractKind, Extractor};
+use sallyport_model::entities::Peer;
+use sallyport_model::expression::{ExpressionError, REGEX_BYTES_MAX};
 
-/// Bytes of compiled program that one regex may take.
-const REGEX_BYTES_MAX: usize = 1 << 20;
-
-/// A pattern that cannot be used.
-#[derive(Debug, thiserror::Error)]
+/// What of a route cannot be used, beginning with the field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
-pub(crate) enum PatternError {
+pub enum PatternError {
     #[error("paths: invalid regex '~{pattern}': {reason}")]
     Path { pattern: String, reason: String },
     #[error("hosts: invalid host '{host}'")]
@@ -25,6 +27,10 @@ pub(crate) enum PatternError {
         pattern: String,
         reason: String,
     },
+    #[error("{field}: invalid address or network '{ip}'")]
+    Peer { field: &'static str, ip: String },
+    #[error("expression: {0}")]
+    Expression(#[from] ExpressionError),
 }
 
 /// A host of a route, lower case, with the port it demands.
@@ -80,6 +86,68 @@ pub(crate) fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
+/// A name of the TLS handshake that a route wants; lower case, without the dot of the root.
+#[derive(Debug)]
+pub(super) enum SniPattern {
+    Exact(String),
+    /// `*.example.com` as `.example.com`.
+    Suffix(String),
+    /// `example.*` as `example.`.
+    Prefix(String),
+}
+
+impl SniPattern {
+    pub(super) fn new(text: &str) -> SniPattern {
+        let lower = text.to_ascii_lowercase();
+        if let Some(prefix) = lower.strip_suffix('*').filter(|_| !lower.starts_with('*')) {
+            return SniPattern::Prefix(prefix.to_owned());
+        }
+        let name = lower.strip_suffix('.').filter(|name| !name.is_empty());
+        let name = name.unwrap_or(&lower);
+        match name.strip_prefix('*') {
+            Some(suffix) => SniPattern::Suffix(suffix.to_owned()),
+            None => SniPattern::Exact(name.to_owned()),
+        }
+    }
+
+    pub(super) fn matches(&self, sni: &str) -> bool {
+        match self {
+            SniPattern::Exact(name) => sni == name,
+            SniPattern::Suffix(suffix) => sni.ends_with(&**suffix),
+            SniPattern::Prefix(prefix) => sni.starts_with(&**prefix),
+        }
+    }
+}
+
+/// An entry of `sources` or `destinations`: what is set must match.
+#[derive(Debug)]
+pub(super) struct PeerPattern {
+    net: Option<IpNet>,
+    port: Option<u16>,
+}
+
+impl PeerPattern {
+    pub(super) fn new(field: &'static str, peer: &Peer) -> Result<PeerPattern, PatternError> {
+        let net = |ip: &String| {
+            let host = ip.parse::<IpAddr>().map(IpNet::from);
+            let net = host.or_else(|_| ip.parse::<IpNet>().map(|net| net.trunc()));
+            net.map_err(|_| PatternError::Peer {
+                field,
+                ip: ip.clone(),
+            })
+        };
+        Ok(PeerPattern {
+            net: peer.ip.as_ref().map(net).transpose()?,
+            port: peer.port,
+        })
+    }
+
+    pub(super) fn matches(&self, ip: Option<IpAddr>, port: Option<u16>) -> bool {
+        (self.net).is_none_or(|net| ip.is_some_and(|ip| net.contains(&ip)))
+            && self.port.is_none_or(|want| port == Some(want))
+    }
+}
+
 /// A regex path, anchored at the start of the request path and open at its end.
 #[derive(Debug)]
 pub(super) struct PathRegex(Regex);
@@ -98,68 +166,76 @@ impl PathRegex {
     pub(super) fn matches(&self, path: &str) -> Option<usize> {
         self.0.find(path).map(|found| found.end())
     }
+
+    pub(super) fn regex(&self) -> &Regex {
+        &self.0
+    }
 }
 
-fn build(pattern: &str, ignore_case: bool) -> Result<Regex, String> {
+/// What every text that the regex matches starts with; `None` if it may match later in a text.
+pub(super) fn literal_prefix(regex: &Regex) -> Option<String> {
+    let hir = regex_syntax::parse(regex.as_str()).ok()?;
+    if !hir.properties().look_set_prefix().contains(Look::Start) {
+        return None;
+    }
+    let literals = Extractor::new().kind(ExtractKind::Prefix).extract(&hir);
+    let common = literals.longest_common_prefix().unwrap_or_default();
+    let chunk = common.utf8_chunks().next();
+    Some(chunk.map_or("", |chunk| chunk.valid()).to_owned())
+}
+
+/// A regex within our bound on its size.
+///
+/// # Errors
+/// What is wrong with it, as text.
+pub(super) fn build(pattern: &str, ignore_case: bool) -> Result<Regex, String> {
     RegexBuilder::new(pattern)
         .case_insensitive(ignore_case)
         .size_limit(REGEX_BYTES_MAX)
         .build()
         .map_err(|error| {
-            error
-                .to_string()
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
+            let shown = error.to_string();
+            let last = shown.lines().last().unwrap_or_default().trim();
+            last.strip_prefix("error: ").unwrap_or(last).to_owned()
         })
 }
 
-/// A header that must have one of some values.
-#[derive(Debug)]
-pub(super) struct HeaderRule {
-    name: HeaderName,
-    values: Vec<ValueRule>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[derive(Debug)]
-enum ValueRule {
-    /// Lower case.
-    Exact(String),
-    Regex(Regex),
-}
-
-impl HeaderRule {
-    pub(super) fn new(name: &str, values: &[String]) -> Result<HeaderRule, PatternError> {
-        let value = |value: &String| match value.strip_prefix("~*") {
-            None => Ok(ValueRule::Exact(value.to_lowercase())),
-            Some(pattern) => build(pattern, true)
-                .map(ValueRule::Regex)
-                .map_err(|reason| PatternError::HeaderValue {
-                    name: name.to_owned(),
-                    pattern: value.clone(),
-                    reason,
-                }),
-        };
-        Ok(HeaderRule {
-            name: HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
-                PatternError::HeaderName {
-                    name: name.to_owned(),
-                }
-            })?,
-            values: values.iter().map(value).collect::<Result<_, _>>()?,
-        })
+    #[track_caller]
+    fn check(pattern: &str, expected: Option<&str>) {
+        let found = literal_prefix(&Regex::new(pattern).unwrap());
+        assert_eq!(found.as_deref(), expected, "{pattern}");
     }
 
-    /// Whether any line of the header has any of the values.
-    pub(super) fn matches(&self, headers: &Fields) -> bool {
-        headers.get_all(&self.name).any(|line| {
-            let line = String::from_utf8_lossy(line).to_lowercase();
-            self.values.iter().any(|value| match value {
-                ValueRule::Exact(want) => *want == line,
-                ValueRule::Regex(regex) => regex.is_match(&line),
-            })
-        })
+    #[test]
+    fn the_literal_prefix_of_a_regex() {
+        check("^(?:/users/\\d+)", Some("/users/"));
+        check("^(?:/a|/ab)", Some("/a"));
+        check("^(?:/a|b)", Some(""));
+        check("^(?:/a(?:x|y)/z)", Some("/a"));
+        check("^(?:(?i)/Ab)", Some("/"));
+        check("^(?:/ü[ab])", Some("/ü"));
+        check("^(?:/(?P<id>[0-9]{2})/x)", Some("/"));
+        check("^(?:)", Some(""));
+        check("^(?:/a*)", Some("/"));
+        check("/a", None);
+        check("^/a|/b", None);
+        check("(?m)^/a", None);
+        check("^/a|^/ab", Some("/a"));
+    }
+
+    #[test]
+    fn names_of_tls() {
+        let matches = |pattern: &str, sni: &str| SniPattern::new(pattern).matches(sni);
+        assert!(matches("A.example.", "a.example"));
+        assert!(!matches("a.example", "b.a.example"));
+        assert!(matches("*.example.", "a.example"));
+        assert!(matches("*.example", "b.a.example"));
+        assert!(!matches("*.example", "example"));
+        assert!(matches("a.*", "a.example"));
+        assert!(!matches("a.*", "b.a.example"));
     }
 }

@@ -172,7 +172,7 @@ fn field(name: &str) -> Option<Field> {
         "net.dst.port" | "net.port" => Field::DestinationPort,
         _ => {
             if let Some(name) = name.strip_prefix("http.headers.") {
-                Field::Header(HeaderField::new(name))
+                Field::Header(HeaderField::new(name)?)
             } else if let Some(name) = name.strip_prefix("http.queries.") {
                 Field::Query(name.to_owned())
             } else {

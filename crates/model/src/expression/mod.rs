@@ -12,6 +12,7 @@ mod tests;
 
 use std::net::IpAddr;
 
+use http::HeaderName;
 use ipnet::IpNet;
 use regex::Regex;
 
@@ -102,20 +103,24 @@ pub enum Field {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderField {
     /// As in `x_tenant`.
-    pub underscored: String,
+    pub underscored: HeaderName,
     /// As in `x-tenant`; `None` if it is the same.
-    pub dashed: Option<String>,
+    pub dashed: Option<HeaderName>,
 }
 
 impl HeaderField {
-    /// The header of this name, in any spelling.
-    pub fn new(name: &str) -> HeaderField {
+    /// The header of this name, in any spelling; `None` if it is no name.
+    pub fn new(name: &str) -> Option<HeaderField> {
         let underscored = name.to_ascii_lowercase().replace('-', "_");
         let dashed = underscored.replace('_', "-");
-        HeaderField {
-            dashed: (dashed != underscored).then_some(dashed),
-            underscored,
-        }
+        let parse = |name: &str| HeaderName::from_bytes(name.as_bytes()).ok();
+        Some(HeaderField {
+            dashed: match dashed == underscored {
+                true => None,
+                false => Some(parse(&dashed)?),
+            },
+            underscored: parse(&underscored)?,
+        })
     }
 }
 

@@ -197,7 +197,10 @@ fn single_problems() {
         "admin_listen = [::1]:1, [::]:1",
         "is the address of [::1]:1",
     );
-    problem("router_flavor = expressions", "not supported by this build");
+    problem(
+        "router_flavor = expression",
+        "must be one of traditional_compatible, traditional, expressions",
+    );
     problem("wasm = on", "not supported by this build");
     problem("client_ssl = on", "not supported by this build");
     problem("ssl_cipher_suite = modern", "not supported by this build");
