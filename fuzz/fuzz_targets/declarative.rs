@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sallyport_gateway::Configuration;
+use sallyport_model::RouterFlavor;
 use sallyport_model::declarative::{Format, parse, parse_text};
 use sallyport_plugins::schemas;
 use sallyport_wire::hashes;
@@ -18,6 +19,8 @@ fuzz_target!(|text: &str| {
             Err(problems) => panic!("refused by itself: {problems:?}"),
         }
         let hash = hashes(&declared.value).config;
-        _ = Configuration::new(&declared, hash);
+        for flavor in RouterFlavor::ALL {
+            _ = Configuration::empty(flavor).next(&declared, hash);
+        }
     }
 });

@@ -188,7 +188,8 @@ pub(crate) struct ChainsMaker<'a> {
 }
 
 impl Chains {
-    pub(crate) fn new<'a>(handlers: &'a Handlers, before: Option<&'a Chains>) -> ChainsMaker<'a> {
+    /// Starts to make the chains of a configuration.
+    pub(crate) fn maker<'a>(handlers: &'a Handlers, before: Option<&'a Chains>) -> ChainsMaker<'a> {
         let scopes = handlers.by_scope.keys().chain(handlers.by_consumer.keys());
         ChainsMaker {
             handlers,
@@ -273,7 +274,7 @@ mod tests {
             .unwrap()
         };
         let handlers = Handlers::new(&[plugin(None, 1), plugin(Some(ROUTE), 2)]).unwrap();
-        let mut first = Chains::new(&handlers, None);
+        let mut first = Chains::maker(&handlers, None);
         let own = first.of(Some(ROUTE), Some(SERVICE));
         let one = first.of(Some(Uuid::from_u128(7)), Some(SERVICE));
         let two = first.of(Some(Uuid::from_u128(8)), Some(SERVICE));
@@ -281,7 +282,7 @@ mod tests {
         assert_eq!(own.pick(0, None), Some(1));
         assert_eq!(one.pick(0, None), Some(0));
         let first = first.finish();
-        let mut next = Chains::new(&handlers, Some(&first));
+        let mut next = Chains::maker(&handlers, Some(&first));
         assert!(Arc::ptr_eq(&next.of(Some(ROUTE), Some(SERVICE)), &own));
         assert!(Arc::ptr_eq(
             &next.of(Some(Uuid::from_u128(9)), Some(SERVICE)),

@@ -132,7 +132,7 @@ impl Configuration {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let mut chains = Chains::new(&handlers, same_plugins.then_some(&self.chains));
+        let mut chains = Chains::maker(&handlers, same_plugins.then_some(&self.chains));
         let mut routes: Vec<Option<ServedRoute>> = Vec::new();
         routes.resize_with(router.slots(), || None);
         for route in &table.routes {

@@ -124,7 +124,7 @@ impl Gateway {
     pub fn check(conf: &Conf, material: &Material) -> Result<(), StartError> {
         match &material.declarative {
             None => Ok(()),
-            Some(declarative) => declared(declarative, &conf).map(drop),
+            Some(declarative) => declared(declarative, conf).map(drop),
         }
     }
 

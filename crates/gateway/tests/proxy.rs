@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+#[path = "proxy/flavors.rs"]
+mod flavors;
 #[path = "proxy/one_reading.rs"]
 mod one_reading;
 #[path = "proxy/websocket.rs"]

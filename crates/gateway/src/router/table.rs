@@ -174,13 +174,12 @@ impl<V> Shard<V> {
 
     fn get(&self, hash: u64, key: &str) -> Option<&V> {
         let places = self.0.len();
-        let mut at = hash as usize;
-        for _ in 0..places {
-            let entry = self.0[at & (places - 1)].as_ref()?;
+        for step in 0..places {
+            let at = (hash as usize).wrapping_add(step) & (places - 1);
+            let entry = self.0[at].as_ref()?;
             if entry.hash == hash && *entry.key == *key {
                 return Some(&entry.value);
             }
-            at += 1;
         }
         None
     }
