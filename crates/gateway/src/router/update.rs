@@ -1,8 +1,9 @@
 //! From one list of routes to the next: only what changed is compiled and sorted anew.
 
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use ahash::{AHashMap, RandomState};
+use ahash::{AHashMap, AHasher, RandomState};
 use sallyport_model::RouterFlavor;
 use sallyport_model::entities::Route;
 use uuid::Uuid;
@@ -26,23 +27,24 @@ pub struct Work {
     pub lists: usize,
 }
 
-/// Routes by the slot that each keeps as long as it is there.
+/// Routes by the slot that each keeps as long as it is there. Copying it looks at no route.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slots {
     by_id: AHashMap<Uuid, u32>,
-    routes: Vec<Option<Arc<Compiled>>>,
+    /// What is in each slot; `None` for a free one.
+    taken: Vec<Option<(Uuid, Content)>>,
+    /// The places of the routes, [`CHUNK`] slots in each part.
+    places: Vec<Arc<Vec<Places>>>,
     free: Vec<u32>,
 }
 
-/// What is kept of a compiled route to see a change, and to take it out again.
-#[derive(Debug)]
-struct Compiled {
-    content: Content,
-    places: Box<[Place]>,
-}
+/// Every place of a route, to take it out again.
+type Places = Arc<[Place]>;
 
-/// What a route says. Two hashes with keys of their own stand for it: 128 bits that nobody
-/// outside can steer.
+/// Slots whose places are copied together when one of them changes.
+const CHUNK: usize = 256;
+
+/// What a route says: 128 bits of keyed hash that nobody outside can steer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Content(u64, u64);
 
@@ -54,27 +56,78 @@ pub(super) struct Hashers {
     contents: (RandomState, RandomState),
 }
 
+impl Hashers {
+    fn content(&self, route: &Route) -> Content {
+        let (one, two) = &self.contents;
+        let mut both = Both(one.build_hasher(), two.build_hasher());
+        route.hash(&mut both);
+        Content(both.0.finish(), both.1.finish())
+    }
+}
+
+/// Two hashes in one walk.
+struct Both(AHasher, AHasher);
+
+impl Hasher for Both {
+    fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+        self.1.write(bytes);
+    }
+    fn write_u8(&mut self, number: u8) {
+        self.write_u64(number.into());
+    }
+    fn write_u64(&mut self, number: u64) {
+        self.0.write_u64(number);
+        self.1.write_u64(number);
+    }
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+}
+
 impl Slots {
     pub(super) fn len(&self) -> usize {
-        self.routes.len()
+        self.taken.len()
     }
 
     pub(super) fn get(&self, id: Uuid) -> Option<usize> {
         self.by_id.get(&id).map(|slot| *slot as usize)
     }
 
-    fn is_same(&self, slot: u32, content: Content) -> bool {
-        let compiled = self.routes[slot as usize].as_ref();
-        compiled.is_some_and(|compiled| compiled.content == content)
+    /// The slot of a route; the one after `before`, if it is that one, without a search.
+    fn after(&self, before: usize, id: Uuid) -> Option<usize> {
+        let next = before.wrapping_add(1);
+        let at = |slot: usize| self.taken.get(slot).copied().flatten();
+        match at(next) {
+            Some((there, _)) if there == id => Some(next),
+            _ => self.get(id),
+        }
     }
 
     fn claim(&mut self, id: Uuid) -> u32 {
         *self.by_id.entry(id).or_insert_with(|| {
             self.free.pop().unwrap_or_else(|| {
-                self.routes.push(None);
-                u32::try_from(self.routes.len() - 1).expect("so many routes have no memory")
+                self.taken.push(None);
+                if self.taken.len() > self.places.len() * CHUNK {
+                    self.places.push(Arc::new(vec![Places::default(); CHUNK]));
+                }
+                u32::try_from(self.taken.len() - 1).expect("so many routes have no memory")
             })
         })
+    }
+
+    fn places(&self, slot: u32) -> &Places {
+        let slot = slot as usize;
+        &self.places[slot / CHUNK][slot % CHUNK]
+    }
+
+    fn put(&mut self, slot: u32, taken: Option<(Uuid, Content)>, places: Places) {
+        let slot = slot as usize;
+        self.taken[slot] = taken;
+        Arc::make_mut(&mut self.places[slot / CHUNK])[slot % CHUNK] = places;
     }
 }
 
@@ -90,22 +143,20 @@ pub(super) fn updated(
     let mut slots = previous.slots.clone();
     let mut seen = vec![false; slots.len()];
     let (mut edits, mut bad, mut work) = (Edits::default(), Vec::new(), Work::default());
+    let mut last = usize::MAX;
     for (index, route) in routes.iter().enumerate() {
-        let content = Content(
-            hashers.contents.0.hash_one(route),
-            hashers.contents.1.hash_one(route),
-        );
-        if let Some(slot) = slots.by_id.get(&route.id)
-            && slots.is_same(*slot, content)
+        let content = hashers.content(route);
+        if let Some(slot) = slots.after(last, route.id)
+            && slots.taken[slot] == Some((route.id, content))
         {
-            if let Some(seen) = seen.get_mut(*slot as usize) {
-                *seen = true;
-            }
+            seen[slot] = true;
+            last = slot;
             continue;
         }
         let slot = slots.claim(route.id);
         seen.resize(slots.len(), false);
         seen[slot as usize] = true;
+        last = slot as usize;
         let found = match route.protocols.iter().copied().any(is_http) {
             true => compile(flavor, route, slot),
             false => Ok(Vec::new()), // it has its slot, and no request finds it
@@ -120,7 +171,7 @@ pub(super) fn updated(
         work.compiled += 1;
         remove(&slots, slot, &mut edits);
         let places = found.iter().map(|(place, _)| place.clone()).collect();
-        slots.routes[slot as usize] = Some(Arc::new(Compiled { content, places }));
+        slots.put(slot, Some((route.id, content)), places);
         for ((host, key), candidate) in found {
             let edits = edits.entry(host).or_default();
             edits.push((key, Edit::Add(candidate)));
@@ -129,13 +180,16 @@ pub(super) fn updated(
     if !bad.is_empty() {
         return Err(bad);
     }
-    let gone = |(id, slot): (&Uuid, &u32)| (!seen[*slot as usize]).then_some((*id, *slot));
-    let gone: Vec<_> = slots.by_id.iter().filter_map(gone).collect();
-    for (id, slot) in gone {
+    let gone = |(slot, taken): (usize, &Option<(Uuid, Content)>)| match taken {
+        Some((id, _)) if !seen[slot] => Some((slot as u32, *id)),
+        _ => None,
+    };
+    let gone: Vec<_> = slots.taken.iter().enumerate().filter_map(gone).collect();
+    for (slot, id) in gone {
         work.removed += 1;
         remove(&slots, slot, &mut edits);
         slots.by_id.remove(&id);
-        slots.routes[slot as usize] = None;
+        slots.put(slot, None, Places::default());
         slots.free.push(slot);
     }
     let mut router = Router {
@@ -148,8 +202,7 @@ pub(super) fn updated(
 
 /// Notes that the route in this slot leaves its places.
 fn remove(slots: &Slots, slot: u32, edits: &mut Edits) {
-    let compiled = slots.routes[slot as usize].as_ref();
-    for (host, key) in compiled.into_iter().flat_map(|compiled| &compiled.places) {
+    for (host, key) in &**slots.places(slot) {
         let edits = edits.entry(host.clone()).or_default();
         edits.push((key.clone(), Edit::Remove(slot)));
     }
