@@ -313,7 +313,7 @@ fn fields() -> impl Strategy<Value = Value> {
         })
         .prop_filter("something must be wanted", |fields| {
             let set = |name: &&str| fields[*name].as_array().is_some_and(|list| !list.is_empty());
-            ["paths", "hosts", "methods", "snis", "sources", "destinations"].iter().any(|name| set(name))
+            ["paths", "hosts", "methods", "snis", "sources", "destinations"].iter().any(set)
                 || fields["headers"].as_object().is_some_and(|map| !map.is_empty())
         })
 }

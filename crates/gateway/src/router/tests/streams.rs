@@ -35,10 +35,7 @@ fn connections_are_matched_by_both_ends_and_by_name() {
             Some(3),
             "{flavor:?}"
         );
-        assert_eq!(
-            find(&routes, "tcp 192.0.2.1:1 127.0.0.1:9002", None).is_some(),
-            true
-        );
+        assert!(find(&routes, "tcp 192.0.2.1:1 127.0.0.1:9002", None).is_some());
         assert_eq!(
             find(&routes, "tcp 192.0.2.1:1 127.0.0.1:1", Some("b.com")),
             None
