@@ -101,6 +101,9 @@ pub enum FaultKind {
     },
     /// A line after the end.
     AfterEnd,
+    /// A record that was seen before is missing or another one: an older or a new log was put in
+    /// the place of the one that was seen.
+    Noted(u64),
 }
 
 impl fmt::Display for FaultKind {
@@ -122,6 +125,9 @@ impl fmt::Display for FaultKind {
                 said.0, said.1, found.0, found.1
             ),
             FaultKind::AfterEnd => f.write_str("a line after the signed end"),
+            FaultKind::Noted(seq) => {
+                write!(f, "record {seq} is not the one that was seen before")
+            }
         }
     }
 }
@@ -157,6 +163,7 @@ pub struct Verifier<V> {
     verify: V,
     line: u64,
     ended: bool,
+    noted: Option<(u64, [u8; 32])>,
     summary: Summary,
 }
 
@@ -167,8 +174,16 @@ impl<V: Fn(&[u8], &[u8; 64]) -> bool> Verifier<V> {
             verify,
             line: 0,
             ended: false,
+            noted: None,
             summary: Summary::default(),
         }
+    }
+
+    /// Also looks for a record by its number and [`hash`], as an earlier search gave them.
+    #[must_use]
+    pub fn noted(mut self, noted: Option<(u64, [u8; 32])>) -> Verifier<V> {
+        self.noted = noted;
+        self
     }
 
     /// Looks at the next line, without its line end.
@@ -210,6 +225,9 @@ impl<V: Fn(&[u8], &[u8; 64]) -> bool> Verifier<V> {
         self.summary.records += 1;
         self.summary.last = seq;
         self.summary.head = hash(&text);
+        if self.noted == Some((seq, self.summary.head)) {
+            self.noted = None;
+        }
     }
 
     /// The lines are over. An export has to end with its own last line; the lines of a live log
@@ -218,6 +236,9 @@ impl<V: Fn(&[u8], &[u8; 64]) -> bool> Verifier<V> {
         if is_export && !self.ended {
             self.line += 1;
             self.fault(FaultKind::NoEnd);
+        }
+        if let Some((seq, _)) = self.noted {
+            self.fault(FaultKind::Noted(seq));
         }
         self.summary
     }

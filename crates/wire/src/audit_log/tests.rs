@@ -219,6 +219,27 @@ fn a_record_forged_with_another_record_in_its_place_does_not_continue() {
     assert_eq!(kinds, [FaultKind::Previous, FaultKind::Previous]);
 }
 
+#[test]
+fn a_log_from_before_is_noticed_by_who_noted_its_end() {
+    let summary = |lines: &[String], noted| {
+        let mut verifier = Verifier::new(verify).noted(noted);
+        lines.iter().for_each(|line| verifier.line(line));
+        verifier.finish(true)
+    };
+    let end = |count| {
+        let summary = summary(&export(count), None);
+        Some((summary.last, summary.head))
+    };
+    assert_eq!(summary(&export(5), end(3)).faults, []);
+    assert_eq!(summary(&export(3), end(3)).faults, []);
+    let kinds = |lines: &[String], noted| {
+        let faults = summary(lines, noted).faults;
+        faults.into_iter().map(|it| it.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&export(2), end(3)), [FaultKind::Noted(3)]);
+    assert_eq!(kinds(&export(5), Some((3, [1; 32]))), [FaultKind::Noted(3)]);
+}
+
 #[track_caller]
 fn check_message(bytes: &[u8], expected: Result<(u8, u8, &str, &str), SyslogError>) {
     let got = Message::parse(bytes);
