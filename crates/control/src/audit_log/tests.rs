@@ -168,3 +168,36 @@ async fn a_full_disk_is_told_and_healed_with_a_record_of_what_is_missing() {
     log.close().await;
     assert_eq!(verify_data(directory.path(), None).unwrap().faults, []);
 }
+
+#[tokio::test]
+async fn every_form_is_signed_over_what_stands_before_the_signature() {
+    let directory = six().await;
+    let log = AuditLog::open(directory.path()).unwrap();
+    let record = log.records(Range::after(2, 1)).await.unwrap().remove(0);
+    let public = log.key().public().to_vec();
+    let signature = |text: &str| {
+        use base64::Engine;
+        let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        engine.decode(text).unwrap()
+    };
+    let lines = [
+        form::line(settings::Form::Cef, "sallyport.test", log.key(), &record),
+        form::syslog_text(settings::Form::Cef, log.key(), &record),
+    ];
+    for line in lines {
+        let (text, sig) = line.rsplit_once(" sig=").unwrap();
+        assert!(
+            key::verify(&public, text.as_bytes(), &signature(sig)),
+            "{line}"
+        );
+    }
+    let json = form::line(settings::Form::Json, "sallyport.test", log.key(), &record);
+    let (text, sig) = json.split_once(",\"sig\":\"").unwrap();
+    let sig = signature(sig.strip_suffix("\"}").unwrap());
+    assert!(
+        key::verify(&public, format!("{text}}}").as_bytes(), &sig),
+        "{json}"
+    );
+    let cps = form::line(settings::Form::Cps, "sallyport.test", log.key(), &record);
+    assert_eq!(cps, format!("{{\"event\":{json}}}"));
+}
