@@ -82,6 +82,38 @@ fn changes_and_failures_are_recorded_and_secrets_are_not() {
 }
 
 #[test]
+fn a_change_whose_client_leaves_is_recorded() {
+    use std::io::Write;
+    let control = Control::start();
+    let address = control.url("");
+    let address = address.trim_start_matches("http://");
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "PUT /v2/control-planes/{}/core-entities/services/half HTTP/1.1\r\nHost: x\r\n\
+         Authorization: Bearer {}\r\nContent-Length: 100\r\n\r\n{{",
+        control.id,
+        control.token()
+    )
+    .unwrap();
+    drop(stream);
+    let mut found = Vec::new();
+    sallyport_testkit::eventually("it is recorded", soon(), || {
+        found = pulled(&control, "&filter[type]=gateway_access");
+        !found.is_empty()
+    });
+    assert!(
+        found[0]["uri"]
+            .as_str()
+            .unwrap()
+            .ends_with("/services/half"),
+        "{found:?}"
+    );
+    let status = found[0]["status_code"].as_u64().unwrap();
+    assert!(matches!(status, 0 | 400), "{found:?}");
+}
+
+#[test]
 fn data_planes_are_recorded_at_the_door() {
     let control = Control::start();
     let gateway = Gateway::start(&control);
