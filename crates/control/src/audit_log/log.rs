@@ -9,13 +9,13 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
-use sallyport_wire::audit_log::{Event, What};
+use sallyport_wire::audit_log::{Event, What, chain};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
 use super::database::{self, Head, Range, Stored};
 use super::error::{AuditLogError, LogFailure};
-use super::key::Key;
+use super::key::{Key, verify};
 
 /// Writes that may wait; more callers wait to hand theirs in.
 const QUEUE_MAX: usize = 1024;
@@ -56,9 +56,9 @@ impl AuditLog {
         let path = database_path(directory);
         let engine = |error: rusqlite::Error| AuditLogError::engine(&path, &error);
         let lock = database::lock(&path)?;
-        let key = Arc::new(Key::open(&key_path(directory))?);
         let conn = database::open(&path)?;
         let head = database::head(&conn).map_err(engine)?;
+        let key = Arc::new(key_of(directory, &conn, head.seq > 0)?);
         let reader = database::open_to_read(&path).map_err(engine)?;
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let (told, heads) = watch::channel(head.seq);
@@ -99,6 +99,15 @@ impl AuditLog {
 
     /// Records events; they survive the loss of power when this returns. The last one's number.
     pub(crate) async fn append(&self, events: Vec<Event>) -> Result<u64, LogFailure> {
+        self.submit(events).await?.await
+    }
+
+    /// Hands events to the writer. From then on they are recorded, whoever waits for it; what this
+    /// returns waits, as [`AuditLog::append`] does.
+    pub(crate) async fn submit(
+        &self,
+        events: Vec<Event>,
+    ) -> Result<impl Future<Output = Result<u64, LogFailure>> + use<>, LogFailure> {
         let (done, wait) = oneshot::channel();
         let job = Job::Append {
             events,
@@ -107,7 +116,7 @@ impl AuditLog {
         let queue = self.queue().ok_or(LogFailure::Closed)?;
         let sent = queue.send(job).await;
         sent.map_err(|_| LogFailure::Closed)?;
-        wait.await.unwrap_or(Err(LogFailure::Closed))
+        Ok(async { wait.await.unwrap_or(Err(LogFailure::Closed)) })
     }
 
     /// Records an event without waiting, for who cannot wait. What is lost is counted, and said in
@@ -210,6 +219,28 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.end_writer();
+    }
+}
+
+/// The key of a log, which must be the one that its records were signed with.
+fn key_of(directory: &Path, conn: &Connection, has_records: bool) -> Result<Key, AuditLogError> {
+    let path = key_path(directory);
+    let wrong = |what: &str| AuditLogError::Key {
+        path: path.clone(),
+        detail: format!("{what}; restore it, or move audit.db away to begin a new log"),
+    };
+    if has_records && !path.exists() {
+        return Err(wrong("it is missing, although the log has records"));
+    }
+    let key = Key::open(&path)?;
+    let database = database_path(directory);
+    let said = database::state(conn, "head");
+    let said = said.map_err(|error| AuditLogError::engine(&database, &error))?;
+    match said.as_deref().and_then(chain::unsigned) {
+        Some((text, sig)) if !verify(key.public(), text.as_bytes(), &sig) => {
+            Err(wrong("it is not the key that signed the log's records"))
+        }
+        _ => Ok(key),
     }
 }
 

@@ -172,11 +172,20 @@ pub(crate) async fn record(
             armed: facts.is_change,
         };
         let response = next.run(request).await;
-        departure.armed = false;
-        drop(departure);
         let status = response.status();
         let events = facts.events(&recorder, caller.0.get(), status);
-        match recorder.log.append(events).await {
+        if events.is_empty() {
+            departure.armed = false;
+            return response;
+        }
+        // a client that leaves while this waits leaves a departure behind, or else the record
+        let submitted = recorder.log.submit(events).await;
+        departure.armed = false;
+        let written = match submitted {
+            Ok(written) => written.await,
+            Err(failure) => Err(failure),
+        };
+        match written {
             Ok(_) => response,
             Err(failure) if facts.is_change => {
                 let what = format!(

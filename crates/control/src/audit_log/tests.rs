@@ -59,6 +59,24 @@ async fn a_second_start_continues_the_chain() {
 }
 
 #[tokio::test]
+async fn a_log_is_not_continued_with_another_key() {
+    let directory = six().await;
+    let key = log::key_path(directory.path());
+    let kept = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    let refused = || AuditLog::open(directory.path()).err().unwrap().to_string();
+    assert!(refused().contains("it is missing, although the log has records"));
+    key::Key::open(&key).unwrap();
+    assert!(
+        refused().contains("not the key that signed"),
+        "{}",
+        refused()
+    );
+    std::fs::write(&key, kept).unwrap();
+    assert!(AuditLog::open(directory.path()).is_ok());
+}
+
+#[tokio::test]
 async fn records_are_neither_changed_nor_deleted_by_mistake() {
     let directory = six().await;
     let conn = Connection::open(database_path(directory.path())).unwrap();

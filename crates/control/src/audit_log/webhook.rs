@@ -71,7 +71,10 @@ pub(super) async fn supervise(audit: Audit, stop: CancellationToken) {
             Err(LogFailure::Closed) => break,
             Err(error) => {
                 error!(%error, "the destinations of the audit log cannot be read");
-                Vec::new()
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = sleep(PAUSE_MAX) => continue,
+                }
             }
         };
         for (delivery, stop) in running.values() {

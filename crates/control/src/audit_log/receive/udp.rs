@@ -33,6 +33,8 @@ pub(super) async fn serve(receiver: Arc<Receiver>, socket: UdpSocket, stop: Canc
         };
         let mut events = Vec::new();
         let mut received = first;
+        // counted with those that are refused, so that they do not keep this task busy for ever
+        let mut taken = 0;
         loop {
             match received {
                 Ok((length, peer)) => {
@@ -51,7 +53,8 @@ pub(super) async fn serve(receiver: Arc<Receiver>, socket: UdpSocket, stop: Canc
                     break;
                 }
             }
-            if events.len() >= BATCH_MAX {
+            taken += 1;
+            if taken >= BATCH_MAX {
                 break;
             }
             received = socket.try_recv_from(&mut buffer);
