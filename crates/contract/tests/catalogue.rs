@@ -476,7 +476,7 @@ fn markdown_cells_stay_in_their_row() {
     for line in text.lines() {
         assert_eq!(line.replace("\\|", "").matches('|').count(), 10, "{line}");
     }
-    assert!(text.contains("| `audit_log` | 8071/tcp+udp | cef | optional |"));
+    assert!(text.contains("| `audit_log` | 8071/tcp+udp | syslog | optional |"));
 }
 
 #[test]

@@ -9,8 +9,11 @@ use sallyport_model::schema::PluginSchemas;
 use sallyport_store::Store;
 use uuid::Uuid;
 
+use crate::audit_log::Audit;
 use crate::config_sync::Publishers;
-use crate::{control_planes, core_entities, deck, dp_certificates, identity, nodes, problem};
+use crate::{
+    audit_log, control_planes, core_entities, deck, dp_certificates, identity, nodes, problem,
+};
 
 /// The shared state of the API.
 #[derive(Clone)]
@@ -21,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) plugins: &'static dyn PluginSchemas,
     pub(crate) publishers: Publishers,
+    pub(crate) audit: Audit,
     /// Domain under which host names of control planes live.
     pub(crate) base_domain: String,
     /// Geo of this installation.
@@ -43,8 +47,10 @@ impl FromRef<App> for Store {
     }
 }
 
-/// Every API of the control plane; each needs a token.
+/// Every API of the control plane; each needs a token, except for published keys, and what happens
+/// there is recorded.
 pub(crate) fn router(app: App) -> Router {
+    let recorder = app.audit.recorder.clone();
     Router::new()
         .merge(control_planes::routes())
         .merge(core_entities::routes())
@@ -52,11 +58,14 @@ pub(crate) fn router(app: App) -> Router {
         .merge(nodes::routes())
         .merge(identity::routes())
         .merge(deck::routes())
+        .merge(audit_log::routes())
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(middleware::from_fn_with_state(
             app.clone(),
             identity::require_token,
         ))
+        .merge(audit_log::public_routes())
+        .layer(middleware::from_fn_with_state(recorder, audit_log::record))
         .with_state(app)
 }

@@ -7,6 +7,7 @@
 //! Each folder is one feature; [`start`] puts them on the listener.
 
 mod app;
+mod audit_log;
 mod body;
 mod bootstrap;
 mod config_sync;
@@ -22,6 +23,9 @@ mod problem;
 mod start;
 mod telemetry;
 
+pub use audit_log::{
+    AuditLogError, AuditLogSettings, ExportError, export, public_key, verify_data, verify_export,
+};
 pub use bootstrap::{Bootstrap, BootstrapError, bootstrap};
 pub use control_planes::host;
 pub use core_entities::{ImportError, import};

@@ -99,7 +99,7 @@ impl IntoResponse for Problem {
         let mut body = json!({
             "status": self.status.as_u16(),
             "title": self.title,
-            "instance": format!("kong:trace:{}", uuid::Uuid::new_v4().as_u128()),
+            "instance": format!("kong:trace:{}", crate::audit_log::trace_id()),
             "detail": self.detail,
         });
         if !self.invalid_parameters.is_empty() {

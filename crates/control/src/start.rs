@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::app::{App, Shared, router};
+use crate::audit_log::{self, Audit, AuditLogError, AuditLogSettings};
 use crate::config_sync::{Links, record, supervise};
 use crate::control_planes::host;
 use crate::ip_addresses::{Feed, in_front_of};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub geo: String,
     /// Certificate and key that the listener shows.
     pub identity: Identity,
+    /// Where the audit log is, what it takes from others and where it goes.
+    pub audit_log: AuditLogSettings,
 }
 
 /// Why a control plane did not start.
@@ -48,6 +51,9 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error("the control plane's certificate cannot be used: {0}")]
     Tls(#[from] rustls::Error),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    AuditLog(#[from] AuditLogError),
     /// Base domain and geo make no host names.
     #[error("base domain {base_domain:?} and geo {geo:?} make no host names: {reason}")]
     Names {
@@ -64,13 +70,23 @@ pub enum StartError {
 }
 
 /// A control plane that runs.
-#[derive(Debug)]
 pub struct Running {
     /// The address of the TLS listener.
     pub local_addr: SocketAddr,
     /// The address of the API without TLS, if it was asked for.
     pub plain_addr: Option<SocketAddr>,
+    /// The address on which audit records are received, over TCP and UDP, if it was asked for.
+    pub audit_log_addr: Option<SocketAddr>,
+    audit: Audit,
     tasks: Tasks,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("local_addr", &self.local_addr)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Running {
@@ -91,6 +107,16 @@ impl Running {
     pub async fn stop(self) {
         for name in self.tasks.finish(GRACE).await {
             warn!(task = name, "the control plane did not stop in time");
+        }
+        self.audit.end().await;
+    }
+}
+
+impl From<audit_log::OpenError> for StartError {
+    fn from(error: audit_log::OpenError) -> StartError {
+        match error {
+            audit_log::OpenError::Log(error) => error.into(),
+            audit_log::OpenError::Listen(error) => error.into(),
         }
     }
 }
@@ -147,14 +173,21 @@ pub async fn start_publishing(
         )?),
         None => None,
     };
+    let opened = audit_log::open(settings.audit_log, &settings.identity)?;
+    let audit_log_addr = opened.receive_addr();
     let local_addr = listener.local_addr().unwrap_or(settings.listen);
     let plain_addr = plain.as_ref().and_then(|plain| plain.local_addr().ok());
 
+    let mut tasks = Tasks::new(CancellationToken::new());
+    let org_id = store.organization().await.ok().map(|it| it.id);
+    let audit = opened.start(&mut tasks, &settings.base_domain, org_id);
+    let audit = audit.await;
     let (links, subscriptions, inbox) = Links::new(store.clone());
     let app = App(Arc::new(Shared {
         store: store.clone(),
         plugins,
         publishers: links.publishers.clone(),
+        audit: audit.clone(),
         base_domain: settings.base_domain.clone(),
         geo: settings.geo.clone(),
         node_id: Uuid::new_v4(),
@@ -165,10 +198,10 @@ pub async fn start_publishing(
         api_tls,
         node_tls,
         links,
+        recorder: audit.recorder.clone(),
         base_domain: settings.base_domain,
         geo: settings.geo,
     });
-    let mut tasks = Tasks::new(CancellationToken::new());
     let own = store.clone();
     tasks.spawn("config_sync", |stop| supervise(own, subscriptions, stop));
     // Ends when the listener's task has let go of the last recorder.
@@ -177,10 +210,12 @@ pub async fn start_publishing(
     if let Some(plain) = plain {
         tasks.spawn("plain_listener", |stop| serve_plain(plain, api, stop));
     }
-    info!(%local_addr, "control plane started");
+    info!(%local_addr, ?audit_log_addr, "control plane started");
     Ok(Running {
         local_addr,
         plain_addr,
+        audit_log_addr,
+        audit,
         tasks,
     })
 }

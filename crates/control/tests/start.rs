@@ -7,7 +7,7 @@ mod support;
 
 use std::net::SocketAddr;
 
-use sallyport_control::{Settings, bootstrap, start};
+use sallyport_control::{AuditLogSettings, Settings, bootstrap, start};
 use sallyport_runtime::certs::self_signed_localhost;
 use sallyport_runtime::tls::Identity;
 use sallyport_store::Store;
@@ -23,6 +23,7 @@ fn settings() -> Settings {
         base_domain: support::BASE.to_owned(),
         geo: support::GEO.to_owned(),
         identity: Identity::from_pem(&pair.cert, &pair.key).unwrap(),
+        audit_log: AuditLogSettings::quiet(tempfile::tempdir().unwrap().keep()),
     }
 }
 

@@ -4,12 +4,14 @@
 //! [`listen`](listen::listen) and [`dial`](dial::dial) take a contract id.
 
 pub mod certs;
+pub mod datagrams;
 pub mod dial;
 pub mod forward_proxy;
 pub mod listen;
 pub mod tasks;
 pub mod tls;
 
+pub use datagrams::{dial_datagrams, listen_datagrams};
 pub use dial::{DialError, dial};
 pub use forward_proxy::{ForwardProxy, NoProxy};
 pub use listen::{ListenError, ListenOptions, bind, listen};

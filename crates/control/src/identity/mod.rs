@@ -13,6 +13,7 @@ use sallyport_store::{Actor, Store, Token, User};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::audit_log::Caller;
 use crate::problem::Problem;
 
 pub(crate) use token::{digest, new_token, random_text};
@@ -41,6 +42,9 @@ pub(crate) async fn require_token(
     };
     match token {
         Ok(Some(token)) => {
+            if let Some(caller) = request.extensions().get::<Caller>() {
+                caller.set(&token);
+            }
             request
                 .extensions_mut()
                 .insert(Actor(format!("token:{}", token.name)));

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -25,6 +28,7 @@ use tracing::{debug, error, warn};
 
 pub(crate) use plain::serve_plain;
 
+use crate::audit_log::{Peer, Recorder};
 use crate::config_sync::{self, Host, Links};
 
 /// Connections open at once; more wait in the kernel's queue.
@@ -45,6 +49,7 @@ pub(crate) struct Doors {
     /// The handshake of data planes, which demands a certificate.
     pub(crate) node_tls: Arc<ServerConfig>,
     pub(crate) links: Links,
+    pub(crate) recorder: Recorder,
     pub(crate) base_domain: String,
     pub(crate) geo: String,
 }
@@ -162,7 +167,7 @@ async fn welcome(doors: &Doors, stream: TcpStream, peer: SocketAddr, stop: Cance
         Err(_) => return debug!(%peer, "no TLS handshake in time"),
     };
     match destination {
-        Destination::Api => serve_api(doors.api.clone(), tls, stop).await,
+        Destination::Api => serve_api(doors.api.clone(), tls, peer, stop).await,
         Destination::OtherGeo(other) => {
             let reason = format!("it dialled geo {other:?}, this is {:?}", doors.geo);
             warn!(%peer, server_name = name, reason, "data plane refused");
@@ -170,7 +175,14 @@ async fn welcome(doors: &Doors, stream: TcpStream, peer: SocketAddr, stop: Cance
         Destination::Node { host, prefix } => {
             let chain = tls.get_ref().1.peer_certificates();
             let leaf = chain.and_then(|chain| chain.first());
-            match config_sync::admit(&doors.links.store, &prefix, leaf, peer.ip()).await {
+            let admitted = config_sync::admit(&doors.links.store, &prefix, leaf, peer.ip()).await;
+            let told = match &admitted {
+                Ok(guest) => Ok((guest.control_plane.id, guest.control_plane.name.as_str())),
+                Err(reason) => Err(reason.to_string()),
+            };
+            let recorded = doors.recorder.data_plane(peer, name.as_deref(), told);
+            recorded.await;
+            match admitted {
                 Ok(guest) => config_sync::serve(&doors.links, host, guest, tls, stop).await,
                 Err(reason) => {
                     warn!(%peer, server_name = name, %reason, "data plane refused");
@@ -216,7 +228,7 @@ async fn handshake(doors: &Doors, stream: TcpStream, peer: SocketAddr) -> Option
 }
 
 /// Serves API requests on one connection, HTTP/1.1 or HTTP/2.
-async fn serve_api<S>(api: Router, stream: S, stop: CancellationToken)
+async fn serve_api<S>(api: Router, stream: S, peer: SocketAddr, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -229,7 +241,12 @@ where
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(256);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(api));
+    let api = TowerToHyperService::new(api);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        api.call(request)
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,

@@ -16,8 +16,8 @@ pub(crate) async fn serve_plain(listener: TcpListener, api: Router, stop: Cancel
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => super::report(ended),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(super::serve_api(api.clone(), stream, stop.clone()));
+                Ok((stream, peer)) => {
+                    connections.spawn(super::serve_api(api.clone(), stream, peer, stop.clone()));
                 }
                 Err(error) => {
                     warn!(%error, "could not accept a connection");

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use sallyport_control::{Feed, Settings};
+use sallyport_control::{AuditLogSettings, Feed, Settings};
 use tracing::info;
 use tracing::level_filters::LevelFilter;
 
@@ -46,6 +46,18 @@ pub(crate) struct Args {
     /// Addresses to publish at ip-addresses.origin.<base domain> (TOML, see docs/ip_addresses.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_IP_ADDRESSES")]
     ip_addresses: Option<PathBuf>,
+    /// Settings of the audit log: what it receives and where it goes (TOML, see docs/audit_log.md)
+    #[arg(long, value_name = "FILE", env = "SALLYPORT_AUDIT_LOG")]
+    audit_log: Option<PathBuf>,
+}
+
+fn audit_log(args: &Args, home: &Home) -> anyhow::Result<AuditLogSettings> {
+    let Some(path) = &args.audit_log else {
+        return Ok(AuditLogSettings::quiet(&home.path));
+    };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("could not read the audit log's settings {}", path.display()))?;
+    AuditLogSettings::parse(&home.path, &text).with_context(|| path.display().to_string())
 }
 
 /// The published list of addresses, if there is one.
@@ -72,6 +84,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let home = Home::open(&args.data, &args.base_domain, &args.geo).await?;
         let port = sallyport_contract::entry("config_sync").port().get();
         let feed = feed(&args, &home)?;
+        let audit_log = audit_log(&args, &home)?;
         let settings = Settings {
             listen: args
                 .listen
@@ -81,6 +94,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             base_domain: args.base_domain,
             geo: args.geo,
             identity: home.identity.clone(),
+            audit_log,
         };
         let running = sallyport_control::start_publishing(
             settings,

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub(crate) mod audit;
 pub(crate) mod certs;
 pub(crate) mod control;
 pub(crate) mod described;

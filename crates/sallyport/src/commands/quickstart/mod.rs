@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use sallyport_control::{Settings, import};
+use sallyport_control::{AuditLogSettings, Settings, import};
 use sallyport_gateway::conf::{Conf, Material};
 use sallyport_gateway::config_sync::LinkState;
 use sallyport_gateway::{Gateway, StartError};
@@ -85,6 +85,7 @@ async fn start(args: &Args) -> anyhow::Result<()> {
         base_domain: BASE_DOMAIN.to_owned(),
         geo: GEO.to_owned(),
         identity: home.identity.clone(),
+        audit_log: AuditLogSettings::quiet(&home.path),
     };
     let plugins = sallyport_plugins::schemas();
     let control = sallyport_control::start(settings, home.store.clone(), plugins).await?;

@@ -9,6 +9,9 @@ use tempfile::TempDir;
 
 use super::{sallyport, soon};
 
+/// Settings of the audit log in its directory, if there are any.
+const AUDIT_LOG: &str = "audit.toml";
+
 /// `sallyport control`, with the API on a plain port beside the TLS one.
 pub(crate) struct Control {
     /// The process; killed and replaced by [`Control::kill9`] and [`Control::start_again`].
@@ -27,7 +30,19 @@ pub(crate) struct Control {
 impl Control {
     #[track_caller]
     pub(crate) fn start() -> Control {
+        Control::start_in(tempfile::tempdir().unwrap())
+    }
+
+    /// One with these settings of its audit log.
+    #[track_caller]
+    pub(crate) fn start_with_audit_log(settings: &str) -> Control {
         let dir = tempfile::tempdir().unwrap();
+        super::write(&dir.path().join(AUDIT_LOG), settings);
+        Control::start_in(dir)
+    }
+
+    #[track_caller]
+    fn start_in(dir: TempDir) -> Control {
         let (port, plain) = (free_port(), free_port());
         let program = launch(dir.path(), port, plain);
         let ready = program.wait_for_line(r"ready control_plane=([0-9a-f-]{36})", soon());
@@ -55,6 +70,16 @@ impl Control {
     #[track_caller]
     pub(crate) fn kill9(&mut self) {
         self.program.kill9();
+    }
+
+    /// Its token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// `http://…` of the API without TLS.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.plain)
     }
 
     /// Its data directory.
@@ -195,10 +220,13 @@ impl Control {
 }
 
 fn launch(dir: &Path, port: u16, plain: u16) -> Program {
-    sallyport()
+    let mut launch = sallyport()
         .args(["control", "--data", "control"])
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .args(["--listen-plain", &format!("127.0.0.1:{plain}")])
-        .dir(dir)
-        .start()
+        .dir(dir);
+    if dir.join(AUDIT_LOG).exists() {
+        launch = launch.args(["--audit-log", AUDIT_LOG]);
+    }
+    launch.start()
 }
