@@ -6,5 +6,6 @@
 
 pub mod config_hash;
 pub mod config_sync;
+pub mod rate_limit;
 
 pub use config_hash::{ConfigHash, Hashes, hashes};
