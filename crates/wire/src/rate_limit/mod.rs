@@ -20,9 +20,6 @@ pub use frame::{Frame, FrameError, split};
 pub use request::{Method, Request};
 pub use response::{Body, ErrorKind, Extra, Item, Level, Response, Taken};
 
-/// The protocol version that a PING is answered with; from 2 on clients number their requests.
-pub const PROTOCOL_VERSION: u32 = 2;
-
 /// What connects a response to its request, in the form the client chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Id<'a> {
