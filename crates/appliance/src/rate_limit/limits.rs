@@ -16,7 +16,7 @@ use super::types::{BucketType, Known, Limit, Types};
 /// Buckets in memory at most, about 100 bytes each.
 pub const BUCKETS_MAX: usize = 4_000_000;
 /// Buckets that a STATUS lists at most. Source: limitdb.
-const STATUS_MAX: usize = 100;
+pub(super) const STATUS_MAX: usize = 100;
 /// The part of a bucket's content that may be debited ahead for another node.
 const LEASE_PART: u32 = 4;
 

@@ -8,6 +8,7 @@
 pub mod bucket;
 #[cfg(test)]
 mod bucket_tests;
+mod cluster;
 pub mod config;
 pub mod limits;
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub mod server;
 mod table;
 pub mod types;
 
+pub use cluster::owner_of;
 pub use config::{Config, ConfigError};
 pub use limits::Limits;
 pub use server::{RateLimit, StartError};

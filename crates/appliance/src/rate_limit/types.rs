@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 use regex::bytes::Regex;
 
-use super::bucket::Rule;
+use super::bucket::{Now, Rule};
 
 /// What is answered while the node that a key belongs to cannot be asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,6 +124,24 @@ impl Types {
             generation,
             by_name: types.into_iter().map(named).collect(),
         }
+    }
+
+    /// Whether there is a type of this name.
+    pub(super) fn has(&self, name: &[u8]) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// What is answered for a type while a key's node is silent.
+    pub(super) fn when_unreachable(&self, name: &[u8]) -> Option<Unreachable> {
+        self.get(name).map(|known| known.of.unreachable)
+    }
+
+    /// How many tokens the bucket of a key can hold.
+    pub(super) fn size(&self, name: &[u8], key: &[u8], now: Now) -> u32 {
+        self.get(name).map_or(0, |known| {
+            let at = known.of.select(key, now.unix_ms);
+            known.of.limit(at).rule.size
+        })
     }
 
     pub(super) fn get(&self, name: &[u8]) -> Option<&Known> {

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sallyport_wire::rate_limit::frame::REQUEST_BYTES_MAX;
-use sallyport_wire::rate_limit::{Method, Request, Response, split};
+use sallyport_wire::rate_limit::{Request, split};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::batch::Batch;
 use super::outbox::Outbox;
 use super::waits::{WAITS_MAX, WAITS_OF_CLIENT_MAX, Waits};
 use super::{STALL_MAX, Shared};
-use crate::rate_limit::limits::Answer;
+use crate::rate_limit::cluster::Why;
 
 /// Bytes read at once, at first and from a peer that keeps the buffer full.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 4 * 1024..=64 * 1024;
@@ -27,6 +28,8 @@ const KEPT_BYTES_MAX: usize = 128 * 1024;
 pub(super) enum Asking {
     /// A limitd client.
     Client,
+    /// Another node, for keys that it takes for this one's.
+    Node,
 }
 
 /// Why a connection is over.
@@ -53,10 +56,12 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(), Ended> {
     let most = match asking {
         Asking::Client => WAITS_OF_CLIENT_MAX,
+        // on behalf of all its clients
+        Asking::Node => WAITS_MAX,
     };
-    let most = most.min(WAITS_MAX);
     let mut connection = Connection {
         shared,
+        asking,
         stream,
         input,
         out: Vec::new(),
@@ -68,6 +73,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 
 struct Connection<'a, S> {
     shared: &'a Shared,
+    asking: Asking,
     stream: S,
     input: Vec<u8>,
     out: Vec<u8>,
@@ -82,6 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let mut read_bytes = *READ_BYTES.start();
         loop {
             let answered = self.answer();
+            self.answer_back();
             self.waits.answer(&mut self.out);
             self.outbox.drain(&mut self.out);
             self.flush().await?;
@@ -138,17 +145,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 Ok(request) => request,
                 Err(error) => break Err(Ended::Bad(error.to_string())),
             };
-            request.lease = 0; // among nodes only
-            if request.method == Method::Wait && !self.waits.has_room() {
-                request.method = Method::Take;
-            }
-            match self.shared.limits.answer(&types, &request, now) {
-                Answer::Later { ms } => self.waits.add(&request, ms),
-                Answer::Now(..) if request.skip_response => {}
-                Answer::Now(body, extra) => {
-                    let id = request.id;
-                    Response { id, body, extra }.encode(&mut self.out);
+            let batch = Batch {
+                types: &types,
+                now,
+                shared: self.shared,
+                outbox: &self.outbox,
+            };
+            match self.asking {
+                Asking::Client => {
+                    request.lease = 0; // among nodes only
+                    batch.route(&request, &mut self.waits, &mut self.out);
                 }
+                Asking::Node => batch.here(request, &mut self.waits, &mut self.out),
             }
         };
         self.input.drain(..done);
@@ -156,6 +164,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             self.input = Vec::new();
         }
         end
+    }
+
+    /// Answers what came back from other nodes without an answer.
+    fn answer_back(&mut self) {
+        let back = self.outbox.back();
+        if back.is_empty() {
+            return;
+        }
+        let types = self.shared.limits.types();
+        let batch = Batch {
+            types: &types,
+            now: self.shared.limits.now(),
+            shared: self.shared,
+            outbox: &self.outbox,
+        };
+        for (request, why) in back {
+            match why {
+                Why::Gone => batch.route(&request.get(), &mut self.waits, &mut self.out),
+                Why::Silent => batch.by_policy(request.get(), &mut self.waits, &mut self.out),
+            }
+        }
     }
 
     async fn flush(&mut self) -> Result<(), Ended> {

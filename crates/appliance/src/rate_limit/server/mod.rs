@@ -1,9 +1,11 @@
 //! The listener on port 9001: limitd clients, with TLS or without.
 
 mod accept;
+mod batch;
 mod connection;
 mod first_bytes;
 mod outbox;
+mod owned;
 mod reload;
 #[cfg(test)]
 mod tests;
@@ -21,10 +23,14 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::cluster::Cluster;
 use super::config::{Config, Problem};
 use super::limits::{BUCKETS_MAX, Limits};
 
+pub(super) use outbox::Outbox;
+pub(super) use owned::{OwnedId, OwnedRequest};
 pub use tls::TlsError;
+pub(super) use tls::{Address, Nodes};
 
 /// Connections that are open at a time; further ones are closed at once.
 pub const CONNECTIONS_MAX: usize = 10_000;
@@ -49,6 +55,7 @@ pub enum StartError {
 /// What all connections share.
 struct Shared {
     limits: Arc<Limits>,
+    cluster: Option<Cluster>,
     tls: tls::Accept,
     connections: Arc<Semaphore>,
     /// WAITs under way.
@@ -78,20 +85,21 @@ impl RateLimit {
         address: SocketAddr,
         setting: &str,
     ) -> Result<RateLimit, StartError> {
-        let tls = tls::Accept::new(&config)?;
+        let (tls, nodes) = tls::Accept::new(&config)?;
         let listener = listen("rate_limit", address, setting, ListenOptions::default())?;
         let address = listener.local_addr().unwrap_or(address);
         warn_of(&config.warnings);
         info!(types = config.types.len(), "bucket configuration read");
         let sections = reload::Sections::of(&config);
         let limits = Arc::new(Limits::new(config.types, BUCKETS_MAX));
+        let mut tasks = Tasks::new(CancellationToken::new());
         let shared = Arc::new(Shared {
             limits: limits.clone(),
+            cluster: nodes.map(|nodes| Cluster::start(nodes, &limits, &mut tasks)),
             tls,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             waiting: AtomicUsize::new(0),
         });
-        let mut tasks = Tasks::new(CancellationToken::new());
         let reload = Arc::new(Notify::new());
         tasks.spawn("rate_limit accept", |stop| {
             accept::run(listener, shared, stop)

@@ -5,10 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::owned::OwnedRequest;
+use crate::rate_limit::cluster::Why;
+
 /// Encoded answers for one connection, and how many are still to come.
 #[derive(Default)]
 pub(in crate::rate_limit) struct Outbox {
     bytes: Mutex<Vec<u8>>,
+    back: Mutex<Vec<(OwnedRequest, Why)>>,
     owed: AtomicUsize,
     ready: Notify,
 }
@@ -29,6 +33,21 @@ impl Outbox {
         write(&mut self.bytes());
         self.owed.fetch_sub(1, Ordering::Relaxed);
         self.ready.notify_one();
+    }
+
+    /// A request comes back without an answer.
+    pub(in crate::rate_limit) fn give_back(&self, request: OwnedRequest, why: Why) {
+        let back = self.back.lock();
+        back.unwrap_or_else(PoisonError::into_inner)
+            .push((request, why));
+        self.owed.fetch_sub(1, Ordering::Relaxed);
+        self.ready.notify_one();
+    }
+
+    /// The requests that have come back.
+    pub(super) fn back(&self) -> Vec<(OwnedRequest, Why)> {
+        let mut back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut back)
     }
 
     /// Moves what has come to the end of `out`.

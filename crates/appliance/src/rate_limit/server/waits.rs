@@ -4,48 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sallyport_wire::rate_limit::{Body, Id, Request, Response};
+use sallyport_wire::rate_limit::{Request, Response};
 use tokio::time::Instant;
 
+use super::owned::OwnedRequest;
 use crate::rate_limit::limits::{Limits, count};
 
 /// WAITs under way on one client's connection; those above are answered like a TAKE.
 pub(super) const WAITS_OF_CLIENT_MAX: usize = 1_000;
 /// WAITs under way altogether.
 pub(super) const WAITS_MAX: usize = 100_000;
-
-/// An id that outlives its frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::rate_limit) enum OwnedId {
-    Text(Box<[u8]>),
-    Number(i32),
-}
-
-impl From<Id<'_>> for OwnedId {
-    fn from(id: Id<'_>) -> OwnedId {
-        match id {
-            Id::Text(text) => OwnedId::Text(text.into()),
-            Id::Number(number) => OwnedId::Number(number),
-        }
-    }
-}
-
-impl OwnedId {
-    pub(in crate::rate_limit) fn get(&self) -> Id<'_> {
-        match self {
-            OwnedId::Text(text) => Id::Text(text),
-            OwnedId::Number(number) => Id::Number(*number),
-        }
-    }
-}
-
-struct Wait {
-    id: OwnedId,
-    bucket: Box<[u8]>,
-    key: Box<[u8]>,
-    count: u32,
-    skip_response: bool,
-}
 
 /// The WAITs of a connection by the time they are over. What is left when it is dropped gives its
 /// tokens back.
@@ -54,7 +22,7 @@ pub(super) struct Waits<'a> {
     /// How many there are on all connections.
     everywhere: &'a AtomicUsize,
     most: usize,
-    due: BTreeMap<(Instant, u64), Wait>,
+    due: BTreeMap<(Instant, u64), OwnedRequest>,
     next: u64,
 }
 
@@ -77,15 +45,8 @@ impl<'a> Waits<'a> {
 
     /// A WAIT whose tokens are reserved and there in `ms`.
     pub(super) fn add(&mut self, request: &Request<'_>, ms: u64) {
-        let wait = Wait {
-            id: request.id.into(),
-            bucket: request.bucket.into(),
-            key: request.key.into(),
-            count: count(request).unwrap_or(0),
-            skip_response: request.skip_response,
-        };
         let due = Instant::now() + Duration::from_millis(ms);
-        self.due.insert((due, self.next), wait);
+        self.due.insert((due, self.next), request.into());
         self.next += 1;
         self.everywhere.fetch_add(1, Ordering::Relaxed);
     }
@@ -104,9 +65,10 @@ impl<'a> Waits<'a> {
             }
             let wait = first.remove();
             self.everywhere.fetch_sub(1, Ordering::Relaxed);
-            let body: Body = self.limits.waited(&wait.bucket, &wait.key);
+            let wait = wait.get();
+            let body = self.limits.waited(wait.bucket, wait.key);
             if !wait.skip_response {
-                Response::new(wait.id.get(), body).encode(out);
+                Response::new(wait.id, body).encode(out);
             }
         }
     }
@@ -115,7 +77,9 @@ impl<'a> Waits<'a> {
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
         for wait in self.due.values() {
-            self.limits.give_up(&wait.bucket, &wait.key, wait.count);
+            let wait = wait.get();
+            let count = count(&wait).unwrap_or(0);
+            self.limits.give_up(wait.bucket, wait.key, count);
         }
         self.everywhere.fetch_sub(self.due.len(), Ordering::Relaxed);
     }

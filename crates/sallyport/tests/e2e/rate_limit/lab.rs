@@ -72,12 +72,17 @@ impl Client {
     }
 
     /// Sends TAKEs of one token with the ids 0.. in one write.
-    pub(super) fn send_takes(&mut self, bucket: &str, key: &str, many: i32) {
+    pub(super) fn try_send_takes(
+        &mut self,
+        bucket: &str,
+        key: &str,
+        many: i32,
+    ) -> std::io::Result<()> {
         let mut out = Vec::new();
         for id in 0..many {
             take(bucket, key, id).encode(&mut out);
         }
-        self.stream.write_all(&out).unwrap();
+        self.stream.write_all(&out)
     }
 
     /// The next answer: its id and what it says.

@@ -3,3 +3,5 @@
 mod bad_input;
 mod clients;
 mod lab;
+mod nodes;
+mod promises;

@@ -1,0 +1,455 @@
+//! The connection to one other node: what this node forwards to it, in batches of whatever is
+//! there when it can be written.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ahash::RandomState;
+use rustls::ClientConfig;
+use sallyport_runtime::{dial, tls};
+use sallyport_wire::rate_limit::frame::RESPONSE_BYTES_MAX;
+use sallyport_wire::rate_limit::{Body, Extra, Id, Item, Method, Request, Response, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::lease::Leases;
+use crate::rate_limit::Limits;
+use crate::rate_limit::limits::{STATUS_MAX, count};
+use crate::rate_limit::server::{Address, Outbox, OwnedId, OwnedRequest};
+
+/// How long a node may take to answer; then the bucket type's policy does. Clients are promised
+/// an answer within 50 ms.
+const ANSWER_MAX: Duration = Duration::from_millis(30);
+/// How often a node is asked whether it is there.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+/// A node that has said nothing for as long owns nothing any more.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// The pause before a node is dialled again.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long connecting may take, with the handshake.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// Requests without an answer at a time.
+const PENDING_MAX: usize = 65_536;
+/// Bytes that wait to be written.
+const OUT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Why a request comes back without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::rate_limit) enum Why {
+    /// The node did not answer in time.
+    Silent,
+    /// The connection is down, so the key belongs to another node now.
+    Gone,
+}
+
+/// A STATUS whose parts come from several nodes.
+pub(in crate::rate_limit) struct Gathered {
+    id: OwnedId,
+    items: Mutex<Vec<Item>>,
+    missing: AtomicUsize,
+    outbox: Arc<Outbox>,
+}
+
+impl Gathered {
+    /// One part, this node's own, is missing; `outbox` owes the answer.
+    pub(in crate::rate_limit) fn new(id: OwnedId, outbox: Arc<Outbox>) -> Gathered {
+        Gathered {
+            id,
+            items: Mutex::default(),
+            missing: AtomicUsize::new(1),
+            outbox,
+        }
+    }
+
+    /// A part has come, or will not come. The last one sends the answer.
+    pub(in crate::rate_limit) fn part(&self, part: Vec<Item>) {
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        items.extend(part);
+        if self.missing.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return;
+        }
+        let mut items = std::mem::take(&mut *items);
+        items.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        // A key that moved may still be on its former node; the fuller one is the older.
+        items.dedup_by(|later, first| {
+            let same = later.key == first.key;
+            if same && later.level.remaining < first.level.remaining {
+                first.level = later.level;
+            }
+            same
+        });
+        items.truncate(STATUS_MAX);
+        let response = Response::new(self.id.get(), Body::Status(items));
+        self.outbox.pay(|out| response.encode(out));
+    }
+}
+
+enum To {
+    Client(Arc<Outbox>),
+    Part(Arc<Gathered>),
+    Nobody,
+}
+
+/// A request on its way.
+pub(super) struct Pending {
+    to: To,
+    request: OwnedRequest,
+    /// The key's name among leases, and the tokens asked for ahead.
+    lease: Option<(u64, u32)>,
+}
+
+impl Pending {
+    pub(super) fn new(
+        request: &Request<'_>,
+        outbox: Arc<Outbox>,
+        lease: Option<(u64, u32)>,
+    ) -> Pending {
+        Pending {
+            to: To::Client(outbox),
+            request: request.into(),
+            lease,
+        }
+    }
+
+    pub(super) fn part(request: &Request<'_>, gathered: Arc<Gathered>) -> Pending {
+        gathered.missing.fetch_add(1, Ordering::Relaxed);
+        Pending {
+            to: To::Part(gathered),
+            request: request.into(),
+            lease: None,
+        }
+    }
+
+    fn come_back(self, why: Why) {
+        match self.to {
+            To::Client(outbox) => outbox.give_back(self.request, why),
+            To::Part(gathered) => gathered.part(Vec::new()),
+            To::Nobody => {}
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    up: bool,
+    out: Vec<u8>,
+    next: i32,
+    pending: HashMap<i32, Pending, RandomState>,
+    /// When each is due that has to be answered soon; those answered are passed over.
+    due: VecDeque<(Instant, i32)>,
+    heard: Option<Instant>,
+}
+
+/// The connection to one other node, up or down.
+pub(super) struct Link {
+    name: String,
+    address: Address,
+    tls: Arc<ClientConfig>,
+    leases: Arc<Leases>,
+    limits: Arc<Limits>,
+    state: Mutex<State>,
+    up: AtomicBool,
+    /// An answer is late: nobody else is made to wait until something comes.
+    silent: AtomicBool,
+    /// There is something to write.
+    written: Notify,
+    /// There is something that may become late.
+    armed: Notify,
+}
+
+impl Link {
+    pub(super) fn new(
+        name: &str,
+        address: &Address,
+        tls: Arc<ClientConfig>,
+        leases: Arc<Leases>,
+        limits: Arc<Limits>,
+    ) -> Link {
+        Link {
+            name: name.to_owned(),
+            address: address.clone(),
+            tls,
+            leases,
+            limits,
+            state: Mutex::default(),
+            up: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            written: Notify::new(),
+            armed: Notify::new(),
+        }
+    }
+
+    /// Whether the node takes part.
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    /// Sends a request; `false` if the node is not to be asked now. Its answer, or itself, comes
+    /// back to where it is from.
+    pub(super) fn send(&self, pending: Pending) -> bool {
+        let silent = self.silent.load(Ordering::Relaxed);
+        let refused = |pending: Pending| {
+            if let To::Part(gathered) = pending.to {
+                gathered.part(Vec::new());
+            }
+            false
+        };
+        if silent && !matches!(pending.to, To::Nobody) {
+            return refused(pending);
+        }
+        let mut state = self.state();
+        let full = state.pending.len() >= PENDING_MAX || state.out.len() >= OUT_BYTES_MAX;
+        if !state.up || full {
+            drop(state);
+            return refused(pending);
+        }
+        let mut id = state.next;
+        while state.pending.contains_key(&id) {
+            id = id.wrapping_add(1);
+        }
+        state.next = id.wrapping_add(1);
+        let mut request = pending.request.get();
+        request.id = Id::Number(id);
+        request.lease = pending.lease.map_or(0, |(_, more)| more);
+        request.encode(&mut state.out);
+        if !request.skip_response {
+            if let To::Client(outbox) = &pending.to {
+                outbox.owe();
+            }
+            // Who waits for tokens waits for them at the owner.
+            if request.method != Method::Wait {
+                if state.due.is_empty() {
+                    self.armed.notify_one();
+                }
+                state.due.push_back((Instant::now() + ANSWER_MAX, id));
+            }
+            state.pending.insert(id, pending);
+        }
+        drop(state);
+        self.written.notify_one();
+        true
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_up(&self) {
+        let mut state = self.state();
+        state.up = true;
+        state.out.clear();
+        state.heard = Some(Instant::now());
+        self.silent.store(false, Ordering::Relaxed);
+        self.up.store(true, Ordering::Release);
+    }
+
+    /// Everything on its way goes back, to be asked elsewhere.
+    fn set_down(&self) {
+        self.up.store(false, Ordering::Release);
+        let mut state = self.state();
+        state.up = false;
+        state.out = Vec::new();
+        state.due.clear();
+        let pending = std::mem::take(&mut state.pending);
+        drop(state);
+        for (_, pending) in pending {
+            pending.come_back(Why::Gone);
+        }
+    }
+
+    fn answered(&self, response: Response<'_>) {
+        let Id::Number(id) = response.id else { return };
+        let Some(pending) = self.state().pending.remove(&id) else {
+            return; // too late
+        };
+        if let (Some((name, _)), Body::Take(taken)) = (pending.lease, &response.body) {
+            let count = count(&pending.request.get()).unwrap_or(0);
+            let ms = self.limits.now().ms;
+            self.leases
+                .answered(name, count, *taken, response.extra, ms);
+        }
+        match (pending.to, response.body) {
+            (To::Client(outbox), body) => {
+                let id = pending.request.id.get();
+                let extra = Extra::default();
+                outbox.pay(|out| Response { id, body, extra }.encode(out));
+            }
+            (To::Part(gathered), Body::Status(items)) => gathered.part(items),
+            (To::Part(gathered), _) => gathered.part(Vec::new()),
+            (To::Nobody, _) => {}
+        }
+    }
+
+    /// Gives back what is late at `now`; says when the next one will be.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut late = Vec::new();
+        let mut state = self.state();
+        let next = loop {
+            match state.due.front() {
+                Some((due, _)) if *due > now => break Some(*due),
+                Some((_, id)) => {
+                    let id = *id;
+                    late.extend(state.pending.remove(&id));
+                    state.due.pop_front();
+                }
+                None => break None,
+            }
+        };
+        drop(state);
+        if !late.is_empty() && !self.silent.swap(true, Ordering::Relaxed) {
+            warn!(
+                node = self.name,
+                "node is silent, its keys are answered here"
+            );
+        }
+        for pending in late {
+            pending.come_back(Why::Silent);
+        }
+        next
+    }
+
+    fn heard(&self) {
+        self.state().heard = Some(Instant::now());
+        if self.silent.swap(false, Ordering::Relaxed) {
+            info!(node = self.name, "node answers again");
+        }
+    }
+
+    async fn connect(&self) -> Result<impl AsyncRead + AsyncWrite + use<>, String> {
+        let Address { host, port } = &self.address;
+        let stream = dial("rate_limit", host, *port, CONNECT_MAX).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let shaken = timeout(
+            CONNECT_MAX,
+            tls::connect(self.tls.clone(), &self.name, stream),
+        )
+        .await;
+        let stream = shaken.map_err(|_| "the TLS handshake takes too long".to_owned())?;
+        stream.map_err(|error| error.to_string())
+    }
+
+    /// Reads answers until the connection ends.
+    async fn read<R: AsyncRead + Unpin>(&self, mut stream: R) -> io::Result<()> {
+        let mut input = Vec::new();
+        loop {
+            input.reserve(16 * 1024);
+            if stream.read_buf(&mut input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.heard();
+            let mut done = 0;
+            while let Some(frame) =
+                split(&input[done..], RESPONSE_BYTES_MAX).map_err(io::Error::other)?
+            {
+                done += frame.bytes;
+                self.answered(Response::decode(frame.body).map_err(io::Error::other)?);
+            }
+            input.drain(..done);
+        }
+    }
+
+    /// Writes whatever there is until the connection ends.
+    async fn write<W: AsyncWrite + Unpin>(&self, mut stream: W) -> io::Result<()> {
+        let mut batch = Vec::new();
+        loop {
+            self.written.notified().await;
+            std::mem::swap(&mut batch, &mut self.state().out);
+            if !batch.is_empty() {
+                stream.write_all(&batch).await?;
+                stream.flush().await?;
+                batch.clear();
+            }
+        }
+    }
+
+    /// Asks whether the node is there, until it has not said so for too long.
+    async fn probe(&self) -> io::Result<()> {
+        let mut before = Instant::now();
+        loop {
+            let nothing: &[u8] = b"";
+            self.send(Pending {
+                to: To::Nobody,
+                request: OwnedRequest::from(&Request {
+                    id: Id::Number(0),
+                    bucket: nothing,
+                    key: nothing,
+                    method: Method::Ping,
+                    count: None,
+                    all: false,
+                    skip_response: false,
+                    lease: 0,
+                }),
+                lease: None,
+            });
+            sleep(PROBE_EVERY).await;
+            let now = Instant::now();
+            let mut state = self.state();
+            if now - before > SILENCE_MAX / 2 {
+                // It was this process that slept, and answers may lie unread.
+                state.heard = Some(now);
+            }
+            before = now;
+            if state.heard.is_none_or(|heard| now - heard > SILENCE_MAX) {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "it is silent"));
+            }
+        }
+    }
+
+    /// Gives back what is late.
+    async fn watch(&self) -> io::Result<()> {
+        loop {
+            match self.expire(Instant::now()) {
+                Some(due) => sleep_until(due).await,
+                None => self.armed.notified().await,
+            }
+        }
+    }
+}
+
+/// Keeps the connection up until `stop`.
+pub(super) async fn run(link: Arc<Link>, stop: CancellationToken) {
+    let mut told = false;
+    loop {
+        let connected = tokio::select! {
+            () = stop.cancelled() => return,
+            connected = link.connect() => connected,
+        };
+        match connected {
+            Ok(stream) => {
+                told = false;
+                link.set_up();
+                info!(node = link.name, "node reached");
+                let (read, write) = tokio::io::split(stream);
+                let ended = tokio::select! {
+                    () = stop.cancelled() => Ok(()),
+                    ended = link.read(read) => ended,
+                    ended = link.write(write) => ended,
+                    ended = link.probe() => ended,
+                    ended = link.watch() => ended,
+                };
+                link.set_down();
+                if let Err(error) = ended {
+                    warn!(node = link.name, %error, "node lost, its keys belong to others");
+                }
+            }
+            Err(error) if !told => {
+                told = true;
+                warn!(
+                    node = link.name,
+                    error, "node cannot be reached, trying again"
+                );
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(RETRY) => {}
+        }
+    }
+}
