@@ -12,6 +12,7 @@ mod machine;
 mod measure;
 mod peer;
 mod process;
+mod rate_limit;
 mod report;
 mod workload;
 mod wrk;
@@ -31,8 +32,10 @@ use crate::workload::Workload;
 /// Needs Linux, two cores, `nginx` and `wrk` (Debian packages). Everything runs on loopback with
 /// its files in a temporary directory, and ends by itself.
 #[derive(Debug, Parser)]
-#[command(name = "sallyport-bench")]
+#[command(name = "sallyport-bench", args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// What to run through the proxies; may be given several times [default: all]
     #[arg(long = "workload", value_name = "NAME", value_enum)]
     workloads: Vec<workload::Name>,
@@ -79,8 +82,18 @@ struct Args {
     enforce: bool,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    RateLimit(rate_limit::Args),
+}
+
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    let mut args = Args::parse();
+    let result = match args.command.take() {
+        None => run(args),
+        Some(Command::RateLimit(args)) => rate_limit::run(&args),
+    };
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -97,7 +110,7 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         args.workloads = vec![workload::Name::Plain, workload::Name::Gateway];
     }
     machine::need_programs()?;
-    let cores = cores(&args)?;
+    let cores = cores(args.proxy_core, args.load_cores.clone())?;
     let peers = peers(&args)?;
     let bench = Bench {
         rounds: args.rounds,
@@ -143,25 +156,17 @@ fn peers(args: &Args) -> anyhow::Result<Vec<Box<dyn Peer>>> {
     Ok(peers)
 }
 
-fn cores(args: &Args) -> anyhow::Result<Cores> {
+fn cores(proxy: u32, load: Option<String>) -> anyhow::Result<Cores> {
     let there = machine::cores()?;
-    if !there.contains(&args.proxy_core) {
-        bail!(
-            "--proxy-core {}: this process may use the cores {there:?}",
-            args.proxy_core
-        );
+    if !there.contains(&proxy) {
+        bail!("core {proxy}: this process may use the cores {there:?}");
     }
-    let others = there
-        .iter()
-        .filter(|core| **core != args.proxy_core)
-        .map(u32::to_string);
-    let others = others.collect::<Vec<_>>().join(",");
-    let load = args.load_cores.clone().unwrap_or(others);
+    let others = there.iter().filter(|core| **core != proxy);
+    let others: Vec<_> = others.map(u32::to_string).collect();
+    let load = load.unwrap_or(others.join(","));
     if load.is_empty() {
-        bail!("one core is not enough: load and proxy would take it from each other");
+        bail!("one core is not enough: load and server would take it from each other");
     }
-    Ok(Cores {
-        proxy: args.proxy_core.to_string(),
-        load,
-    })
+    let proxy = proxy.to_string();
+    Ok(Cores { proxy, load })
 }

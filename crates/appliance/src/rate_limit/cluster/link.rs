@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use ahash::RandomState;
 use rustls::ClientConfig;
 use sallyport_runtime::{dial, tls};
 use sallyport_wire::rate_limit::frame::RESPONSE_BYTES_MAX;
-use sallyport_wire::rate_limit::{Body, Extra, Id, Item, Method, Request, Response, split};
+use sallyport_wire::rate_limit::{Body, Extra, Id, Method, Request, Response, split};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -19,16 +19,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::lease::Leases;
+use super::pending::{Pending, To, Why};
 use crate::rate_limit::Limits;
-use crate::rate_limit::limits::{STATUS_MAX, count};
-use crate::rate_limit::server::{Address, Outbox, OwnedId, OwnedRequest};
+use crate::rate_limit::limits::count;
+use crate::rate_limit::server::{Address, Nodes, OwnedRequest};
 
-/// How long a node may take to answer; then the bucket type's policy does. Clients are promised
-/// an answer within 50 ms.
-const ANSWER_MAX: Duration = Duration::from_millis(30);
+/// How long a node may take for its part of a STATUS; then it is left out.
+const PART_MAX: Duration = Duration::from_millis(300);
 /// How often a node is asked whether it is there.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
-/// A node that has said nothing for as long owns nothing any more.
+/// A node that has said nothing for as long owns nothing any more; at least, and four times as
+/// long as an answer may take.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// The pause before a node is dialled again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -39,102 +40,6 @@ const PENDING_MAX: usize = 65_536;
 /// Bytes that wait to be written.
 const OUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Why a request comes back without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::rate_limit) enum Why {
-    /// The node did not answer in time.
-    Silent,
-    /// The connection is down, so the key belongs to another node now.
-    Gone,
-}
-
-/// A STATUS whose parts come from several nodes.
-pub(in crate::rate_limit) struct Gathered {
-    id: OwnedId,
-    items: Mutex<Vec<Item>>,
-    missing: AtomicUsize,
-    outbox: Arc<Outbox>,
-}
-
-impl Gathered {
-    /// One part, this node's own, is missing; `outbox` owes the answer.
-    pub(in crate::rate_limit) fn new(id: OwnedId, outbox: Arc<Outbox>) -> Gathered {
-        Gathered {
-            id,
-            items: Mutex::default(),
-            missing: AtomicUsize::new(1),
-            outbox,
-        }
-    }
-
-    /// A part has come, or will not come. The last one sends the answer.
-    pub(in crate::rate_limit) fn part(&self, part: Vec<Item>) {
-        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-        items.extend(part);
-        if self.missing.fetch_sub(1, Ordering::Relaxed) > 1 {
-            return;
-        }
-        let mut items = std::mem::take(&mut *items);
-        items.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        // A key that moved may still be on its former node; the fuller one is the older.
-        items.dedup_by(|later, first| {
-            let same = later.key == first.key;
-            if same && later.level.remaining < first.level.remaining {
-                first.level = later.level;
-            }
-            same
-        });
-        items.truncate(STATUS_MAX);
-        let response = Response::new(self.id.get(), Body::Status(items));
-        self.outbox.pay(|out| response.encode(out));
-    }
-}
-
-enum To {
-    Client(Arc<Outbox>),
-    Part(Arc<Gathered>),
-    Nobody,
-}
-
-/// A request on its way.
-pub(super) struct Pending {
-    to: To,
-    request: OwnedRequest,
-    /// The key's name among leases, and the tokens asked for ahead.
-    lease: Option<(u64, u32)>,
-}
-
-impl Pending {
-    pub(super) fn new(
-        request: &Request<'_>,
-        outbox: Arc<Outbox>,
-        lease: Option<(u64, u32)>,
-    ) -> Pending {
-        Pending {
-            to: To::Client(outbox),
-            request: request.into(),
-            lease,
-        }
-    }
-
-    pub(super) fn part(request: &Request<'_>, gathered: Arc<Gathered>) -> Pending {
-        gathered.missing.fetch_add(1, Ordering::Relaxed);
-        Pending {
-            to: To::Part(gathered),
-            request: request.into(),
-            lease: None,
-        }
-    }
-
-    fn come_back(self, why: Why) {
-        match self.to {
-            To::Client(outbox) => outbox.give_back(self.request, why),
-            To::Part(gathered) => gathered.part(Vec::new()),
-            To::Nobody => {}
-        }
-    }
-}
-
 #[derive(Default)]
 struct State {
     up: bool,
@@ -143,6 +48,8 @@ struct State {
     pending: HashMap<i32, Pending, RandomState>,
     /// When each is due that has to be answered soon; those answered are passed over.
     due: VecDeque<(Instant, i32)>,
+    /// The same for parts of a STATUS.
+    parts_due: VecDeque<(Instant, i32)>,
     heard: Option<Instant>,
 }
 
@@ -151,6 +58,8 @@ pub(super) struct Link {
     name: String,
     address: Address,
     tls: Arc<ClientConfig>,
+    /// How long the node may take to answer; then the bucket type's policy does.
+    answer_within: Duration,
     leases: Arc<Leases>,
     limits: Arc<Limits>,
     state: Mutex<State>,
@@ -167,14 +76,15 @@ impl Link {
     pub(super) fn new(
         name: &str,
         address: &Address,
-        tls: Arc<ClientConfig>,
+        nodes: &Nodes,
         leases: Arc<Leases>,
         limits: Arc<Limits>,
     ) -> Link {
         Link {
             name: name.to_owned(),
             address: address.clone(),
-            tls,
+            tls: nodes.tls.clone(),
+            answer_within: nodes.answer_within,
             leases,
             limits,
             state: Mutex::default(),
@@ -200,7 +110,7 @@ impl Link {
             }
             false
         };
-        if silent && !matches!(pending.to, To::Nobody) {
+        if silent && matches!(pending.to, To::Client(_)) {
             return refused(pending);
         }
         let mut state = self.state();
@@ -222,12 +132,16 @@ impl Link {
             if let To::Client(outbox) = &pending.to {
                 outbox.owe();
             }
-            // Who waits for tokens waits for them at the owner.
-            if request.method != Method::Wait {
-                if state.due.is_empty() {
-                    self.armed.notify_one();
-                }
-                state.due.push_back((Instant::now() + ANSWER_MAX, id));
+            let now = Instant::now();
+            let was_idle = state.due.is_empty() && state.parts_due.is_empty();
+            match request.method {
+                // Who waits for tokens waits for them at the owner.
+                Method::Wait => {}
+                Method::Status => state.parts_due.push_back((now + PART_MAX, id)),
+                _ => state.due.push_back((now + self.answer_within, id)),
+            }
+            if was_idle {
+                self.armed.notify_one();
             }
             state.pending.insert(id, pending);
         }
@@ -256,6 +170,7 @@ impl Link {
         state.up = false;
         state.out = Vec::new();
         state.due.clear();
+        state.parts_due.clear();
         let pending = std::mem::take(&mut state.pending);
         drop(state);
         for (_, pending) in pending {
@@ -288,19 +203,17 @@ impl Link {
 
     /// Gives back what is late at `now`; says when the next one will be.
     fn expire(&self, now: Instant) -> Option<Instant> {
-        let mut late = Vec::new();
         let mut state = self.state();
-        let next = loop {
-            match state.due.front() {
-                Some((due, _)) if *due > now => break Some(*due),
-                Some((_, id)) => {
-                    let id = *id;
-                    late.extend(state.pending.remove(&id));
-                    state.due.pop_front();
-                }
-                None => break None,
-            }
-        };
+        let State {
+            pending,
+            due,
+            parts_due,
+            ..
+        } = &mut *state;
+        let late = overdue(due, pending, now);
+        let parts_late = overdue(parts_due, pending, now);
+        let fronts = [due.front(), parts_due.front()];
+        let next = fronts.into_iter().flatten().map(|(due, _)| *due).min();
         drop(state);
         if !late.is_empty() && !self.silent.swap(true, Ordering::Relaxed) {
             warn!(
@@ -308,7 +221,7 @@ impl Link {
                 "node is silent, its keys are answered here"
             );
         }
-        for pending in late {
+        for pending in late.into_iter().chain(parts_late) {
             pending.come_back(Why::Silent);
         }
         next
@@ -370,6 +283,7 @@ impl Link {
 
     /// Asks whether the node is there, until it has not said so for too long.
     async fn probe(&self) -> io::Result<()> {
+        let silence_max = SILENCE_MAX.max(4 * self.answer_within);
         let mut before = Instant::now();
         loop {
             let nothing: &[u8] = b"";
@@ -395,7 +309,7 @@ impl Link {
                 state.heard = Some(now);
             }
             before = now;
-            if state.heard.is_none_or(|heard| now - heard > SILENCE_MAX) {
+            if state.heard.is_none_or(|heard| now - heard > silence_max) {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "it is silent"));
             }
         }
@@ -410,6 +324,19 @@ impl Link {
             }
         }
     }
+}
+
+/// Takes out what was due by `now` and is not answered yet.
+fn overdue(
+    queue: &mut VecDeque<(Instant, i32)>,
+    pending: &mut HashMap<i32, Pending, RandomState>,
+    now: Instant,
+) -> Vec<Pending> {
+    let mut late = Vec::new();
+    while let Some((_, id)) = queue.pop_front_if(|(due, _)| *due <= now) {
+        late.extend(pending.remove(&id));
+    }
+    late
 }
 
 /// Keeps the connection up until `stop`.

@@ -7,6 +7,7 @@
 mod lease;
 mod link;
 mod owner;
+mod pending;
 
 use std::sync::Arc;
 
@@ -16,8 +17,9 @@ use sallyport_wire::rate_limit::{Method, Request, Taken};
 use super::limits::count;
 use super::server::{Nodes, Outbox};
 use lease::{Here, Leases};
-pub(super) use link::{Gathered, Why};
-use link::{Link, Pending};
+use link::Link;
+use pending::Pending;
+pub(super) use pending::{Gathered, Why};
 
 /// The node that a key belongs to while all of `nodes` can be reached; `None` without nodes.
 ///
@@ -59,8 +61,7 @@ impl Cluster {
         let mut all = Vec::new();
         for (name, address) in &nodes.addresses {
             let link = (*name != nodes.node).then(|| {
-                let tls = nodes.tls.clone();
-                let link = Link::new(name, address, tls, leases.clone(), limits.clone());
+                let link = Link::new(name, address, &nodes, leases.clone(), limits.clone());
                 let link = Arc::new(link);
                 tasks.spawn("rate_limit link", |stop| link::run(link.clone(), stop));
                 link

@@ -61,6 +61,8 @@ pub struct ClusterSection {
     pub node: String,
     /// Address (`host:port`) of each node by name, also of this one.
     pub nodes: BTreeMap<String, String>,
+    /// Milliseconds that another node may take to answer, before `when_unreachable` does.
+    pub answer_ms: u32,
     /// Path of the authority that issues nodes' certificates.
     pub ca: PathBuf,
     /// Path of this node's certificate; it has to bear the node's name.

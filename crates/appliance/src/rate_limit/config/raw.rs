@@ -34,6 +34,7 @@ pub(super) struct RawTls {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCluster {
     pub(super) node: At<String>,
+    pub(super) answer_ms: Option<At<i64>>,
     pub(super) nodes: Entries<String>,
     pub(super) ca: String,
     pub(super) certificate: String,

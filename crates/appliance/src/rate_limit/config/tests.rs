@@ -198,6 +198,9 @@ fn a_cluster_is_checked() {
                 ca: ca.crt\n  certificate: a.crt\n  key: /etc/a.key\nbuckets: {t: {size: 1}}\n";
     let cluster = parse(text).unwrap().cluster.unwrap();
     assert_eq!(cluster.nodes["b"], "10.0.0.2:9001");
+    assert_eq!(cluster.answer_ms, 30);
+    let slow = text.replace("  node: a", "  answer_ms: 0\n  node: a");
+    bad(&slow, &["2: answer_ms is 0, it has to be 1 to 10000"]);
     assert_eq!(cluster.key, Path::new("/etc/a.key"));
     bad(
         &text.replace("node: a", "node: c"),

@@ -15,6 +15,9 @@ use crate::rate_limit::types::{BucketType, Limit, Override, Unreachable};
 const TOKENS_MAX: i64 = i32::MAX as i64;
 /// Milliseconds of 31 days.
 const INTERVAL_MAX: i64 = 31 * 24 * 3600 * 1000;
+/// Milliseconds that another node may take to answer; clients are promised an answer in 50.
+const ANSWER_MS: u32 = 30;
+const ANSWER_MS_MAX: i64 = 10_000;
 /// Bytes that a compiled pattern may have.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// Levels of nesting that a file may have; ours have four.
@@ -212,7 +215,14 @@ impl Reader<'_> {
             let message = format!("node {:?} is not among the nodes", raw.node.value);
             self.problem(line(&raw.node), message);
         }
+        let answer_ms = match &raw.answer_ms {
+            Some(value) => self
+                .number("answer_ms", value, 1, ANSWER_MS_MAX)
+                .unwrap_or(0),
+            None => ANSWER_MS,
+        };
         (self.problems.len() == before).then(|| ClusterSection {
+            answer_ms,
             node: raw.node.value,
             nodes,
             ca: self.beside(&raw.ca),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConfig};
 use sallyport_runtime::tls::client::{ClientConfigError, TrustError};
@@ -60,6 +61,8 @@ pub(in crate::rate_limit) struct Nodes {
     /// All of them.
     pub(in crate::rate_limit) addresses: Vec<(String, Address)>,
     pub(in crate::rate_limit) tls: Arc<ClientConfig>,
+    /// How long another one may take to answer.
+    pub(in crate::rate_limit) answer_within: Duration,
 }
 
 /// The accepting side.
@@ -158,6 +161,7 @@ fn among_nodes(section: &ClusterSection) -> Result<(Arc<ServerConfig>, Nodes), T
         node: section.node.clone(),
         addresses: section.nodes.iter().filter_map(address).collect(),
         tls: Arc::new(dial),
+        answer_within: Duration::from_millis(section.answer_ms.into()),
     };
     Ok((Arc::new(accept), nodes))
 }

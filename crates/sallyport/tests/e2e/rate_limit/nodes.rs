@@ -25,8 +25,14 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// Starts them and waits until each has reached the others.
+    /// Starts them and waits until each has reached the others. Nodes wait for each other for so
+    /// long that a slow machine does not look like a silent node.
     pub(super) fn start(buckets: &str) -> Nodes {
+        Nodes::patient(buckets, 10_000)
+    }
+
+    /// As [`Nodes::start`]; nodes wait so many milliseconds for each other's answers.
+    pub(super) fn patient(buckets: &str, answer_ms: u32) -> Nodes {
         let dir = tempfile::tempdir().unwrap();
         certificates(dir.path());
         let ports = free_ports::<3>();
@@ -39,7 +45,8 @@ impl Nodes {
         }
         let mut limiters = Vec::new();
         for (from, name) in NAMES.iter().enumerate() {
-            let mut text = format!("cluster:\n  node: {name}\n  nodes:\n");
+            let mut text =
+                format!("cluster:\n  answer_ms: {answer_ms}\n  node: {name}\n  nodes:\n");
             for (to, other) in NAMES.iter().enumerate() {
                 let relay = relays.iter().find(|(ends, _)| *ends == (from, to));
                 let port = relay.map_or(ports[from], |(_, relay)| relay.port);
