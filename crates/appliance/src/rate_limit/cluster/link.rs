@@ -252,8 +252,13 @@ impl Link {
         let mut input = Vec::new();
         loop {
             input.reserve(16 * 1024);
-            if stream.read_buf(&mut input).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            let closed =
+                || io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
+            match stream.read_buf(&mut input).await {
+                Ok(0) => return Err(closed()),
+                // by TLS without a word of goodbye
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(closed()),
+                read => _ = read?,
             }
             self.heard();
             let mut done = 0;

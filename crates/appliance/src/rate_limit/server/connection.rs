@@ -23,6 +23,9 @@ const OWED_MAX: usize = 4_096;
 /// A buffer that has grown above this is let go when it is empty.
 const KEPT_BYTES_MAX: usize = 128 * 1024;
 
+/// How long the end of a TLS connection may take to be written.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asking {
@@ -117,7 +120,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 () = sleep_until(message_due.unwrap_or(never)), if reads && message_due.is_some() => {
                     return Err(Ended::Slow);
                 }
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => {
+                    // Says goodbye where TLS has a word for it.
+                    _ = timeout(GOODBYE_MAX, self.stream.shutdown()).await;
+                    return Ok(());
+                }
             }
         }
     }
