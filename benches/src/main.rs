@@ -12,6 +12,7 @@ mod machine;
 mod measure;
 mod peer;
 mod process;
+mod rate_limit;
 mod report;
 mod router;
 mod workload;
@@ -82,15 +83,22 @@ struct Args {
     enforce: bool,
 }
 
-/// Parts of the gateway that can be measured alone, inside this process.
+/// Parts that are measured alone.
 #[derive(Debug, clap::Subcommand)]
 enum Part {
     /// Look-ups and changes of the router
     Router(router::Args),
+    RateLimit(rate_limit::Args),
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    let mut args = Args::parse();
+    let result = match args.part.take() {
+        None => run(args),
+        Some(Part::Router(args)) => router::run(&args).map(|()| ExitCode::SUCCESS),
+        Some(Part::RateLimit(args)) => rate_limit::run(&args),
+    };
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -100,10 +108,6 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> anyhow::Result<ExitCode> {
-    if let Some(Part::Router(args)) = &args.part {
-        router::run(args)?;
-        return Ok(ExitCode::SUCCESS);
-    }
     if args.peers.is_empty() {
         args.peers = vec![peer::Name::Nginx, peer::Name::Sallyport];
     }
@@ -111,7 +115,7 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         args.workloads = vec![workload::Name::Plain, workload::Name::Gateway];
     }
     machine::need_programs()?;
-    let cores = cores(&args)?;
+    let cores = cores(args.proxy_core, args.load_cores.clone())?;
     let peers = peers(&args)?;
     let bench = Bench {
         rounds: args.rounds,
@@ -157,25 +161,17 @@ fn peers(args: &Args) -> anyhow::Result<Vec<Box<dyn Peer>>> {
     Ok(peers)
 }
 
-fn cores(args: &Args) -> anyhow::Result<Cores> {
+fn cores(proxy: u32, load: Option<String>) -> anyhow::Result<Cores> {
     let there = machine::cores()?;
-    if !there.contains(&args.proxy_core) {
-        bail!(
-            "--proxy-core {}: this process may use the cores {there:?}",
-            args.proxy_core
-        );
+    if !there.contains(&proxy) {
+        bail!("core {proxy}: this process may use the cores {there:?}");
     }
-    let others = there
-        .iter()
-        .filter(|core| **core != args.proxy_core)
-        .map(u32::to_string);
-    let others = others.collect::<Vec<_>>().join(",");
-    let load = args.load_cores.clone().unwrap_or(others);
+    let others = there.iter().filter(|core| **core != proxy);
+    let others: Vec<_> = others.map(u32::to_string).collect();
+    let load = load.unwrap_or(others.join(","));
     if load.is_empty() {
-        bail!("one core is not enough: load and proxy would take it from each other");
+        bail!("one core is not enough: load and server would take it from each other");
     }
-    Ok(Cores {
-        proxy: args.proxy_core.to_string(),
-        load,
-    })
+    let proxy = proxy.to_string();
+    Ok(Cores { proxy, load })
 }

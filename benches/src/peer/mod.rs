@@ -1,7 +1,7 @@
 //! The proxies that are compared. A new one is a file here, a name, and a line in `make`.
 
 pub(crate) mod nginx;
-mod sallyport;
+pub(crate) mod sallyport;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -7,5 +7,6 @@
 pub mod audit_log;
 pub mod config_hash;
 pub mod config_sync;
+pub mod rate_limit;
 
 pub use config_hash::{ConfigHash, Hashes, hashes};

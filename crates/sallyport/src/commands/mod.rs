@@ -12,6 +12,7 @@ pub(crate) mod ports;
 pub(crate) mod ports_explain;
 pub(crate) mod ports_watch;
 pub(crate) mod quickstart;
+pub(crate) mod rate_limit;
 
 use std::io::{ErrorKind, Write};
 

@@ -20,6 +20,7 @@ mod lab;
 mod last_known_good;
 mod ports;
 mod quickstart;
+mod rate_limit;
 mod rate_limiting;
 mod readme;
 mod websocket;

@@ -1,0 +1,3 @@
+//! The appliance role: what a cluster node runs for the others.
+
+pub mod rate_limit;

@@ -1,0 +1,23 @@
+//! Rate limiting over the network: token buckets that existing limitd clients ask for, on port
+//! 9001 (contract entry `rate_limit`).
+//!
+//! [`bucket`] is the arithmetic, without a clock. [`limits::Limits`] holds all buckets and answers
+//! requests from them. [`server`] speaks the protocol on a listener. [`config`] reads limitd's own
+//! configuration file, which is followed while it changes.
+
+pub mod bucket;
+#[cfg(test)]
+mod bucket_tests;
+mod cluster;
+pub mod config;
+pub mod limits;
+#[cfg(test)]
+mod limits_tests;
+pub mod server;
+mod table;
+pub mod types;
+
+pub use cluster::owner_of;
+pub use config::{Config, ConfigError};
+pub use limits::Limits;
+pub use server::{RateLimit, StartError};

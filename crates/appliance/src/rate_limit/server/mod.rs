@@ -1,0 +1,158 @@
+//! The listener on port 9001: limitd clients, with TLS or without.
+
+mod accept;
+mod batch;
+mod connection;
+mod first_bytes;
+mod outbox;
+mod owned;
+mod reload;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod waits;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use sallyport_runtime::{ListenError, ListenOptions, Tasks, listen};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::cluster::Cluster;
+use super::config::{Config, Problem};
+use super::limits::{BUCKETS_MAX, Limits};
+
+pub(super) use outbox::Outbox;
+pub(super) use owned::{OwnedId, OwnedRequest};
+pub use tls::TlsError;
+pub(super) use tls::{Address, Nodes};
+
+/// Connections that are open at a time; further ones are closed at once.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// How long a message that has begun may take to come, and an answer to be taken.
+const STALL_MAX: Duration = Duration::from_secs(30);
+/// All buckets are looked at once in this time, part by part.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How long open connections may take to notice the end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Certificates and keys.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// What all connections share.
+struct Shared {
+    limits: Arc<Limits>,
+    cluster: Option<Cluster>,
+    tls: tls::Accept,
+    connections: Arc<Semaphore>,
+    /// WAITs under way.
+    waiting: AtomicUsize,
+}
+
+/// The running service.
+pub struct RateLimit {
+    address: SocketAddr,
+    limits: Arc<Limits>,
+    reload: Arc<Notify>,
+    tasks: Tasks,
+}
+
+impl RateLimit {
+    /// Starts to listen and to follow the file at `path`, from which `config` was read. `setting`
+    /// names what changes the address. Runs on the current tokio runtime, on all of its threads.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(
+        config: Config,
+        path: PathBuf,
+        address: SocketAddr,
+        setting: &str,
+    ) -> Result<RateLimit, StartError> {
+        let (tls, nodes) = tls::Accept::new(&config)?;
+        let listener = listen("rate_limit", address, setting, ListenOptions::default())?;
+        let address = listener.local_addr().unwrap_or(address);
+        warn_of(&config.warnings);
+        info!(types = config.types.len(), "bucket configuration read");
+        let sections = reload::Sections::of(&config);
+        let limits = Arc::new(Limits::new(config.types, BUCKETS_MAX));
+        let mut tasks = Tasks::new(CancellationToken::new());
+        let shared = Arc::new(Shared {
+            limits: limits.clone(),
+            cluster: nodes.map(|nodes| Cluster::start(nodes, &limits, &mut tasks)),
+            tls,
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            waiting: AtomicUsize::new(0),
+        });
+        let reload = Arc::new(Notify::new());
+        tasks.spawn("rate_limit accept", |stop| {
+            accept::run(listener, shared, stop)
+        });
+        tasks.spawn("rate_limit sweep", |stop| sweep(limits.clone(), stop));
+        tasks.spawn("rate_limit reload", |stop| {
+            reload::run(path, sections, limits.clone(), reload.clone(), stop)
+        });
+        Ok(RateLimit {
+            address,
+            limits,
+            reload,
+            tasks,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The buckets.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// Reads the file again now, changed or not.
+    pub fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// Stops: nothing new is accepted, what came is answered.
+    pub async fn stop(self) {
+        let late = self.tasks.finish(GRACE).await;
+        if !late.is_empty() {
+            warn!(?late, "tasks did not end in time");
+        }
+    }
+}
+
+fn warn_of(warnings: &[Problem]) {
+    for warning in warnings {
+        warn!(%warning, "bucket configuration");
+    }
+}
+
+async fn sweep(limits: Arc<Limits>, stop: CancellationToken) {
+    let parts = u32::try_from(limits.parts()).expect("a few parts");
+    let mut tick = tokio::time::interval(SWEEP_EVERY / parts);
+    for part in (0..limits.parts()).cycle() {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => limits.sweep(part),
+        }
+    }
+}

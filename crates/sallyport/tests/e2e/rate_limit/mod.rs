@@ -1,0 +1,7 @@
+//! `sallyport rate-limit`: limitd's own clients, strangers, and several nodes.
+
+mod bad_input;
+mod clients;
+mod lab;
+mod nodes;
+mod promises;
