@@ -6,17 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
+use regex::Regex;
 use sallyport_model::Kind;
 use sallyport_model::declarative::Declared;
-use sallyport_model::entities::{ConfigTable, Protocol, Service};
+use sallyport_model::entities::{ConfigTable, Protocol, Route, Service};
 use sallyport_model::schema::{self, FieldError};
 use sallyport_plugins::Identities;
 use sallyport_wire::ConfigHash;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::balancer::Peers;
+use crate::balancer::{Balancer, Balancers, Peers};
 use crate::chain::{Chain, Handlers};
+use crate::conf::Dns;
 use crate::router::{Match, Query, Router};
 
 /// A configuration made ready to serve.
@@ -26,6 +28,8 @@ pub struct Configuration {
     pub(crate) identities: Identities,
     pub(crate) handlers: Handlers,
     pub(crate) global_chain: Chain,
+    /// Those of all upstreams, whether a service uses them or not.
+    pub(crate) balancers: Vec<Arc<Balancer>>,
     router: Router,
     routes: Vec<ServedRoute>,
 }
@@ -40,6 +44,8 @@ pub(crate) struct ServedRoute {
     pub(crate) tls_only: Option<u16>,
     pub(crate) service: Option<Arc<ServedService>>,
     pub(crate) chain: Chain,
+    /// Regular expressions of its paths, if its upstream hashes what they capture.
+    pub(crate) captures: Box<[Regex]>,
 }
 
 /// What of a service matters for a request.
@@ -81,6 +87,7 @@ impl Configuration {
             identities: Identities::default(),
             handlers: Handlers::default(),
             global_chain: Chain::default(),
+            balancers: Vec::new(),
             router: Router::default(),
             routes: Vec::new(),
         }
@@ -91,6 +98,18 @@ impl Configuration {
     /// # Errors
     /// Everything in it that this gateway cannot serve.
     pub fn new(declared: &Declared, hash: ConfigHash) -> Result<Configuration, Vec<Unservable>> {
+        Configuration::with(declared, hash, &Balancers::new(Dns::default()))
+    }
+
+    /// [`new`](Configuration::new) with the balancers of a running gateway, whose state goes on.
+    ///
+    /// # Errors
+    /// Everything in it that this gateway cannot serve.
+    pub(crate) fn with(
+        declared: &Declared,
+        hash: ConfigHash,
+        balancers: &Balancers,
+    ) -> Result<Configuration, Vec<Unservable>> {
         let table = &declared.table;
         let mut problems = unserved_fields(&declared.value);
         let handlers = Handlers::new(&table.plugins).unwrap_or_else(|bad| {
@@ -100,7 +119,8 @@ impl Configuration {
             }));
             Handlers::default()
         });
-        let services = services(table, &mut problems);
+        let upstreams = upstreams(table, balancers, &mut problems);
+        let services = services(table, &upstreams, balancers, &mut problems);
         let router = Router::new(&table.routes).unwrap_or_else(|bad| {
             problems.extend(bad.into_iter().map(|(index, error)| {
                 let route = &table.routes[index];
@@ -126,6 +146,7 @@ impl Configuration {
                     preserve_host: route.preserve_host,
                     tls_only: tls_only.then_some(route.https_redirect_status_code),
                     chain: handlers.chain(Some(route.id), service.as_ref().map(|s| s.id)),
+                    captures: captures(route, service.as_deref()),
                     service,
                 }
             })
@@ -135,6 +156,7 @@ impl Configuration {
             identities: Identities::new(table),
             global_chain: handlers.chain(None, None),
             handlers,
+            balancers: upstreams.into_values().collect(),
             router,
             routes: served,
         })
@@ -173,31 +195,50 @@ fn unserved_fields(config_table: &Value) -> Vec<Unservable> {
         .collect()
 }
 
-/// Every service, with its peers.
-fn services(
-    table: &ConfigTable,
+/// The balancer of every upstream, by the upstream's name.
+fn upstreams<'a>(
+    table: &'a ConfigTable,
+    balancers: &Balancers,
     problems: &mut Vec<Unservable>,
-) -> HashMap<Uuid, Arc<ServedService>> {
-    let upstreams: HashMap<_, _> = table
-        .upstreams
-        .iter()
-        .map(|upstream| (upstream.name.as_str(), upstream))
-        .collect();
+) -> HashMap<&'a str, Arc<Balancer>> {
     let mut targets: HashMap<Uuid, Vec<_>> = HashMap::new();
     for target in &table.targets {
         targets.entry(target.upstream.0).or_default().push(target);
     }
+    let mut made = HashMap::new();
+    for upstream in &table.upstreams {
+        let targets = targets.get(&upstream.id).map_or(&[][..], Vec::as_slice);
+        match balancers.balancer(upstream, targets) {
+            Ok(balancer) => _ = made.insert(upstream.name.as_str(), balancer),
+            Err(reason) => problems.push(Unservable {
+                entity: named("upstream", upstream.id, Some(&upstream.name)),
+                reason,
+            }),
+        }
+    }
+    made
+}
+
+/// The regular expressions of a route's paths, if its upstream hashes what they capture. The
+/// router has refused those that cannot be built.
+fn captures(route: &Route, service: Option<&ServedService>) -> Box<[Regex]> {
+    let needed = service.is_some_and(|service| service.peers.needs_captures());
+    let paths = route.paths.iter().flatten().filter(|_| needed);
+    paths
+        .filter_map(|path| Regex::new(&format!("^(?:{})", path.strip_prefix('~')?)).ok())
+        .collect()
+}
+
+/// Every service, with its peers.
+fn services(
+    table: &ConfigTable,
+    upstreams: &HashMap<&str, Arc<Balancer>>,
+    balancers: &Balancers,
+    problems: &mut Vec<Unservable>,
+) -> HashMap<Uuid, Arc<ServedService>> {
     let mut served = HashMap::new();
     for service in &table.services {
-        let upstream = upstreams.get(service.host.as_str()).map(|upstream| {
-            (
-                *upstream,
-                targets
-                    .get(&upstream.id)
-                    .map(Vec::as_slice)
-                    .unwrap_or_default(),
-            )
-        });
+        let upstream = upstreams.get(service.host.as_str());
         let made = scheme(service).and_then(|scheme| {
             Ok(ServedService {
                 id: service.id,
@@ -208,7 +249,7 @@ fn services(
                 write_timeout: Duration::from_millis(service.write_timeout.into()),
                 read_timeout: Duration::from_millis(service.read_timeout.into()),
                 verify: service.tls_verify.unwrap_or(false),
-                peers: Peers::new(service, upstream)?,
+                peers: Peers::new(service, upstream, balancers)?,
             })
         });
         match made {

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::balancer::Balancers;
 use crate::conf::{ClusterMaterial, Conf};
 use crate::config_sync::{
     Apply, ApplyError, ClientSettings, LinkState, NodeIdError, SettingsError, hostname, node_id,
@@ -81,7 +82,7 @@ impl Follower {
 
 /// What a gateway serves until its control plane says something else: the last configuration
 /// that was in force, or nothing. What is wrong with the files is logged.
-pub(crate) fn last_known_good(conf: &Conf) -> Configuration {
+pub(crate) fn last_known_good(conf: &Conf, balancers: &Balancers) -> Configuration {
     let loaded = match LastKnownGood::new(&conf.prefix).load() {
         Ok(None) => return Configuration::empty(),
         Ok(Some(loaded)) => loaded,
@@ -94,7 +95,8 @@ pub(crate) fn last_known_good(conf: &Conf) -> Configuration {
         warn!(%problem, "the newest last-known-good configuration is unusable, taking the previous");
     }
     let hash = loaded.saved.hash;
-    match compile(loaded.saved.payload, hash, &Enabled::new(&conf.plugins)) {
+    let plugins = Enabled::new(&conf.plugins);
+    match compile(loaded.saved.payload, hash, &plugins, balancers) {
         Ok(configuration) => {
             info!(%hash, routes = configuration.routes(), "last-known-good configuration in force");
             configuration
@@ -116,7 +118,9 @@ impl Apply for Applier {
     async fn apply(&self, payload: Reconfigure) -> Result<ConfigHash, ApplyError> {
         let (files, plugins) = (self.files.clone(), self.plugins.clone());
         // compiling and waiting for the disk would hold up the link's own frames
-        let made = tokio::task::spawn_blocking(move || prepare(payload, &files, &plugins)).await;
+        let balancers = self.shared.balancers.clone();
+        let prepare = move || prepare(payload, &files, &plugins, &balancers);
+        let made = tokio::task::spawn_blocking(prepare).await;
         let configuration = made.map_err(|panic| ApplyError(panic.to_string()))??;
         let hash = configuration.hash;
         info!(%hash, routes = configuration.routes(), "configuration in force");
@@ -129,13 +133,14 @@ fn prepare(
     payload: Reconfigure,
     files: &LastKnownGood,
     plugins: &Enabled,
+    balancers: &Balancers,
 ) -> Result<Configuration, ApplyError> {
     let hash = match is_empty_config(&payload.config_table) {
         true => ConfigHash::ZERO,
         false => payload.hash(),
     };
     let saved = Saved { hash, payload };
-    let configuration = compile(saved.payload.clone(), hash, plugins)?;
+    let configuration = compile(saved.payload.clone(), hash, plugins, balancers)?;
     if let Err(error) = files.store(&saved) {
         // serving it matters more than surviving a restart with it
         error!(%error, "the configuration in force will not survive a restart");
@@ -147,6 +152,7 @@ fn compile(
     payload: Reconfigure,
     hash: ConfigHash,
     plugins: &Enabled,
+    balancers: &Balancers,
 ) -> Result<Configuration, ApplyError> {
     let lines = |list: &mut dyn Iterator<Item = String>| list.collect::<Vec<_>>().join("; ");
     let declared = parse(payload.config_table, Format::Payload, plugins)
@@ -154,6 +160,6 @@ fn compile(
     for warning in &declared.warnings {
         warn!(%warning, "configuration of the control plane");
     }
-    Configuration::new(&declared, hash)
+    Configuration::with(&declared, hash, balancers)
         .map_err(|bad| ApplyError(lines(&mut bad.iter().map(Unservable::to_string))))
 }
