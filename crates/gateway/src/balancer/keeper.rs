@@ -27,27 +27,12 @@ pub(crate) async fn keep(balancers: Arc<Balancers>, tls: ProbeTls, stop: Cancell
     let look_ups = balancers.names.clone().run(stop.child_token());
     tasks.spawn(look_ups);
     loop {
-        let wanted = balancers.all();
-        let wanted: HashMap<_, _> = wanted
-            .iter()
-            .filter(|balancer| balancer.needs_care())
-            .map(|balancer| (balancer.slot.number(), balancer))
-            .collect();
-        running.retain(|balancer, stop| {
-            let stays = wanted.contains_key(balancer);
-            if !stays {
-                stop.cancel();
-            }
-            stays
+        reconcile(&balancers, &mut running, |balancer| {
+            let stop = stop.child_token();
+            let (names, tls) = (balancers.names.clone(), tls.clone());
+            tasks.spawn(tend(balancer, names, tls, stop.clone()));
+            stop
         });
-        for (key, balancer) in wanted {
-            running.entry(key).or_insert_with(|| {
-                let stop = stop.child_token();
-                let (names, tls) = (balancers.names.clone(), tls.clone());
-                tasks.spawn(tend(balancer.clone(), names, tls, stop.clone()));
-                stop
-            });
-        }
         tokio::select! {
             () = stop.cancelled() => break,
             () = balancers.changed.notified() => {}
@@ -62,6 +47,30 @@ pub(crate) async fn keep(balancers: Arc<Balancers>, tls: ProbeTls, stop: Cancell
         if let Err(error) = ended {
             warn!(%error, "a balancer's task panicked");
         }
+    }
+}
+
+/// Stops the tasks of balancers that are no longer in force, and starts those that are missing.
+fn reconcile(
+    balancers: &Balancers,
+    running: &mut HashMap<u32, CancellationToken>,
+    mut start: impl FnMut(Arc<Balancer>) -> CancellationToken,
+) {
+    let mut wanted: HashMap<_, _> = balancers
+        .all()
+        .into_iter()
+        .filter(|balancer| balancer.needs_care())
+        .map(|balancer| (balancer.slot.number(), balancer))
+        .collect();
+    running.retain(|number, stop| {
+        let stays = wanted.remove(number).is_some();
+        if !stays {
+            stop.cancel();
+        }
+        stays
+    });
+    for (number, balancer) in wanted {
+        running.insert(number, start(balancer));
     }
 }
 

@@ -44,7 +44,11 @@ impl Average {
         self.ms * self.weight(now_ms)
     }
 
+    /// How much the value so far counts, 0..=1; not at all if there is none.
     fn weight(self, now_ms: u64) -> f32 {
+        if self == Average::default() {
+            return 0.0;
+        }
         let steps = step(now_ms).wrapping_sub(self.touched);
         // clocks of two cores may differ by a moment
         let steps = if steps > u32::MAX / 2 { 0 } else { steps };
@@ -90,6 +94,12 @@ mod tests {
             100.0 * (-0.5f32).exp() + 50.0 * (1.0 - (-0.5f32).exp()),
         );
         assert_eq!(Average::unpack(other.pack()), other);
+    }
+
+    #[test]
+    fn the_first_value_counts_in_full() {
+        check(Average::default().with(80.0, 40).now(40), 80.0);
+        check(Average::default().now(40), 0.0);
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod continuum;
 mod cursors;
 mod hash;
 mod keeper;
+#[cfg(test)]
+mod keeper_tests;
 mod latency;
 mod probe;
 mod ring;

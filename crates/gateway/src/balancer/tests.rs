@@ -95,7 +95,18 @@ impl Pool {
     }
 }
 
-fn make(balancers: &Balancers, fields: Value, all: &[(&str, u16)]) -> Arc<Balancer> {
+/// TLS for probes that need none.
+pub(super) fn probe_tls() -> ProbeTls {
+    let trust = sallyport_runtime::tls::ServerTrust::Anybody;
+    let config = Arc::new(sallyport_runtime::tls::client_config(trust, None).unwrap());
+    ProbeTls {
+        verified: config.clone(),
+        unverified: config,
+    }
+}
+
+/// The balancer of [`upstream`] with these fields and targets.
+pub(super) fn make(balancers: &Balancers, fields: Value, all: &[(&str, u16)]) -> Arc<Balancer> {
     let targets = targets(all);
     let targets: Vec<_> = targets.iter().collect();
     balancers.balancer(&upstream(fields), &targets).unwrap()
