@@ -261,8 +261,13 @@ impl Peers {
         }
     }
 
-    /// What came of a request at an address.
+    /// What came of a request at an address. An upstream that says that somebody behind it was
+    /// silent counts as silent. Source: data-plane reference 5.2.
     pub(crate) fn report(&self, watched: &Watched, report: Report) {
+        let report = match report {
+            Report::Status(504) => Report::Timeout,
+            other => other,
+        };
         if let Peers::Many(balancer) = self {
             balancer.note(&watched.0, report, false);
         }

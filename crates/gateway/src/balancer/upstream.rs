@@ -226,6 +226,11 @@ impl Balancer {
         }
     }
 
+    /// The ids of the targets, in their order.
+    pub(super) fn target_ids(&self) -> impl Iterator<Item = Uuid> {
+        self.source.1.iter().map(|target| target.id)
+    }
+
     /// The `Host` that the upstream's settings give.
     pub(super) fn host_header_given(&self) -> Option<&str> {
         self.source.0.host_header.as_deref()

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sallyport_model::balancing::Algorithm;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::upstream::Balancer;
@@ -61,6 +62,8 @@ pub struct UpstreamHealth {
 /// A target at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetHealth {
+    /// Identity.
+    pub id: Uuid,
     /// `host:port`.
     pub target: String,
     /// As configured.
@@ -92,6 +95,62 @@ pub struct AddressHealth {
     pub in_flight: u32,
     /// Average time of an answer, milliseconds; measured for `latency` only.
     pub latency_ms: f32,
+}
+
+impl UpstreamHealth {
+    /// As Kong's `GET /upstreams/{u}/health` shows it: one entry per target.
+    /// Source: data-plane reference 8.5.
+    pub fn to_json(&self) -> Value {
+        let targets: Vec<_> = self
+            .targets
+            .iter()
+            .map(|target| target.to_json(self.id))
+            .collect();
+        json!({"data": targets, "next": null})
+    }
+}
+
+impl TargetHealth {
+    fn to_json(&self, upstream: Uuid) -> Value {
+        let (host, port) = self.target.rsplit_once(':').unwrap_or((&self.target, ""));
+        let weight = |usable: bool| -> u32 {
+            self.addresses
+                .iter()
+                .filter(|address| (address.health != Health::Unhealthy) == usable)
+                .map(|address| address.weight)
+                .sum()
+        };
+        let addresses: Vec<_> = self
+            .addresses
+            .iter()
+            .map(|address| {
+                json!({
+                    "ip": address.address.ip().to_string(),
+                    "port": address.address.port(),
+                    "weight": address.weight,
+                    "health": address.health.as_str(),
+                })
+            })
+            .collect();
+        json!({
+            "id": self.id,
+            "target": self.target,
+            "weight": self.weight,
+            "upstream": {"id": upstream},
+            "health": self.health.as_str(),
+            "data": {
+                "host": host,
+                "port": port.parse::<u16>().ok(),
+                "nodeWeight": self.weight,
+                "weight": {
+                    "total": weight(true) + weight(false),
+                    "available": weight(true),
+                    "unavailable": weight(false),
+                },
+                "addresses": addresses,
+            },
+        })
+    }
 }
 
 /// Health cannot be set by hand.
@@ -181,7 +240,9 @@ fn view(balancer: &Balancer) -> UpstreamHealth {
     let mut targets: Vec<_> = balancer
         .targets
         .iter()
-        .map(|target| TargetHealth {
+        .zip(balancer.target_ids())
+        .map(|(target, id)| TargetHealth {
+            id,
             target: target.text.to_string(),
             weight: target.weight,
             health: Health::DnsError,

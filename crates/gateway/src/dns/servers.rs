@@ -35,6 +35,7 @@ impl fmt::Display for Unusable {
 impl Servers {
     /// The servers that the settings or the system name.
     pub(super) fn new(dns: &Dns) -> Result<Servers, Unusable> {
+        let port = sallyport_contract::entry("dns").port().into();
         let (system, mut options) = system_conf::read_system_conf().unwrap_or_else(|error| {
             if dns.servers.is_empty() {
                 warn!(%error, "no usable /etc/resolv.conf, asking 127.0.0.1");
@@ -46,7 +47,6 @@ impl Servers {
             servers = dns.servers.iter().copied().map(server).collect();
         }
         if servers.is_empty() {
-            let port = sallyport_contract::entry("dns").port().into();
             servers = vec![server(SocketAddr::from(([127, 0, 0, 1], port)))];
         }
         // the hosts file and the cache are ours: see `hosts` and `known`

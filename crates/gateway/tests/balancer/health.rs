@@ -1,6 +1,6 @@
 //! Targets that fail are left alone, and come back.
 
-use sallyport_testkit::{Echo, eventually};
+use sallyport_testkit::{Echo, eventually, http};
 use serde_json::{Value, json};
 
 use crate::running::{Running, deadline, over};
@@ -61,6 +61,17 @@ fn silence_ejects_a_target() {
     assert_eq!(gateway.statuses(4), [200; 4]);
     assert_eq!(gateway.health(), ["UNHEALTHY", "HEALTHY"]);
     assert_eq!(a.count(), 1);
+}
+
+#[test]
+fn an_answer_of_504_counts_as_silence() {
+    let (a, b) = (Echo::start(), Echo::start());
+    a.answer_with(504);
+    let passive = json!({"unhealthy": {"timeouts": 2, "http_failures": 1}});
+    let gateway = over(checks(json!({}), passive), &[&a, &b]);
+    let statuses = gateway.statuses(8);
+    assert_eq!(statuses.iter().filter(|status| **status == 504).count(), 2);
+    assert_eq!(gateway.health(), ["UNHEALTHY", "HEALTHY"]);
 }
 
 #[test]
@@ -144,4 +155,32 @@ fn too_little_weight_is_as_good_as_none() {
     upstreams.set_healthy("pool", &target, None, false).unwrap();
     assert_eq!(gateway.get("/").status, 503);
     assert_eq!(upstreams.health()[0].health.as_str(), "UNHEALTHY");
+}
+
+#[test]
+fn the_status_api_shows_the_health_of_targets() {
+    let (a, b) = (Echo::start(), Echo::start());
+    let targets = [a.addr().to_string(), b.addr().to_string()];
+    let targets: Vec<_> = targets.iter().map(String::as_str).collect();
+    let passive = json!({"unhealthy": {"tcp_failures": 1}});
+    let upstream = checks(json!({}), passive);
+    let conf = "status_listen = 127.0.0.1:0";
+    let gateway = Running::with(json!({}), upstream, &targets, conf);
+    let upstreams = gateway.gateway().upstreams();
+    upstreams
+        .set_healthy("pool", targets[0], None, false)
+        .unwrap();
+    let status = gateway.gateway().status_addresses()[0];
+    let get = |path: &str| http::get(format!("http://{status}{path}")).send().unwrap();
+    let shown = get("/upstreams/pool/health").json();
+    let id = upstreams.health()[0].id;
+    assert_eq!(shown["data"][0]["health"], "UNHEALTHY");
+    assert_eq!(shown["data"][0]["target"], targets[0]);
+    let address = json!({
+        "ip": "127.0.0.1", "port": b.port(), "weight": 100, "health": "HEALTHY",
+    });
+    assert_eq!(shown["data"][1]["data"]["addresses"], json!([address]));
+    assert_eq!(shown["data"][1]["data"]["weight"]["available"], 100);
+    assert_eq!(get(&format!("/upstreams/{id}/health")).json(), shown);
+    assert_eq!(get("/upstreams/other/health").status, 404);
 }
