@@ -393,4 +393,18 @@ mod tests {
         );
         assert_eq!(again.hash, made.hash);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_request_hashes(query in "[!-~]{0,60}", cookies: Vec<Vec<u8>>) {
+            let _ = argument(&query, "a");
+            let mut fields = Fields::new();
+            for line in cookies {
+                if let Ok(value) = HeaderValue::from_bytes(&line) {
+                    fields.append(&COOKIE, &value);
+                }
+            }
+            let _ = (cookie(&fields, "a"), joined(&fields, &COOKIE));
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Rings and balancers without sockets.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -392,4 +393,47 @@ fn host_headers_follow_target_scheme_and_settings() {
     }
     let given = json!({"host_header": "a.test"});
     assert_eq!(header(given, "10.0.0.1:9000", false), "a.test");
+}
+
+/// What one choice leaves behind: whether something is held, and whether `Host` was copied.
+#[track_caller]
+fn check_cost(fields: Value, holds: bool) {
+    let pool = Pool::new(fields.clone(), &[(A, 1), (B, 1)]);
+    let peers = Peers::Many(pool.balancer.clone());
+    let cursors = Cursors::new(1);
+    let choice = Choice {
+        names: &pool.balancers.names,
+        cursors: &cursors,
+        hash: 0,
+        tls: false,
+        tried: &[],
+        now: Instant::now(),
+    };
+    let counts = || -> Vec<_> {
+        let ring = pool.balancer.ring();
+        let count = |entry: &ring::Entry| Arc::strong_count(&entry.address);
+        ring.entries.iter().map(count).collect()
+    };
+    let before = counts();
+    let mut picking = std::pin::pin!(peers.pick(&choice));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(Ok(picked)) = picking.as_mut().poll(&mut cx) else {
+        panic!("{fields}: a choice among addresses does not wait");
+    };
+    assert!(matches!(picked.host_header, Cow::Borrowed(_)));
+    assert_eq!(
+        picked.lease.is_some() || picked.watched.is_some(),
+        holds,
+        "{fields}"
+    );
+    assert_eq!(counts() != before, holds, "{fields}");
+}
+
+#[test]
+fn a_plain_turn_touches_nothing_that_is_shared() {
+    check_cost(json!({}), false);
+    check_cost(json!({"hash_on": "ip"}), false);
+    check_cost(json!({"algorithm": "least-connections"}), true);
+    check_cost(json!({"algorithm": "latency"}), true);
+    check_cost(json!({"healthchecks": passive()}), true);
 }

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use sallyport_model::balancing::{Algorithm, Healthchecks};
 use sallyport_model::entities::{Target, Upstream};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -66,11 +67,37 @@ struct HostHeaders {
 #[derive(Debug)]
 enum Rings {
     Fixed(Ring),
-    Moving {
-        ring: ArcSwap<Ring>,
-        /// Whether the names have been looked up once.
-        ready: watch::Sender<bool>,
-    },
+    Moving { ring: ArcSwap<Ring>, ready: Ready },
+}
+
+/// Whether the names have been looked up once; read by every request, so a plain load.
+#[derive(Debug, Default)]
+struct Ready {
+    is: AtomicBool,
+    told: Notify,
+}
+
+impl Ready {
+    fn set(&self) {
+        if !self.is.swap(true, Ordering::AcqRel) {
+            self.told.notify_waiters();
+        }
+    }
+
+    fn is_set(&self) -> bool {
+        self.is.load(Ordering::Acquire)
+    }
+
+    async fn wait(&self) {
+        while !self.is_set() {
+            let mut told = std::pin::pin!(self.told.notified());
+            told.as_mut().enable();
+            if self.is_set() {
+                break;
+            }
+            told.await;
+        }
+    }
 }
 
 /// A ring, borrowed or held.
@@ -146,7 +173,7 @@ impl Balancer {
             use_srv_name: upstream.use_srv_name,
             rings: Rings::Moving {
                 ring: ArcSwap::from_pointee(Ring::new(Vec::new(), &[], upstream.algorithm, 0)),
-                ready: watch::Sender::new(false),
+                ready: Ready::default(),
             },
             source: (
                 upstream.clone(),
@@ -167,9 +194,11 @@ impl Balancer {
             && resolved.iter().any(Option::is_some)
         {
             let ring = balancer.make_ring(&resolved, &known);
+            let ready = Ready::default();
+            ready.set();
             balancer.rings = Rings::Moving {
                 ring: ArcSwap::from_pointee(ring),
-                ready: watch::Sender::new(true),
+                ready,
             };
         }
         Ok(balancer)
@@ -211,18 +240,15 @@ impl Balancer {
     fn is_ready(&self) -> bool {
         match &self.rings {
             Rings::Fixed(_) => true,
-            Rings::Moving { ready, .. } => *ready.borrow(),
+            Rings::Moving { ready, .. } => ready.is_set(),
         }
     }
 
     /// Waits until the names of the targets have been looked up once. Whoever looks them up
     /// bounds this wait.
     pub(super) async fn ready(&self) {
-        if let Rings::Moving { ready, .. } = &self.rings
-            && !self.is_ready()
-        {
-            // an error means that the balancer is gone, which we hold
-            let _ = ready.subscribe().wait_for(|ready| *ready).await;
+        if let Rings::Moving { ready, .. } = &self.rings {
+            ready.wait().await;
         }
     }
 
@@ -262,7 +288,7 @@ impl Balancer {
             ring.store(Arc::new(new));
         }
         if complete || !ring.load().entries.is_empty() {
-            ready.send_replace(true);
+            ready.set();
         }
     }
 

@@ -117,7 +117,12 @@ impl Names {
 
     /// Has a name looked up in the background, unless that is under way.
     pub(crate) fn refresh(&self, name: &Arc<Name>) {
-        if name.asking.swap(true, Ordering::AcqRel) && self.dns.merge {
+        // looked at before it is written: all workers may come by while a look-up is under way
+        let merges = self.dns.merge;
+        if merges && name.asking.load(Ordering::Acquire) {
+            return;
+        }
+        if name.asking.swap(true, Ordering::AcqRel) && merges {
             return;
         }
         if let Err(error) = self.ask.try_send(Asked(name.clone())) {
