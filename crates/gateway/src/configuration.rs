@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
+use regex::Regex;
 use sallyport_model::declarative::Declared;
-use sallyport_model::entities::{self, ConfigTable, PathHandling, Protocol, Service};
+use sallyport_model::entities::{self, ConfigTable, PathHandling, Protocol, Route, Service};
 use sallyport_model::schema::{self, FieldError};
 use sallyport_model::{Kind, RouterFlavor};
 use sallyport_plugins::Identities;
@@ -16,8 +17,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::balancer::Peers;
+use crate::balancer::{Balancer, Balancers, Peers};
 use crate::chain::{Chain, Chains, Handlers};
+use crate::conf::Dns;
 use crate::router::{Match, Query, Router, Work};
 
 /// A configuration made ready to serve.
@@ -30,6 +32,8 @@ pub struct Configuration {
     /// The chains of all routes, to go on with if the plugins stay the same.
     chains: Chains,
     plugins: Content,
+    /// Those of all upstreams, whether a service uses them or not.
+    pub(crate) balancers: Vec<Arc<Balancer>>,
     router: Router,
     /// By the slots of the router.
     routes: Vec<Option<ServedRoute>>,
@@ -51,6 +55,8 @@ pub(crate) struct ServedRoute {
     pub(crate) tls_only: Option<u16>,
     pub(crate) service: Option<Arc<ServedService>>,
     pub(crate) chain: Arc<Chain>,
+    /// Regular expressions of its paths, if its upstream hashes what they capture.
+    pub(crate) captures: Box<[Regex]>,
 }
 
 /// What of a service matters for a request.
@@ -95,6 +101,7 @@ impl Configuration {
             chains: Chains::default(),
             plugins: Content::default(),
             router: Router::new(flavor),
+            balancers: Vec::new(),
             routes: Vec::new(),
             work: Work::default(),
         }
@@ -110,6 +117,19 @@ impl Configuration {
         declared: &Declared,
         hash: ConfigHash,
     ) -> Result<Configuration, Vec<Unservable>> {
+        self.next_with(declared, hash, &Balancers::new(Dns::default()))
+    }
+
+    /// [`next`](Configuration::next) with the balancers of a running gateway, whose state goes on.
+    ///
+    /// # Errors
+    /// Everything in it that this gateway cannot serve.
+    pub(crate) fn next_with(
+        &self,
+        declared: &Declared,
+        hash: ConfigHash,
+        balancers: &Balancers,
+    ) -> Result<Configuration, Vec<Unservable>> {
         let table = &declared.table;
         let mut problems = unserved_fields(&declared.value);
         let plugins = Content::of(&declared.value[Kind::Plugin.table()]);
@@ -118,7 +138,8 @@ impl Configuration {
             true => self.handlers.clone(),
             false => Arc::new(handlers(&table.plugins, &mut problems)),
         };
-        let services = services(table, &mut problems);
+        let upstreams = upstreams(table, balancers, &mut problems);
+        let services = services(table, &upstreams, balancers, &mut problems);
         let (router, work) = self.router.updated(&table.routes).unwrap_or_else(|bad| {
             problems.extend(bad.into_iter().map(|(index, error)| {
                 let route = &table.routes[index];
@@ -151,6 +172,7 @@ impl Configuration {
                 },
                 tls_only: tls_only.then_some(route.https_redirect_status_code),
                 chain: chains.of(Some(route.id), service.as_ref().map(|s| s.id)),
+                captures: captures(route, service.as_deref()),
                 service,
             });
         }
@@ -161,6 +183,7 @@ impl Configuration {
             chains: chains.finish(),
             handlers,
             plugins,
+            balancers: upstreams.into_values().collect(),
             router,
             routes,
             work,
@@ -223,31 +246,50 @@ fn unserved_fields(config_table: &Value) -> Vec<Unservable> {
         .collect()
 }
 
-/// Every service, with its peers.
-fn services(
-    table: &ConfigTable,
+/// The balancer of every upstream, by the upstream's name.
+fn upstreams<'a>(
+    table: &'a ConfigTable,
+    balancers: &Balancers,
     problems: &mut Vec<Unservable>,
-) -> HashMap<Uuid, Arc<ServedService>> {
-    let upstreams: HashMap<_, _> = table
-        .upstreams
-        .iter()
-        .map(|upstream| (upstream.name.as_str(), upstream))
-        .collect();
+) -> HashMap<&'a str, Arc<Balancer>> {
     let mut targets: HashMap<Uuid, Vec<_>> = HashMap::new();
     for target in &table.targets {
         targets.entry(target.upstream.0).or_default().push(target);
     }
+    let mut made = HashMap::new();
+    for upstream in &table.upstreams {
+        let targets = targets.get(&upstream.id).map_or(&[][..], Vec::as_slice);
+        match balancers.balancer(upstream, targets) {
+            Ok(balancer) => _ = made.insert(upstream.name.as_str(), balancer),
+            Err(reason) => problems.push(Unservable {
+                entity: named("upstream", upstream.id, Some(&upstream.name)),
+                reason,
+            }),
+        }
+    }
+    made
+}
+
+/// The regular expressions of a route's paths, if its upstream hashes what they capture. The
+/// router has refused those that cannot be built.
+fn captures(route: &Route, service: Option<&ServedService>) -> Box<[Regex]> {
+    let needed = service.is_some_and(|service| service.peers.needs_captures());
+    let paths = route.paths.iter().flatten().filter(|_| needed);
+    paths
+        .filter_map(|path| Regex::new(&format!("^(?:{})", path.strip_prefix('~')?)).ok())
+        .collect()
+}
+
+/// Every service, with its peers.
+fn services(
+    table: &ConfigTable,
+    upstreams: &HashMap<&str, Arc<Balancer>>,
+    balancers: &Balancers,
+    problems: &mut Vec<Unservable>,
+) -> HashMap<Uuid, Arc<ServedService>> {
     let mut served = HashMap::new();
     for service in &table.services {
-        let upstream = upstreams.get(service.host.as_str()).map(|upstream| {
-            (
-                *upstream,
-                targets
-                    .get(&upstream.id)
-                    .map(Vec::as_slice)
-                    .unwrap_or_default(),
-            )
-        });
+        let upstream = upstreams.get(service.host.as_str());
         let made = scheme(service).and_then(|scheme| {
             Ok(ServedService {
                 id: service.id,
@@ -258,7 +300,7 @@ fn services(
                 write_timeout: Duration::from_millis(service.write_timeout.into()),
                 read_timeout: Duration::from_millis(service.read_timeout.into()),
                 verify: service.tls_verify.unwrap_or(false),
-                peers: Peers::new(service, upstream)?,
+                peers: Peers::new(service, upstream, balancers)?,
             })
         });
         match made {

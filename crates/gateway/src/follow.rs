@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::balancer::Balancers;
 use crate::conf::{ClusterMaterial, Conf};
 use crate::config_sync::{
     Apply, ApplyError, ClientSettings, LinkState, NodeIdError, SettingsError, hostname, node_id,
@@ -81,7 +82,7 @@ impl Follower {
 
 /// What a gateway serves until its control plane says something else: the last configuration
 /// that was in force, or nothing. What is wrong with the files is logged.
-pub(crate) fn last_known_good(conf: &Conf) -> Configuration {
+pub(crate) fn last_known_good(conf: &Conf, balancers: &Balancers) -> Configuration {
     let loaded = match LastKnownGood::new(&conf.prefix).load() {
         Ok(None) => return Configuration::empty(conf.router_flavor),
         Ok(Some(loaded)) => loaded,
@@ -95,7 +96,8 @@ pub(crate) fn last_known_good(conf: &Conf) -> Configuration {
     }
     let hash = loaded.saved.hash;
     let nothing = Configuration::empty(conf.router_flavor);
-    match compile(loaded.saved.payload, hash, &Enabled::new(conf), &nothing) {
+    let plugins = Enabled::new(conf);
+    match compile(loaded.saved.payload, hash, &plugins, (&nothing, balancers)) {
         Ok(configuration) => {
             info!(%hash, routes = configuration.routes(), "last-known-good configuration in force");
             configuration
@@ -118,8 +120,9 @@ impl Apply for Applier {
         let (files, plugins) = (self.files.clone(), self.plugins.clone());
         let before = self.shared.configuration();
         // compiling and waiting for the disk would hold up the link's own frames
-        let made =
-            tokio::task::spawn_blocking(move || prepare(payload, &files, &plugins, &before)).await;
+        let balancers = self.shared.balancers.clone();
+        let prepare = move || prepare(payload, &files, &plugins, (&before, &balancers));
+        let made = tokio::task::spawn_blocking(prepare).await;
         let configuration = made.map_err(|panic| ApplyError(panic.to_string()))??;
         let hash = configuration.hash;
         let changed = configuration.work();
@@ -139,14 +142,14 @@ fn prepare(
     payload: Reconfigure,
     files: &LastKnownGood,
     plugins: &Enabled,
-    before: &Configuration,
+    (before, balancers): (&Configuration, &Balancers),
 ) -> Result<Configuration, ApplyError> {
     let hash = match is_empty_config(&payload.config_table) {
         true => ConfigHash::ZERO,
         false => payload.hash(),
     };
     let saved = Saved { hash, payload };
-    let configuration = compile(saved.payload.clone(), hash, plugins, before)?;
+    let configuration = compile(saved.payload.clone(), hash, plugins, (before, balancers))?;
     if let Err(error) = files.store(&saved) {
         // serving it matters more than surviving a restart with it
         error!(%error, "the configuration in force will not survive a restart");
@@ -158,7 +161,7 @@ fn compile(
     payload: Reconfigure,
     hash: ConfigHash,
     plugins: &Enabled,
-    before: &Configuration,
+    (before, balancers): (&Configuration, &Balancers),
 ) -> Result<Configuration, ApplyError> {
     let lines = |list: &mut dyn Iterator<Item = String>| list.collect::<Vec<_>>().join("; ");
     let declared = parse(payload.config_table, Format::Payload, plugins)
@@ -167,6 +170,6 @@ fn compile(
         warn!(%warning, "configuration of the control plane");
     }
     before
-        .next(&declared, hash)
+        .next_with(&declared, hash, balancers)
         .map_err(|bad| ApplyError(lines(&mut bad.iter().map(Unservable::to_string))))
 }

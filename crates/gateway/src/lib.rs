@@ -5,6 +5,7 @@ mod chain;
 pub mod conf;
 pub mod config_sync;
 mod configuration;
+mod dns;
 mod enabled;
 mod follow;
 #[cfg(feature = "fuzzing")]
@@ -16,5 +17,8 @@ pub mod router;
 mod start;
 mod status;
 
+pub use balancer::{
+    AddressHealth, Health, SetHealthError, TargetHealth, UpstreamHealth, Upstreams,
+};
 pub use configuration::{Configuration, Unservable};
 pub use start::{Gateway, StartError};

@@ -14,9 +14,11 @@ use sallyport_runtime::listen::ListenError;
 use sallyport_runtime::tls::{self, ClientAuth, Identity, ServerTrust, trust_store};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_hash::hashes;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::balancer::{Balancers, ProbeTls, Upstreams, keep};
 use crate::conf::{Conf, Declarative, Listener, Material, RouterFlavor};
 use crate::config_sync::LinkState;
 use crate::configuration::{Configuration, Unservable};
@@ -69,6 +71,8 @@ pub struct Gateway {
     workers: Workers,
     follower: Option<Follower>,
     status_tasks: status::Server,
+    /// What goes on whether there is traffic or not.
+    background: JoinSet<()>,
     stop: CancellationToken,
 }
 
@@ -78,9 +82,10 @@ impl Gateway {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(conf: Conf, material: Material) -> Result<Gateway, StartError> {
+        let balancers = Arc::new(Balancers::new(conf.dns.clone()));
         let configuration = match (&material.declarative, &conf.cluster) {
-            (Some(declarative), _) => declared(declarative, &conf)?,
-            (None, Some(_)) => last_known_good(&conf),
+            (Some(declarative), _) => declared(declarative, &conf, &balancers)?,
+            (None, Some(_)) => last_known_good(&conf, &balancers),
             (None, None) => Configuration::empty(conf.router_flavor),
         };
         let stop = CancellationToken::new();
@@ -96,11 +101,17 @@ impl Gateway {
             .first()
             .map(|all| all.iter().map(|(b, _)| b.address).collect());
         let status = status::open(&conf.status_listen, &material.status)?;
-        let shared = Arc::new(Shared::new(options, configuration));
+        let probe_tls = ProbeTls {
+            verified: options.tls_verified.clone(),
+            unverified: options.tls_unverified.clone(),
+        };
+        let shared = Arc::new(Shared::new(options, configuration, balancers.clone()));
         let follower = match &material.cluster {
             Some(cluster) => Some(Follower::start(&conf, cluster, &shared)?),
             None => None,
         };
+        let mut background = JoinSet::new();
+        background.spawn(keep(balancers, probe_tls, stop.clone()));
         // those that did start serve nobody
         let workers =
             Workers::start(&shared, listeners, &stop, GRACE).inspect_err(|_| stop.cancel())?;
@@ -113,6 +124,7 @@ impl Gateway {
             workers,
             follower,
             status_tasks,
+            background,
             stop,
         })
     }
@@ -124,7 +136,10 @@ impl Gateway {
     pub fn check(conf: &Conf, material: &Material) -> Result<(), StartError> {
         match &material.declarative {
             None => Ok(()),
-            Some(declarative) => declared(declarative, conf).map(drop),
+            Some(declarative) => {
+                let balancers = Balancers::new(conf.dns.clone());
+                declared(declarative, conf, &balancers).map(drop)
+            }
         }
     }
 
@@ -141,6 +156,11 @@ impl Gateway {
     /// Hash of the configuration in force; zeros while there is none.
     pub fn configuration_hash(&self) -> ConfigHash {
         self.shared.configuration().hash
+    }
+
+    /// The upstreams in force, with the health of their targets: to show it and to set it.
+    pub fn upstreams(&self) -> Upstreams {
+        Upstreams(self.shared.balancers.clone())
     }
 
     /// How the link to the control plane is; `None` for a gateway that has none.
@@ -164,6 +184,12 @@ impl Gateway {
         {
             warn!("the workers' end was lost");
         }
+        let mut background = self.background;
+        while let Some(ended) = background.join_next().await {
+            if let Err(error) = ended {
+                warn!(%error, "a background task panicked");
+            }
+        }
         info!("gateway stopped");
     }
 }
@@ -172,7 +198,11 @@ impl Gateway {
 const GRACE: Duration = Duration::from_secs(10);
 
 /// The configuration of a declarative document.
-fn declared(declarative: &Declarative, conf: &Conf) -> Result<Configuration, StartError> {
+fn declared(
+    declarative: &Declarative,
+    conf: &Conf,
+    balancers: &Balancers,
+) -> Result<Configuration, StartError> {
     let Declarative { origin, text } = declarative;
     let refuse = |problems: Vec<String>| StartError::Declarative {
         origin: origin.clone(),
@@ -185,7 +215,7 @@ fn declared(declarative: &Declarative, conf: &Conf) -> Result<Configuration, Sta
     }
     let hash = hashes(&declared.value).config;
     Configuration::empty(conf.router_flavor)
-        .next(&declared, hash)
+        .next_with(&declared, hash, balancers)
         .map_err(|bad| refuse(bad.iter().map(Unservable::to_string).collect()))
 }
 

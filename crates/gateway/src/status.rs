@@ -1,7 +1,8 @@
 //! The Status API: what a load balancer and an operator ask a gateway.
 //!
 //! `/status` gives counters and the hash of the configuration in force; `/status/ready` is 200
-//! only while a configuration that is not empty is served. Source: data-plane reference 8.5.
+//! only while a configuration that is not empty is served; `/upstreams/{name or id}/health` is the
+//! health of targets. Source: data-plane reference 8.5.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::balancer::{UpstreamHealth, Upstreams};
 use crate::conf::Listener;
 use crate::proxy::Shared;
 use crate::start::{StartError, tls_config};
@@ -167,8 +169,18 @@ async fn answer(request: Request<Incoming>, node: &Node) -> Response<Full<Bytes>
         (_, "/status" | "/status/ready") => {
             message(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
         }
+        (Method::GET | Method::HEAD, path) => match upstream_health(path, &node.shared) {
+            Some(health) => reply(StatusCode::OK, &health.to_json()),
+            None => message(StatusCode::NOT_FOUND, "Not found"),
+        },
         _ => message(StatusCode::NOT_FOUND, "Not found"),
     }
+}
+
+/// `/upstreams/{name or id}/health`.
+fn upstream_health(path: &str, shared: &Shared) -> Option<UpstreamHealth> {
+    let upstream = path.strip_prefix("/upstreams/")?.strip_suffix("/health")?;
+    Upstreams(shared.balancers.clone()).health_of(upstream)
 }
 
 /// Whether a form or a JSON body says `status=draining`.

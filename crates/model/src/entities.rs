@@ -10,6 +10,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::balancing::or_default;
+pub use crate::balancing::{Algorithm, CheckType, HashOn, Healthchecks};
+
 /// A protocol of a route or of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -227,20 +230,8 @@ pub struct Plugin {
     pub enabled: bool,
 }
 
-/// How an upstream chooses a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs, reason = "the names are the algorithms")]
-pub enum Algorithm {
-    RoundRobin,
-    ConsistentHashing,
-    LeastConnections,
-    Latency,
-    StickySessions,
-}
-
 /// A virtual host name that balances.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Upstream {
     /// Identity.
     pub id: Uuid,
@@ -248,13 +239,51 @@ pub struct Upstream {
     pub name: String,
     /// How a target is chosen.
     pub algorithm: Algorithm,
+    /// What of a request is hashed.
+    #[serde(default, deserialize_with = "or_default")]
+    pub hash_on: HashOn,
+    /// What is hashed if that is not there.
+    #[serde(default, deserialize_with = "or_default")]
+    pub hash_fallback: HashOn,
+    /// Header for `hash_on`.
+    #[serde(default)]
+    pub hash_on_header: Option<String>,
+    /// Header for `hash_fallback`.
+    #[serde(default)]
+    pub hash_fallback_header: Option<String>,
+    /// Cookie for either of them; made if it is not there.
+    #[serde(default)]
+    pub hash_on_cookie: Option<String>,
+    /// Path of a cookie that is made.
+    #[serde(default, deserialize_with = "or_default")]
+    pub hash_on_cookie_path: String,
+    /// Query argument for `hash_on`.
+    #[serde(default)]
+    pub hash_on_query_arg: Option<String>,
+    /// Query argument for `hash_fallback`.
+    #[serde(default)]
+    pub hash_fallback_query_arg: Option<String>,
+    /// Named group of the route's path for `hash_on`.
+    #[serde(default)]
+    pub hash_on_uri_capture: Option<String>,
+    /// Named group of the route's path for `hash_fallback`.
+    #[serde(default)]
+    pub hash_fallback_uri_capture: Option<String>,
+    /// Places on the ring of consistent hashing, 10..=65536.
+    #[serde(default, deserialize_with = "or_default")]
+    pub slots: u32,
+    /// How the health of its targets is found out.
+    pub healthchecks: Healthchecks,
     /// `Host` to send instead of the target's name.
     #[serde(default)]
     pub host_header: Option<String>,
+    /// Whether `Host` is the name in the SRV record instead of the target's.
+    #[serde(default, deserialize_with = "or_default")]
+    pub use_srv_name: bool,
 }
 
 /// An address of an upstream.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Target {
     /// Identity.
     pub id: Uuid,

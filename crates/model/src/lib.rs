@@ -4,6 +4,7 @@
 //! answers and schema documents come from; [`declarative`] is whole configurations as documents;
 //! [`entities`] are the typed values a gateway runs; [`expression`] is the language of routes.
 
+pub mod balancing;
 pub mod config_table;
 pub mod declarative;
 pub mod entities;

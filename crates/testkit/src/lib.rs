@@ -20,6 +20,7 @@
 //! ```
 
 mod deadline;
+mod dns;
 mod echo;
 mod foreign;
 pub mod http;
@@ -30,6 +31,7 @@ mod ports;
 mod program;
 
 pub use deadline::{Deadline, eventually, eventually_some};
+pub use dns::{Dns, DnsAnswer, DnsData, DnsRecord};
 pub use echo::{Echo, Seen};
 pub use foreign::foreign;
 pub use load::{Load, LoadReport};

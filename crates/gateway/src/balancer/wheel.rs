@@ -1,43 +1,38 @@
 //! Weighted round-robin: exactly proportional over one turn, spread evenly within it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 /// Places on a wheel; weights whose turn would be longer are scaled down to fit.
 const PLACES_MAX: u64 = 100_000;
 
-/// Items that come round as often as their weights say.
+/// Numbers from 0 that come round as often as their weights say.
 #[derive(Debug)]
-pub(crate) struct Wheel<T> {
-    items: Vec<T>,
+pub(crate) struct Wheel {
     places: Vec<u32>,
-    at: AtomicUsize,
 }
 
-impl<T> Wheel<T> {
-    /// A wheel of the items whose weight is above 0.
-    pub(crate) fn new(weighted: Vec<(T, u16)>) -> Wheel<T> {
-        let weighted: Vec<_> = weighted
-            .into_iter()
-            .filter(|(_, weight)| *weight > 0)
-            .collect();
-        let weights: Vec<_> = weighted
-            .iter()
-            .map(|(_, weight)| u64::from(*weight))
-            .collect();
+impl Wheel {
+    /// A wheel of as many items as there are weights; a weight of 0 has no place.
+    pub(crate) fn new(weights: impl Iterator<Item = u32>) -> Wheel {
+        let weights: Vec<_> = weights.map(u64::from).collect();
         Wheel {
             places: places(&weights),
-            items: weighted.into_iter().map(|(item, _)| item).collect(),
-            at: AtomicUsize::new(0),
         }
     }
 
-    /// The next item; `None` if the wheel is empty.
-    pub(crate) fn next(&self) -> Option<&T> {
-        if self.places.is_empty() {
-            return None;
-        }
-        let at = self.at.fetch_add(1, Ordering::Relaxed) % self.places.len();
-        Some(&self.items[self.places[at] as usize])
+    /// The item of a turn, or the next one within `steps` that will do.
+    pub(crate) fn find(
+        &self,
+        turn: u32,
+        steps: usize,
+        will_do: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let size = self.places.len();
+        let start = (turn as usize).checked_rem(size)?;
+        (0..size.min(steps))
+            .map(|step| {
+                let at = start + step;
+                self.places[if at < size { at } else { at - size }] as usize
+            })
+            .find(|item| will_do(*item))
     }
 }
 
@@ -46,9 +41,13 @@ fn places(weights: &[u64]) -> Vec<u32> {
     let gcd = weights.iter().copied().fold(0, gcd).max(1);
     let total: u64 = weights.iter().map(|weight| weight / gcd).sum();
     let scale = total.div_ceil(PLACES_MAX).max(1);
-    let counts = weights.iter().map(|weight| (weight / gcd / scale).max(1));
     let mut spots: Vec<(f64, u32)> = Vec::new();
-    for (item, count) in counts.enumerate() {
+    for (item, weight) in weights
+        .iter()
+        .enumerate()
+        .filter(|(_, weight)| **weight > 0)
+    {
+        let count = (weight / gcd / scale).max(1);
         let step = 1.0 / count as f64;
         spots.extend((0..count).map(|n| ((n as f64 + 0.5) * step, item as u32)));
     }
@@ -65,26 +64,50 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(weights: &[u16], turn: &str) {
-        let names = "abcdef".chars();
-        let wheel = Wheel::new(names.zip(weights.iter().copied()).collect());
-        let one: String = (0..turn.len()).filter_map(|_| wheel.next()).collect();
+    fn check(weights: &[u32], without: &str, turn: &str) {
+        let wheel = Wheel::new(weights.iter().copied());
+        let name = |item: usize| b"abcdef"[item] as char;
+        let one: String = (0..turn.len() as u32)
+            .filter_map(|n| wheel.find(n, 100, |item| !without.contains(name(item))))
+            .map(name)
+            .collect();
         assert_eq!(one, turn);
     }
 
     #[test]
     fn a_turn_is_proportional_and_spread() {
-        check(&[100, 100, 100], "abcabc");
-        check(&[200, 100], "abaaba");
-        check(&[50, 10], "aaabaa");
-        check(&[0, 7], "bbb");
-        check(&[0, 0], "");
-        check(&[], "");
+        check(&[100, 100, 100], "", "abcabc");
+        check(&[200, 100], "", "abaaba");
+        check(&[50, 10], "", "aaabaa");
+        check(&[0, 7], "", "bbb");
+        check(&[0, 0], "", "");
+        check(&[], "", "");
+    }
+
+    #[test]
+    fn items_that_will_not_do_are_passed_over() {
+        check(&[100, 100, 100], "b", "accacc");
+        check(&[100, 100], "ab", "");
     }
 
     #[test]
     fn awkward_weights_stay_bounded() {
-        let wheel = Wheel::new((0..1_000u32).map(|n| (n, 65_535 - n as u16)).collect());
+        let wheel = Wheel::new((0..1_000).map(|n| 65_535 - n));
         assert!(wheel.places.len() as u64 <= PLACES_MAX + 1_000);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_turn_gives_each_its_share(weights in proptest::collection::vec(0u32..20, 0..8)) {
+            let wheel = Wheel::new(weights.iter().copied());
+            let mut counts = vec![0u64; weights.len()];
+            for turn in 0..wheel.places.len() {
+                counts[wheel.find(turn as u32, 1, |_| true).unwrap()] += 1;
+            }
+            let gcd = weights.iter().map(|w| u64::from(*w)).fold(0, gcd).max(1);
+            for (count, weight) in counts.iter().zip(&weights) {
+                proptest::prop_assert_eq!(count * gcd, u64::from(*weight));
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod checks;
 mod cluster;
+mod dns;
 mod file;
 pub mod listener;
 mod material;
@@ -26,6 +27,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 pub use cluster::{Cluster, ControlPlaneAddr, Mtls, Proxy};
+pub use dns::{Dns, RecordKind};
 pub use listener::{ListenHost, Listener, ListenerError};
 pub use material::{ClusterMaterial, Declarative, Material};
 pub use proxy::{ErrorType, HeadersAdded, LogLevel, LogTarget, RealIp, UpstreamKeepalive};
@@ -122,6 +124,8 @@ pub struct Conf {
     pub real_ip: RealIp,
     /// Idle connections to upstreams.
     pub upstream_keepalive: UpstreamKeepalive,
+    /// How names are resolved.
+    pub dns: Dns,
     /// Largest request body in bytes; `None`: no limit.
     pub client_max_body_size: Option<u64>,
     /// How routes are matched.
@@ -243,6 +247,7 @@ impl Conf {
             headers_upstream_request_id: proxy::headers_upstream(reader),
             real_ip: proxy::real_ip(reader),
             upstream_keepalive: proxy::upstream_keepalive(reader),
+            dns: dns::dns(reader),
             client_max_body_size: Some(reader.bytes("nginx_http_client_max_body_size"))
                 .filter(|bytes| *bytes > 0),
             router_flavor: proxy::router_flavor(reader),

@@ -1,8 +1,9 @@
 //! Sending a request to a peer of its service, and again where that is allowed.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
-use http::header::HOST;
+use http::header::{HOST, SET_COOKIE};
 use http::uri::{Authority, Scheme};
 use http::{Method, StatusCode};
 use sallyport_plugins::{Exchange, Reply};
@@ -17,7 +18,7 @@ use super::serve::{Answer, AnswerBody, Refusal, Turn, millis};
 use super::tunnel;
 use super::upstream::{Limits, SendError, Stream, Upstream};
 use super::worker::Worker;
-use crate::balancer::Peer;
+use crate::balancer::{Choice, Hashable, Hashed, PickError, Picked, Report, Watched};
 use crate::configuration::{ServedRoute, ServedService};
 use crate::router;
 
@@ -32,14 +33,31 @@ impl Turn<'_> {
         let options = &self.worker.options;
         let mut progress = Progress::default();
         let mut tries_left = sent.service.retries;
+        let peers = &sent.service.peers;
+        let hashable = Hashable {
+            exchange,
+            raw_path: sent.raw_path,
+            captures: &sent.route.captures,
+        };
+        if let Some(hashed) = peers.hash(hashable, &self.worker.cursors) {
+            progress.hashed = hashed;
+        }
         loop {
             let failure = match self.attempt(exchange, body, &mut progress, sent).await {
-                Ok(answer) => return Ok(answer),
+                Ok(mut answer) => {
+                    if let Some(watched) = progress.watched.take() {
+                        peers.report(&watched, Report::Status(answer.status.as_u16()));
+                    }
+                    if let Some(cookie) = progress.hashed.cookie.take() {
+                        answer.headers.append(&SET_COOKIE, &cookie);
+                    }
+                    return Ok(answer);
+                }
                 Err(failure) => failure,
             };
             debug!(service = %sent.service.id, reason = %failure, "try failed");
             let again = match &failure {
-                Failure::NoPeer | Failure::Resolve(_) => false,
+                Failure::Pick(_) => false,
                 Failure::Connect(_) | Failure::ConnectTimeout => true,
                 Failure::Send(
                     SendError::TooLarge
@@ -58,11 +76,15 @@ impl Turn<'_> {
             if again && died && progress.reused {
                 continue;
             }
+            if let (Some(watched), Some(report)) = (progress.watched.take(), failure.report()) {
+                peers.report(&watched, report);
+            }
             if !again || tries_left == 0 {
                 warn!(service = %sent.service.id, reason = %failure, "request failed");
                 return Err(failure.refusal(options));
             }
             tries_left -= 1;
+            progress.tried.extend(progress.at);
         }
     }
 
@@ -77,17 +99,34 @@ impl Turn<'_> {
         let worker = self.worker;
         let options = &worker.options;
         let service = sent.service;
-        let peer = service.peers.next().ok_or(Failure::NoPeer)?;
+        progress.at = None;
+        let choice = Choice {
+            names: &worker.balancers.names,
+            cursors: &worker.cursors,
+            hash: progress.hashed.hash,
+            tls: service.scheme == Scheme::HTTPS,
+            tried: &progress.tried,
+            now: self.arrived,
+        };
+        let picked = service.peers.pick(&choice).await.map_err(Failure::Pick)?;
+        let Picked {
+            socket,
+            host_header,
+            lease,
+            watched,
+        } = picked;
+        progress.at = Some(socket);
+        progress.watched = watched;
         let head = &exchange.request;
         let authority = head.uri.authority().map(host_of);
         // RFC 9112 section 3.2.2: the target's host, if it has one, is the host
         let client_host = authority.or_else(|| head.headers.get(&HOST));
         let upstream_host = match (sent.route.preserve_host, client_host) {
             (true, Some(host)) => host,
-            _ => peer.host_header.as_bytes(),
+            _ => host_header.as_bytes(),
         };
         progress.reused = false;
-        let mut upstream = self.connect(peer, service, upstream_host).await?;
+        let mut upstream = self.connect(socket, service, upstream_host).await?;
         progress.reused = upstream.requests > 0;
         let told = Told {
             client: self.client,
@@ -126,6 +165,7 @@ impl Turn<'_> {
             )
             .await
             .map_err(Failure::Send)?;
+        upstream.lease = lease.and_then(|lease| lease.answered(response.status));
         let mut answer = Answer {
             status: response.status,
             headers: response.headers,
@@ -153,16 +193,11 @@ impl Turn<'_> {
     /// A pooled connection to a peer, or a new one within the connect timeout.
     async fn connect(
         &self,
-        peer: &Peer,
+        address: SocketAddr,
         service: &ServedService,
         host: &[u8],
     ) -> Result<Box<Upstream>, Failure> {
         let worker = self.worker;
-        let address = worker
-            .resolver
-            .address(peer)
-            .await
-            .map_err(Failure::Resolve)?;
         let tls = (service.scheme == Scheme::HTTPS).then(|| (server_name(host), service.verify));
         let key = Key { address, tls };
         if let Some(upstream) = worker.pool.take(&key).await {
@@ -189,6 +224,13 @@ pub(super) struct Sent<'a> {
 /// How far the tries of a request have come.
 #[derive(Default)]
 struct Progress {
+    hashed: Hashed,
+    /// Where the latest try went.
+    at: Option<SocketAddr>,
+    /// Whom to report on for the latest try.
+    watched: Option<Watched>,
+    /// Where earlier tries have failed.
+    tried: Vec<SocketAddr>,
     /// Whether a part of the body is on its way: it cannot be sent again.
     body_taken: bool,
     /// Whether the latest try took a connection that had served a request before.
@@ -198,10 +240,8 @@ struct Progress {
 /// Why a try failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("no peer is available")]
-    NoPeer,
     #[error(transparent)]
-    Resolve(crate::balancer::ResolveError),
+    Pick(PickError),
     #[error("could not connect: {0}")]
     Connect(std::io::Error),
     #[error("could not connect in time")]
@@ -211,13 +251,28 @@ enum Failure {
 }
 
 impl Failure {
+    /// What it says about the peer; nothing if the client is to blame.
+    fn report(&self) -> Option<Report> {
+        match self {
+            Failure::ConnectTimeout | Failure::Send(SendError::Timeout) => Some(Report::Timeout),
+            Failure::Connect(_)
+            | Failure::Send(SendError::Io(_) | SendError::Closed | SendError::NotHttp(_)) => {
+                Some(Report::TcpFailure)
+            }
+            Failure::Pick(_)
+            | Failure::Send(
+                SendError::TooLarge | SendError::ClientTimeout | SendError::ClientGone,
+            ) => None,
+        }
+    }
+
     fn refusal(&self, options: &Options) -> Refusal {
         let own =
             |message: &str| Refusal::own(Reply::error(StatusCode::SERVICE_UNAVAILABLE, message));
         let failure = |status| Refusal::failure(status, options);
         match self {
-            Failure::NoPeer => own("failure to get a peer from the ring-balancer"),
-            Failure::Resolve(_) => own("name resolution failed"),
+            Failure::Pick(PickError::NoPeer) => own("failure to get a peer from the ring-balancer"),
+            Failure::Pick(PickError::Resolve(_)) => own("name resolution failed"),
             Failure::Connect(_)
             | Failure::Send(SendError::Io(_) | SendError::Closed | SendError::NotHttp(_)) => {
                 failure(StatusCode::BAD_GATEWAY)

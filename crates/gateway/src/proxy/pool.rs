@@ -60,6 +60,7 @@ impl Pool {
 
     /// Keeps a connection for later, if it can be used again and within the limits.
     pub(crate) fn put(&self, mut upstream: Box<Upstream>) {
+        upstream.lease = None;
         let UpstreamKeepalive {
             pool_size,
             max_requests,

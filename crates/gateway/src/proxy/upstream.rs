@@ -22,6 +22,7 @@ use super::http1::write;
 use super::pool::Key;
 use super::silence::Silence;
 use super::tunnel::{self, TunnelError, Way};
+use crate::balancer::Lease;
 
 /// How long a client may pause while it sends a body. Source: nginx `client_body_timeout`.
 const CLIENT_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -51,6 +52,8 @@ pub(crate) struct Upstream {
     pub(super) idle_since: Instant,
     /// Where it leads.
     pub(super) key: Key,
+    /// Held until the response is over, where that counts.
+    pub(super) lease: Option<Lease>,
 }
 
 /// Longest silence while a request is under way.
@@ -96,6 +99,7 @@ impl Upstream {
             requests: 0,
             idle_since: recent(),
             key,
+            lease: None,
         }
     }
 

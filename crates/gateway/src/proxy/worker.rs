@@ -28,7 +28,7 @@ use super::options::Options;
 use super::pool::{Key, Pool};
 use super::upstream::Upstream;
 use super::{http1, http2};
-use crate::balancer::Resolver;
+use crate::balancer::{Balancers, Cursors};
 use crate::configuration::Configuration;
 
 /// How long a client may take for a TLS handshake. Source: nginx `client_header_timeout`.
@@ -43,6 +43,7 @@ pub(crate) struct Shared {
     generation: AtomicU64,
     pub(crate) counters: Arc<Counters>,
     pub(crate) options: Arc<Options>,
+    pub(crate) balancers: Arc<Balancers>,
     /// Requests answered.
     pub(crate) requests: AtomicU64,
     /// Client connections accepted.
@@ -52,12 +53,19 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, configuration: Configuration) -> Shared {
+    /// With the configuration to start with, made with these balancers.
+    pub(crate) fn new(
+        options: Options,
+        configuration: Configuration,
+        balancers: Arc<Balancers>,
+    ) -> Shared {
+        balancers.put_in_force(&configuration.balancers);
         Shared {
             configuration: ArcSwap::from_pointee(configuration),
             generation: AtomicU64::new(1),
             counters: Arc::default(),
             options: Arc::new(options),
+            balancers,
             requests: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             open: AtomicU64::new(0),
@@ -66,6 +74,7 @@ impl Shared {
 
     /// Serves `configuration` from the next request on; requests under way finish with theirs.
     pub(crate) fn swap(&self, configuration: Configuration) {
+        self.balancers.put_in_force(&configuration.balancers);
         self.configuration.store(Arc::new(configuration));
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -94,7 +103,8 @@ pub(super) struct Worker {
     pub(super) options: Arc<Options>,
     pub(super) counters: Arc<Counters>,
     pub(super) pool: Rc<Pool>,
-    pub(super) resolver: Resolver,
+    pub(super) balancers: Arc<Balancers>,
+    pub(super) cursors: Cursors,
     configuration: RefCell<(u64, Rc<Held>)>,
     ids: Cell<u64>,
     id_prefix: u64,
@@ -114,7 +124,8 @@ impl Worker {
             options: shared.options.clone(),
             counters: shared.counters.clone(),
             pool: Rc::new(Pool::new(shared.options.keepalive)),
-            resolver: Resolver::default(),
+            balancers: shared.balancers.clone(),
+            cursors: Cursors::new(seed[0] ^ seed[1]),
             configuration: RefCell::new((0, current)),
             ids: Cell::new(seed[0]),
             id_prefix: seed[1],

@@ -47,33 +47,18 @@ fn route(route: &Value) -> Vec<FieldError> {
 }
 
 fn upstream(upstream: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    if let Some(algorithm) = upstream["algorithm"]
-        .as_str()
-        .filter(|name| *name != "round-robin")
-    {
-        let message = format!("'{algorithm}' is not supported by this build; use 'round-robin'");
-        errors.push(unsupported("algorithm", message));
-    }
-    if upstream["use_srv_name"] == true {
-        errors.push(unsupported("use_srv_name", "not supported by this build"));
-    }
-    let checks = &upstream["healthchecks"];
-    for (field, what) in [
-        ("active.healthy.interval", "active"),
-        ("active.unhealthy.interval", "active"),
-        ("passive.unhealthy.http_failures", "passive"),
-        ("passive.unhealthy.tcp_failures", "passive"),
-        ("passive.unhealthy.timeouts", "passive"),
-    ] {
-        let value = field.split('.').fold(checks, |value, part| &value[part]);
-        if value.as_f64().is_some_and(|value| value > 0.0) {
-            let message =
-                format!("{what} health checks are not supported by this build; leave it 0");
-            errors.push(unsupported(&format!("healthchecks.{field}"), message));
+    let active = &upstream["healthchecks"]["active"];
+    let probes = |state: &str| active[state]["interval"].as_f64().unwrap_or_default() > 0.0;
+    match active["type"].as_str() {
+        Some(kind @ ("grpc" | "grpcs")) if probes("healthy") || probes("unhealthy") => {
+            let message = format!(
+                "'{kind}' probes are not supported by this build; use http, https or tcp, \
+                 or leave both intervals 0"
+            );
+            vec![unsupported("healthchecks.active.type", message)]
         }
+        _ => Vec::new(),
     }
-    errors
 }
 
 fn is_http(protocol: &str) -> bool {
@@ -127,18 +112,19 @@ mod tests {
         );
         check(
             Kind::Upstream,
-            json!({"algorithm": "round-robin", "healthchecks": {}}),
+            json!({"algorithm": "latency", "use_srv_name": true,
+                   "healthchecks": {"active": {"type": "grpc", "healthy": {"interval": 0}}}}),
             &[],
         );
         check(
             Kind::Upstream,
-            json!({"algorithm": "latency", "use_srv_name": true,
-                   "healthchecks": {"active": {"healthy": {"interval": 1}}}}),
-            &[
-                "algorithm: 'latency'",
-                "use_srv_name",
-                "healthchecks.active.healthy.interval: active",
-            ],
+            json!({"healthchecks": {"active": {"type": "https", "healthy": {"interval": 1}}}}),
+            &[],
+        );
+        check(
+            Kind::Upstream,
+            json!({"healthchecks": {"active": {"type": "grpcs", "unhealthy": {"interval": 1}}}}),
+            &["healthchecks.active.type: 'grpcs' probes are not supported"],
         );
     }
 }

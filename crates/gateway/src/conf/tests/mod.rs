@@ -1,3 +1,4 @@
+mod dns;
 mod grammar;
 mod load;
 mod material;
