@@ -69,6 +69,16 @@ impl From<StoreError> for Problem {
             StoreError::ForeignMissing { .. } | StoreError::StillReferenced { .. } => {
                 Problem::new(StatusCode::BAD_REQUEST, error.to_string())
             }
+            StoreError::NoRevision { .. } => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
+            StoreError::Moved { .. } => Problem::new(StatusCode::CONFLICT, error.to_string()),
+            StoreError::NulCharacter | StoreError::WrittenTwice { .. } => {
+                Problem::new(StatusCode::BAD_REQUEST, error.to_string())
+            }
+            StoreError::Storage(StorageFailure::Unavailable(failure)) => {
+                tracing::warn!(%failure, "a request failed: no database");
+                let detail = "the database is not available, try again";
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            }
             StoreError::Storage(StorageFailure::Full) => {
                 Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }

@@ -7,15 +7,28 @@ mod suite;
 use sallyport_store::Store;
 use tempfile::TempDir;
 
-/// Runs every case of the suite against fresh stores that `$open` makes.
+/// Runs every case of the suite against fresh stores of each engine.
 macro_rules! conformance {
-    ($engine:ident, $open:path, [$($area:ident :: $case:ident),* $(,)?]) => {
-        mod $engine {
+    ($($area:ident :: $case:ident),* $(,)?) => {
+        mod sqlite {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
-                    let (store, _directory) = $open();
+                    let (store, _directory) = crate::open_sqlite();
                     crate::suite::$area::$case(store).await;
+                }
+            )*
+        }
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let Some(server) = sallyport_testkit::Postgres::shared() else {
+                        return;
+                    };
+                    let store = crate::Store::connect(&server.database()).await.unwrap();
+                    crate::suite::$area::$case(store.clone()).await;
+                    store.close().await;
                 }
             )*
         }
@@ -30,32 +43,40 @@ fn open_sqlite() -> (Store, TempDir) {
     )
 }
 
-conformance!(
-    sqlite,
-    crate::open_sqlite,
-    [
-        tenants::a_control_plane_is_made_found_changed_and_removed,
-        tenants::names_are_unique_and_prefixes_are_ten_digits,
-        tenants::a_removed_control_plane_takes_everything_but_its_log_along,
-        tenants::certificates_are_pinned_once_per_control_plane,
-        tenants::nodes_keep_their_first_and_their_last_contact,
-        tenants::tokens_are_found_by_digest_until_they_are_removed,
-        entities::a_put_is_read_back_by_id_and_by_unique_field,
-        entities::a_replaced_entity_keeps_its_creation_and_loses_old_indexes,
-        entities::a_put_that_changes_nothing_writes_nothing,
-        entities::a_taken_value_is_refused_and_nothing_is_left_behind,
-        entities::a_dangling_reference_is_refused,
-        entities::deletion_restricts_and_cascades,
-        entities::a_restricting_entity_that_cascades_itself_does_not_hold,
-        entities::control_planes_do_not_see_each_other,
-        entities::pages_cover_everything_once,
-        entities::lists_filter_by_tags_and_parent,
-        entities::the_change_log_tells_before_and_after,
-        entities::watchers_hear_of_each_head,
-        entities::a_snapshot_is_one_revision_under_concurrent_writes,
-        model_check::random_operations_agree_with_a_map,
-    ]
-);
+conformance![
+    tenants::a_control_plane_is_made_found_changed_and_removed,
+    tenants::names_are_unique_and_prefixes_are_ten_digits,
+    tenants::a_removed_control_plane_takes_everything_but_its_log_along,
+    tenants::certificates_are_pinned_once_per_control_plane,
+    tenants::nodes_keep_their_first_and_their_last_contact,
+    tenants::tokens_are_found_by_digest_until_they_are_removed,
+    entities::a_put_is_read_back_by_id_and_by_unique_field,
+    entities::a_replaced_entity_keeps_its_creation_and_loses_old_indexes,
+    entities::a_put_that_changes_nothing_writes_nothing,
+    entities::a_taken_value_is_refused_and_nothing_is_left_behind,
+    entities::a_dangling_reference_is_refused,
+    entities::deletion_restricts_and_cascades,
+    entities::a_restricting_entity_that_cascades_itself_does_not_hold,
+    entities::control_planes_do_not_see_each_other,
+    entities::pages_cover_everything_once,
+    entities::lists_filter_by_tags_and_parent,
+    entities::the_change_log_tells_before_and_after,
+    entities::watchers_hear_of_each_head,
+    entities::a_snapshot_is_one_revision_under_concurrent_writes,
+    model_check::random_operations_agree_with_a_map,
+    writers::of_many_writers_of_one_name_exactly_one_wins,
+    writers::revisions_are_given_out_without_gaps_or_doubles,
+    writers::a_write_goes_on_when_its_caller_is_gone,
+    writers::a_replayed_write_changes_nothing,
+    writers::values_of_any_length_are_unique,
+    writers::a_nul_character_is_refused,
+    versions::several_writes_are_one_revision_or_none,
+    versions::a_batch_may_be_in_any_order,
+    versions::every_past_version_is_what_it_was,
+    versions::versions_are_listed_and_found_by_time,
+    versions::a_restored_version_is_a_new_one,
+    versions::a_change_since_the_caller_looked_is_refused,
+];
 
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_reopening() {
@@ -107,7 +128,7 @@ async fn a_newer_schema_is_refused() {
     drop(conn);
     let refused = Store::open(&path).unwrap_err().to_string();
     assert!(
-        refused.contains("schema version 4711, this build knows up to 1"),
+        refused.contains("schema version 4711, this build knows up to 2"),
         "{refused}"
     );
 }

@@ -152,6 +152,16 @@ fn store(error: &StoreError, kind: Option<Kind>) -> (StatusCode, Value) {
             (StatusCode::NOT_FOUND, body(5, "", vec![]))
         }
         StoreError::BadOffset => (StatusCode::BAD_REQUEST, body(9, "invalid offset", vec![])),
+        StoreError::NoRevision { .. } => (StatusCode::NOT_FOUND, body(5, error.to_string(), vec![])),
+        StoreError::Moved { .. } => (StatusCode::CONFLICT, body(10, error.to_string(), vec![])),
+        StoreError::NulCharacter | StoreError::WrittenTwice { .. } => {
+            (StatusCode::BAD_REQUEST, body(3, error.to_string(), vec![]))
+        }
+        StoreError::Storage(StorageFailure::Unavailable(failure)) => {
+            tracing::warn!(%failure, "a request failed: no database");
+            let message = "the database is not available, try again";
+            (StatusCode::SERVICE_UNAVAILABLE, body(14, message, vec![]))
+        }
         StoreError::Storage(StorageFailure::Full) => (
             StatusCode::INSUFFICIENT_STORAGE,
             body(8, error.to_string(), vec![]),
