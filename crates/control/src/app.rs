@@ -10,7 +10,9 @@ use sallyport_store::Store;
 use uuid::Uuid;
 
 use crate::config_sync::Publishers;
-use crate::{control_planes, core_entities, deck, dp_certificates, identity, nodes, problem};
+use crate::{
+    control_planes, core_entities, deck, dp_certificates, identity, nodes, problem, versions,
+};
 
 /// The shared state of the API.
 #[derive(Clone)]
@@ -50,6 +52,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(core_entities::routes())
         .merge(dp_certificates::routes())
         .merge(nodes::routes())
+        .merge(versions::routes())
         .merge(identity::routes())
         .merge(deck::routes())
         .fallback(problem::no_such_path)

@@ -21,6 +21,7 @@ mod nodes;
 mod problem;
 mod start;
 mod telemetry;
+mod versions;
 
 pub use bootstrap::{Bootstrap, BootstrapError, bootstrap};
 pub use control_planes::host;

@@ -1,9 +1,5 @@
 //! What every engine of the store must do, run against each engine of this build.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod suite;
-
 use sallyport_store::Store;
 use tempfile::TempDir;
 
@@ -14,7 +10,7 @@ macro_rules! conformance {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
-                    let (store, _directory) = crate::open_sqlite();
+                    let (store, _directory) = crate::conformance::open_sqlite();
                     crate::suite::$area::$case(store).await;
                 }
             )*
@@ -26,7 +22,7 @@ macro_rules! conformance {
                     let Some(server) = sallyport_testkit::Postgres::shared() else {
                         return;
                     };
-                    let store = crate::Store::connect(&server.database()).await.unwrap();
+                    let store = sallyport_store::Store::connect(&server.database()).await.unwrap();
                     crate::suite::$area::$case(store.clone()).await;
                     store.close().await;
                 }
@@ -83,8 +79,8 @@ async fn what_was_acknowledged_is_there_after_reopening() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("deep/er/store.sqlite");
     let store = Store::open(&path).unwrap();
-    let cp = suite::control_plane(&store, "default").await;
-    let id = suite::service(&store, cp, "orders").await;
+    let cp = crate::suite::control_plane(&store, "default").await;
+    let id = crate::suite::service(&store, cp, "orders").await;
     let before = store.snapshot(cp).await.unwrap();
     drop(store);
 
@@ -94,7 +90,7 @@ async fn what_was_acknowledged_is_there_after_reopening() {
         store.watch().borrow().get(cp).unwrap().revision,
         before.revision
     );
-    suite::service(&store, cp, "users").await;
+    crate::suite::service(&store, cp, "users").await;
     store.close().await;
     let closed = store
         .get(cp, sallyport_model::Kind::Service, id)
@@ -153,7 +149,7 @@ async fn only_the_owner_can_read_the_files() {
 
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
-    suite::control_plane(&store, "default").await;
+    crate::suite::control_plane(&store, "default").await;
     let mut seen = 0;
     for file in directory.path().read_dir().unwrap() {
         let file = file.unwrap();
