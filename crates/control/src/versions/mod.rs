@@ -3,7 +3,7 @@
 //! Reading them is `core_entities` with `?as_of=`, or below `/versions/{version}/core-entities`,
 //! where decK can dump and diff them.
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path, Query, State};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -168,9 +168,9 @@ async fn restore(
     body: Body,
 ) -> Result<Json<Value>, Problem> {
     let cp = cp(&id)?;
-    let expected = match headers.contains_key(http::header::CONTENT_TYPE) {
-        true => expected(&body::object(&headers, body).await?)?,
-        false => None,
+    let expected = match body.is_end_stream() {
+        true => None,
+        false => expected(&body::object(&headers, body).await?)?,
     };
     if store.control_plane(cp).await?.cluster_type == ClusterType::K8sIngressController {
         let detail = "entities of a control plane for ingress controllers are written by those";

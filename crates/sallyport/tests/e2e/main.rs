@@ -10,6 +10,7 @@
 mod bad_input;
 mod certs;
 mod config_sync;
+mod database;
 mod deck;
 mod forward_proxy;
 mod gateway;
