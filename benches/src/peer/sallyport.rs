@@ -38,7 +38,7 @@ impl Sallyport {
 }
 
 /// Builds the executable with link-time optimisation and returns where it is.
-fn build() -> anyhow::Result<PathBuf> {
+pub(crate) fn build() -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let args = [
         "build",

@@ -151,6 +151,11 @@ impl Postgres {
         self.port
     }
 
+    /// The process whose children are all the server's.
+    pub fn pid(&self) -> u32 {
+        self.watchdog.id()
+    }
+
     /// Runs SQL with `psql` as the superuser; the answer, rows as lines and columns joined by `|`.
     ///
     /// # Panics

@@ -109,7 +109,7 @@ impl Dialler {
     ) -> Result<Client, Refusal> {
         let client = match host {
             Host::Tcp(name) => {
-                let dialled = sallyport_runtime::dial("control_plane.database", name, port, limit);
+                let dialled = sallyport_runtime::dial("database.external", name, port, limit);
                 let stream = dialled
                     .await
                     .map_err(|error| Refusal::Other(error.to_string()))?;

@@ -5,8 +5,11 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use crate::OpenError;
 use crate::sql::index_key;
 
+/// What SQL alone cannot do.
+type Code = fn(&Transaction<'_>) -> rusqlite::Result<()>;
+
 /// Step n leads from schema version n to n + 1, by SQL and then by code.
-const STEPS: &[(&str, fn(&Transaction<'_>) -> rusqlite::Result<()>)] = &[
+const STEPS: &[(&str, Code)] = &[
     (
         include_str!("../../migrations/sqlite/0001_tables.sql"),
         |_| Ok(()),
