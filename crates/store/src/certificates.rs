@@ -69,7 +69,7 @@ impl Store {
         digest: [u8; 32],
     ) -> Result<Vec<Certificate>, StoreError> {
         self.engine
-            .read(move |tx| Box::pin(sql::certificates::by_digest(tx, digest)))
+            .look(move |tx| Box::pin(sql::certificates::by_digest(tx, digest)))
             .await
     }
 

@@ -122,7 +122,7 @@ impl Store {
     /// Only failures of the engine.
     pub async fn control_planes(&self) -> Result<Vec<ControlPlane>, StoreError> {
         self.engine
-            .read(|tx| Box::pin(sql::control_planes::list(tx)))
+            .look(|tx| Box::pin(sql::control_planes::list(tx)))
             .await
     }
 
@@ -133,7 +133,7 @@ impl Store {
     pub async fn control_plane(&self, id: Uuid) -> Result<ControlPlane, StoreError> {
         let found = self
             .engine
-            .read(move |tx| Box::pin(sql::control_planes::get(tx, id)))
+            .look(move |tx| Box::pin(sql::control_planes::get(tx, id)))
             .await?;
         found.ok_or(StoreError::NoControlPlane(id))
     }
@@ -148,7 +148,7 @@ impl Store {
     ) -> Result<Option<ControlPlane>, StoreError> {
         let prefix = prefix.to_ascii_lowercase();
         self.engine
-            .read(move |tx| Box::pin(sql::control_planes::by_prefix(tx, prefix)))
+            .look(move |tx| Box::pin(sql::control_planes::by_prefix(tx, prefix)))
             .await
     }
 

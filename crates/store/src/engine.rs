@@ -35,6 +35,17 @@ impl Engine {
         }
     }
 
+    /// Runs `op` to look something up: its statements need not see one state.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self {
+            Engine::Sqlite(engine) => engine.read(op).await,
+            Engine::Postgres(engine) => engine.look(op).await,
+        }
+    }
+
     pub(crate) fn watch(&self) -> watch::Receiver<Heads> {
         match self {
             Engine::Sqlite(engine) => engine.watch(),

@@ -189,7 +189,7 @@ impl Store {
     /// [`StoreError::NoControlPlane`].
     pub async fn get(&self, cp: Uuid, kind: Kind, id: Uuid) -> Result<Option<Value>, StoreError> {
         self.engine
-            .read(move |tx| Box::pin(sql::entities::get(tx, cp, kind, id)))
+            .look(move |tx| Box::pin(sql::entities::get(tx, cp, kind, id)))
             .await
     }
 
@@ -206,7 +206,7 @@ impl Store {
     ) -> Result<Option<Value>, StoreError> {
         let (field, value) = (field.to_owned(), value.to_owned());
         self.engine
-            .read(move |tx| Box::pin(sql::entities::find(tx, cp, kind, field, value)))
+            .look(move |tx| Box::pin(sql::entities::find(tx, cp, kind, field, value)))
             .await
     }
 
@@ -236,7 +236,7 @@ impl Store {
     /// [`StoreError::NoControlPlane`].
     pub async fn revision(&self, cp: Uuid) -> Result<u64, StoreError> {
         self.engine
-            .read(move |tx| Box::pin(sql::entities::revision(tx, cp)))
+            .look(move |tx| Box::pin(sql::entities::revision(tx, cp)))
             .await
     }
 

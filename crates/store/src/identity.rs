@@ -90,7 +90,7 @@ impl Store {
     pub async fn organization(&self) -> Result<Organization, StoreError> {
         let found = self
             .engine
-            .read(|tx| Box::pin(sql::identity::organization(tx)))
+            .look(|tx| Box::pin(sql::identity::organization(tx)))
             .await?;
         found.ok_or(StoreError::NotFound)
     }
@@ -113,7 +113,7 @@ impl Store {
     /// Only failures of the engine.
     pub async fn token_by_digest(&self, digest: [u8; 32]) -> Result<Option<Token>, StoreError> {
         self.engine
-            .read(move |tx| Box::pin(sql::identity::token_by_digest(tx, digest)))
+            .look(move |tx| Box::pin(sql::identity::token_by_digest(tx, digest)))
             .await
     }
 
@@ -123,7 +123,7 @@ impl Store {
     /// Only failures of the engine.
     pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         self.engine
-            .read(|tx| Box::pin(sql::identity::tokens(tx)))
+            .look(|tx| Box::pin(sql::identity::tokens(tx)))
             .await
     }
 

@@ -98,7 +98,7 @@ impl Store {
     /// [`StoreError::NoControlPlane`].
     pub async fn revision_at(&self, cp: Uuid, at_ms: i64) -> Result<u64, StoreError> {
         self.engine
-            .read(move |tx| Box::pin(sql::past::revision_at(tx, cp, at_ms)))
+            .look(move |tx| Box::pin(sql::past::revision_at(tx, cp, at_ms)))
             .await
     }
 

@@ -129,6 +129,14 @@ impl Engine {
             .await
     }
 
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(Arc::clone(&self.readers), Mode::Look, None, op)
+            .await
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         pool: Arc<Pool>,

@@ -20,13 +20,16 @@ pub(crate) enum Mode {
     Write,
     /// Sees one state from beginning to end.
     Read,
+    /// Is one statement, or several that do not depend on each other: no transaction at all, and
+    /// so one round trip instead of two.
+    Look,
 }
 
 impl Mode {
     fn begin(self) -> &'static str {
         match self {
             Mode::Write => "BEGIN ISOLATION LEVEL READ COMMITTED",
-            Mode::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            Mode::Read | Mode::Look => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         }
     }
 }
@@ -36,6 +39,8 @@ impl Mode {
 enum State {
     /// There is none.
     Idle,
+    /// There is none and none is wanted.
+    Bare,
     /// It begins with the first statement, in the same packet.
     Wanted(Mode),
     Begun,
@@ -61,7 +66,10 @@ impl Session {
 
     /// Begins a transaction with the next statement.
     pub(super) fn begin(&mut self, mode: Mode) {
-        self.state = State::Wanted(mode);
+        self.state = match mode {
+            Mode::Look => State::Bare,
+            mode => State::Wanted(mode),
+        };
     }
 
     /// Whether the next transaction may use it.
@@ -72,7 +80,7 @@ impl Session {
     /// Ends the transaction. For a write, the one notification of the commit goes with it, with
     /// the ids of the control planes that changed.
     pub(super) async fn commit(&mut self, mode: Mode, announced: &[Uuid]) -> Outcome<()> {
-        if let State::Wanted(_) = self.state {
+        if let State::Wanted(_) | State::Bare = self.state {
             self.state = State::Idle;
             return Ok(());
         }
@@ -97,7 +105,7 @@ impl Session {
 
     /// Undoes the transaction; if that fails the server does it when the connection ends.
     pub(super) async fn roll_back(&mut self) {
-        if let State::Wanted(_) = self.state {
+        if let State::Wanted(_) | State::Bare = self.state {
             self.state = State::Idle;
             return;
         }

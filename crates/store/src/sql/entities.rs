@@ -12,8 +12,23 @@ use super::{Arg, Fail, Outcome, Tx, args, index_key, to_json, unsigned};
 use crate::{Actor, IfExists, OnDelete, Put, Reference, StoreError, Stored};
 
 pub(crate) async fn get(tx: &mut Tx, cp: Uuid, kind: Kind, id: Uuid) -> Outcome<Option<Value>> {
-    let number = number(tx, cp).await?;
-    Ok(row(tx, number, kind, id).await?.map(|(_, body)| body))
+    let found = tx
+        .first(
+            "SELECT e.body FROM control_plane p JOIN entity e ON e.cp = p.cp
+             WHERE p.id = ?1 AND e.kind = ?2 AND e.id = ?3",
+            args![&cp, kind.table(), &id],
+            |row| row.json(0),
+        )
+        .await?;
+    found_or_absent(tx, cp, found).await
+}
+
+/// Tells an entity that is not there from a control plane that is not.
+async fn found_or_absent(tx: &mut Tx, cp: Uuid, found: Option<Value>) -> Outcome<Option<Value>> {
+    if found.is_none() {
+        number(tx, cp).await?;
+    }
+    Ok(found)
 }
 
 /// The row number and body of an entity.
@@ -38,14 +53,16 @@ pub(crate) async fn find(
     field: String,
     value: String,
 ) -> Outcome<Option<Value>> {
-    let number = number(tx, cp).await?;
-    tx.first(
-        "SELECT body FROM entity_unique u JOIN entity e ON e.eid = u.eid
-         WHERE u.cp = ?1 AND u.kind = ?2 AND field = ?3 AND value = ?4",
-        args![number, kind.table(), &field, &*index_key(&value)],
-        |row| row.json(0),
-    )
-    .await
+    let found = tx
+        .first(
+            "SELECT e.body FROM control_plane p JOIN entity_unique u ON u.cp = p.cp
+             JOIN entity e ON e.eid = u.eid
+             WHERE p.id = ?1 AND u.kind = ?2 AND u.field = ?3 AND u.value = ?4",
+            args![&cp, kind.table(), &field, &*index_key(&value)],
+            |row| row.json(0),
+        )
+        .await?;
+    found_or_absent(tx, cp, found).await
 }
 
 pub(crate) async fn revision(tx: &mut Tx, cp: Uuid) -> Outcome<u64> {
