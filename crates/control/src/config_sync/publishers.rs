@@ -224,3 +224,37 @@ async fn build(store: &Store, cp: Uuid) -> Result<Payload, StoreError> {
         sallyport_store::StorageFailure::Engine("building was abandoned".to_owned()).into()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_payload_that_nobody_wants_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
+        let made = crate::bootstrap(&store, "test", None).await.unwrap();
+        let cp = made.control_plane.id;
+        let (publishers, subscriptions) = Publishers::new();
+        let stop = CancellationToken::new();
+        let supervisor = tokio::spawn(supervise(store, subscriptions, stop.clone()));
+        let payload = publishers.current(cp, 0).await.unwrap();
+        let kept = Arc::downgrade(&payload);
+        drop(payload);
+        sleep(KEEP / 2).await;
+        let again = publishers.current(cp, 0).await.unwrap();
+        assert!(
+            kept.upgrade()
+                .is_some_and(|kept| Arc::ptr_eq(&kept, &again))
+        );
+        drop(again);
+        sleep(KEEP * 3).await;
+        assert!(kept.upgrade().is_none());
+        assert!(
+            publishers.current(cp, 0).await.is_some(),
+            "it is built again"
+        );
+        stop.cancel();
+        supervisor.await.unwrap();
+    }
+}

@@ -148,7 +148,9 @@ impl Engine {
             return Err(StorageFailure::Closed.into());
         }
         let work = async move {
-            let permit = pool.permit().await?;
+            let permit = timeout(OPERATION_MAX, pool.permit()).await;
+            let busy = || StorageFailure::Unavailable("too many wait for it".to_owned());
+            let permit = permit.map_err(|_| busy())??;
             let mut tx = Tx::new(Conn::Postgres(pool.take(mode).await?));
             tx.reset();
             // At the limit the connection goes, and the server undoes what was not committed.

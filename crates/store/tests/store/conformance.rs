@@ -129,6 +129,51 @@ async fn a_newer_schema_is_refused() {
     );
 }
 
+/// A file of the first schema, in which values of any length stood in the indexes.
+#[tokio::test]
+async fn an_older_file_is_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.sqlite");
+    let long = "x".repeat(3_000);
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    conn.execute_batch(include_str!("../../migrations/sqlite/0001_tables.sql"))
+        .unwrap();
+    let (cp, id) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    conn.execute(
+        "INSERT INTO control_plane VALUES (1, ?1, 'old', '0123456789', '', '{}',
+         '\"CLUSTER_TYPE_CONTROL_PLANE\"', '\"pinned_client_certs\"', 0, '[]', 1, 1)",
+        [cp.as_bytes()],
+    )
+    .unwrap();
+    let body = serde_json::json!({"id": id, "name": long, "created_at": 1}).to_string();
+    conn.execute(
+        "INSERT INTO entity VALUES (1, 1, 'services', ?1, 1, ?2)",
+        (id.as_bytes(), &body),
+    )
+    .unwrap();
+    conn.execute(
+        "INSERT INTO entity_unique VALUES (1, 'services', 'name', ?1, 1)",
+        [&long],
+    )
+    .unwrap();
+    conn.execute("INSERT INTO entity_tag VALUES (1, ?1)", [&long])
+        .unwrap();
+    conn.execute_batch("INSERT INTO cp_head VALUES (1, 1, 0); PRAGMA user_version = 1;")
+        .unwrap();
+    drop(conn);
+    let store = Store::open(&path).unwrap();
+    let kind = sallyport_model::Kind::Service;
+    let found = store.find(cp, kind, "name", &long).await.unwrap();
+    assert_eq!(found.unwrap()["id"], id.to_string());
+    let query = sallyport_store::ListQuery {
+        size: 10,
+        offset: None,
+        tags: sallyport_store::Tags::All(vec![long]),
+        parent: None,
+    };
+    assert_eq!(store.list(cp, kind, query).await.unwrap().items.len(), 1);
+}
+
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused() {
     let directory = tempfile::tempdir().unwrap();
