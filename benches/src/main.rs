@@ -15,6 +15,7 @@ mod process;
 mod rate_limit;
 mod report;
 mod router;
+mod store;
 mod workload;
 mod wrk;
 
@@ -37,9 +38,9 @@ use crate::workload::Workload;
 struct Args {
     #[command(subcommand)]
     part: Option<Part>,
-    /// What to run through the proxies; may be given several times [default: all]
+    /// What to run; may be given several times [default: plain gateway]
     #[arg(long = "workload", value_name = "NAME", value_enum)]
-    workloads: Vec<workload::Name>,
+    workloads: Vec<Chosen>,
     /// Proxies to compare; the first is the one that ratios refer to [default: nginx sallyport]
     ///
     /// The same one twice shows the noise of this machine.
@@ -63,6 +64,15 @@ struct Args {
     /// Routes of the workload `gateway`
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=9_999))]
     routes: u32,
+    /// Services of the workload `store`, each with a route
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    services: u32,
+    /// Single writes of the workload `store`
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    puts: u32,
+    /// Entities that the workload `store` exports
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    exported: u32,
     /// Size of the body that the backend answers with
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=3_500))]
     body_bytes: u32,
@@ -91,6 +101,27 @@ enum Part {
     RateLimit(rate_limit::Args),
 }
 
+/// A workload of the proxies, or of the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Chosen {
+    /// One route that forwards everything
+    Plain,
+    /// Many routes, key-auth, local rate limit, header edits
+    Gateway,
+    /// decK's syncs, single writes and an export, on SQLite and on PostgreSQL
+    Store,
+}
+
+impl Chosen {
+    fn of_proxies(self) -> Option<workload::Name> {
+        match self {
+            Chosen::Plain => Some(workload::Name::Plain),
+            Chosen::Gateway => Some(workload::Name::Gateway),
+            Chosen::Store => None,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let mut args = Args::parse();
     let result = match args.part.take() {
@@ -112,7 +143,15 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         args.peers = vec![peer::Name::Nginx, peer::Name::Sallyport];
     }
     if args.workloads.is_empty() {
-        args.workloads = vec![workload::Name::Plain, workload::Name::Gateway];
+        args.workloads = vec![Chosen::Plain, Chosen::Gateway];
+    }
+    if args.workloads.contains(&Chosen::Store) {
+        run_store(&args)?;
+    }
+    let workloads = args.workloads.iter().copied();
+    let workloads: Vec<workload::Name> = workloads.filter_map(Chosen::of_proxies).collect();
+    if workloads.is_empty() {
+        return Ok(ExitCode::SUCCESS);
     }
     machine::need_programs()?;
     let cores = cores(args.proxy_core, args.load_cores.clone())?;
@@ -127,10 +166,10 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     };
     let machine = machine::describe(args.date.clone(), &peers)?;
     let sizes = bench.describe();
-    let minutes = bench.minutes(args.workloads.len() * peers.len());
+    let minutes = bench.minutes(workloads.len() * peers.len());
     eprintln!("{machine}\n{sizes}\nthis takes about {minutes} min");
     let mut results = Vec::new();
-    for name in &args.workloads {
+    for name in &workloads {
         let workload = Workload::new(*name, args.routes, args.body_bytes);
         let runs = bench
             .run(&workload, &peers)
@@ -145,6 +184,24 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// The workload that has no proxies.
+fn run_store(args: &Args) -> anyhow::Result<()> {
+    store::need_programs()?;
+    let executable = match &args.sallyport {
+        Some(path) => std::path::absolute(path).context("--sallyport")?,
+        None => peer::build()?,
+    };
+    let sizes = store::Sizes {
+        services: args.services,
+        puts: args.puts,
+        exported: args.exported,
+    };
+    let table = store::run(&executable, sizes).context("workload store")?;
+    let machine = machine::describe(args.date.clone(), &[])?;
+    println!("{machine}\n{table}");
+    Ok(())
 }
 
 /// The chosen proxies, with names of their own where one was chosen twice.

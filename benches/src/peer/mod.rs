@@ -3,6 +3,8 @@
 pub(crate) mod nginx;
 pub(crate) mod sallyport;
 
+pub(crate) use sallyport::build;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;

@@ -13,6 +13,7 @@ use crate::audit_log::Audit;
 use crate::config_sync::Publishers;
 use crate::{
     audit_log, control_planes, core_entities, deck, dp_certificates, identity, nodes, problem,
+    versions,
 };
 
 /// The shared state of the API.
@@ -56,6 +57,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(core_entities::routes())
         .merge(dp_certificates::routes())
         .merge(nodes::routes())
+        .merge(versions::routes())
         .merge(identity::routes())
         .merge(deck::routes())
         .merge(audit_log::routes())

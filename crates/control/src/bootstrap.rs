@@ -7,9 +7,8 @@ use sallyport_store::{
 
 use crate::identity::{digest, new_token};
 
-/// Name of the control plane and of the token.
+/// Name of the control plane.
 const CONTROL_PLANE: &str = "default";
-const TOKEN: &str = "quickstart";
 
 /// What is there after [`bootstrap`].
 #[derive(Clone, Debug)]
@@ -34,14 +33,19 @@ pub enum BootstrapError {
 }
 
 /// Makes what is missing: the organisation with its owner, a control plane named `default`, and a
-/// token.
+/// token named `token_name`. Processes that share a database may do so at the same time, with
+/// tokens of different names.
 ///
 /// `token` is the one that an earlier call returned, if the caller still has it; it is kept when
 /// the store knows it and replaced otherwise. May be called at each start.
 ///
 /// # Errors
 /// See [`BootstrapError`].
-pub async fn bootstrap(store: &Store, token: Option<&str>) -> Result<Bootstrap, BootstrapError> {
+pub async fn bootstrap(
+    store: &Store,
+    token_name: &str,
+    token: Option<&str>,
+) -> Result<Bootstrap, BootstrapError> {
     let actor = Actor("bootstrap".to_owned());
     let new = NewOrganization {
         name: "Sallyport".to_owned(),
@@ -49,8 +53,7 @@ pub async fn bootstrap(store: &Store, token: Option<&str>) -> Result<Bootstrap, 
         owner_full_name: "Owner".to_owned(),
     };
     let organization = store.ensure_organization(&actor, new).await?;
-    let known = store.control_planes().await?;
-    let control_plane = match known.into_iter().find(|cp| cp.name == CONTROL_PLANE) {
+    let control_plane = match default_control_plane(store).await? {
         Some(control_plane) => control_plane,
         None => {
             let name = CONTROL_PLANE.to_owned();
@@ -58,7 +61,14 @@ pub async fn bootstrap(store: &Store, token: Option<&str>) -> Result<Bootstrap, 
                 name,
                 ..NewControlPlane::default()
             };
-            store.create_control_plane(&actor, new).await?
+            match store.create_control_plane(&actor, new).await {
+                // Another process made it in between.
+                Err(taken @ StoreError::UniqueTaken { .. }) => {
+                    let made = default_control_plane(store).await?;
+                    made.ok_or(taken)?
+                }
+                made => made?,
+            }
         }
     };
     if let Some(token) = token
@@ -74,13 +84,13 @@ pub async fn bootstrap(store: &Store, token: Option<&str>) -> Result<Bootstrap, 
         .tokens()
         .await?
         .into_iter()
-        .find(|token| token.name == TOKEN);
+        .find(|token| token.name == token_name);
     if let Some(lost) = lost {
         store.delete_token(&actor, lost.id).await?;
     }
     let token = new_token().map_err(|error| BootstrapError::Randomness(error.to_string()))?;
     let new = NewToken {
-        name: TOKEN.to_owned(),
+        name: token_name.to_owned(),
         digest: digest(&token),
         user: organization.owner.id,
     };
@@ -92,6 +102,11 @@ pub async fn bootstrap(store: &Store, token: Option<&str>) -> Result<Bootstrap, 
     })
 }
 
+async fn default_control_plane(store: &Store) -> Result<Option<ControlPlane>, StoreError> {
+    let mut known = store.control_planes().await?.into_iter();
+    Ok(known.find(|cp| cp.name == CONTROL_PLANE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,13 +115,15 @@ mod tests {
     async fn a_second_start_finds_what_the_first_made() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
-        let first = bootstrap(&store, None).await.unwrap();
-        let second = bootstrap(&store, Some(&first.token)).await.unwrap();
+        let first = bootstrap(&store, "t", None).await.unwrap();
+        let second = bootstrap(&store, "t", Some(&first.token)).await.unwrap();
         assert_eq!(second.token, first.token);
         assert_eq!(second.control_plane, first.control_plane);
         assert_eq!(second.organization, first.organization);
 
-        let third = bootstrap(&store, Some("kpat_forgotten")).await.unwrap();
+        let third = bootstrap(&store, "t", Some("kpat_forgotten"))
+            .await
+            .unwrap();
         assert_ne!(third.token, first.token);
         assert_eq!(
             store.token_by_digest(digest(&first.token)).await.unwrap(),

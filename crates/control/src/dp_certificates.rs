@@ -105,6 +105,11 @@ impl From<StoreError> for Legacy {
             StoreError::Storage(StorageFailure::Full) => {
                 Legacy(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }
+            StoreError::Storage(StorageFailure::Unavailable(failure)) => {
+                tracing::warn!(%failure, "a request failed: no database");
+                let message = "the database is not available, try again";
+                Legacy(StatusCode::SERVICE_UNAVAILABLE, message.to_owned())
+            }
             error => {
                 tracing::error!(%error, "a request failed in the database");
                 Legacy(StatusCode::INTERNAL_SERVER_ERROR, String::new())
@@ -200,7 +205,7 @@ mod tests {
     async fn pinning_again_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
-        let cp = crate::bootstrap(&store, None)
+        let cp = crate::bootstrap(&store, "test", None)
             .await
             .unwrap()
             .control_plane

@@ -22,6 +22,7 @@ mod nodes;
 mod problem;
 mod start;
 mod telemetry;
+mod versions;
 
 pub use audit_log::{
     AuditLogError, AuditLogSettings, ExportError, export, public_key, verify_data, verify_export,

@@ -2,7 +2,7 @@
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use sallyport_store::{StorageFailure, StoreError};
 use serde_json::{Value, json};
@@ -69,6 +69,16 @@ impl From<StoreError> for Problem {
             StoreError::ForeignMissing { .. } | StoreError::StillReferenced { .. } => {
                 Problem::new(StatusCode::BAD_REQUEST, error.to_string())
             }
+            StoreError::NoRevision { .. } => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
+            StoreError::Moved { .. } => Problem::new(StatusCode::CONFLICT, error.to_string()),
+            StoreError::NulCharacter | StoreError::WrittenTwice { .. } => {
+                Problem::new(StatusCode::BAD_REQUEST, error.to_string())
+            }
+            StoreError::Storage(StorageFailure::Unavailable(failure)) => {
+                tracing::warn!(%failure, "a request failed: no database");
+                let detail = "the database is not available, try again";
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            }
             StoreError::Storage(StorageFailure::Full) => {
                 Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }
@@ -106,7 +116,17 @@ impl IntoResponse for Problem {
             body["invalid_parameters"] = Value::Array(self.invalid_parameters);
         }
         let kind = HeaderValue::from_static("application/problem+json");
-        (self.status, [(CONTENT_TYPE, kind)], body.to_string()).into_response()
+        let mut response = (self.status, [(CONTENT_TYPE, kind)], body.to_string()).into_response();
+        retry_later(&mut response);
+        response
+    }
+}
+
+/// Tells when to try again, where trying again may help.
+pub(crate) fn retry_later(response: &mut Response) {
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        let headers = response.headers_mut();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
 }
 

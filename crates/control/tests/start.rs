@@ -77,7 +77,7 @@ async fn what_stands_in_the_way_is_named() {
 async fn the_api_without_tls_is_there_if_asked_for_and_gone_after_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
-    let first = bootstrap(&store, None).await.unwrap();
+    let first = bootstrap(&store, "test", None).await.unwrap();
     let plain = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     let settings = Settings {
         listen_plain: plain,

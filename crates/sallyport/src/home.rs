@@ -28,21 +28,29 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Opens the directory, and makes in it what is missing.
+    /// Opens the directory, and makes in it what is missing. The state is in the PostgreSQL
+    /// database at the URL `database`, or in a file of the directory if there is none.
     ///
     /// # Errors
     /// A file cannot be read or written, or holds something else; the error names it.
-    pub(crate) async fn open(path: &Path, base_domain: &str, geo: &str) -> anyhow::Result<Home> {
+    pub(crate) async fn open(
+        path: &Path,
+        database: Option<&str>,
+        base_domain: &str,
+        geo: &str,
+    ) -> anyhow::Result<Home> {
         make_directory(path)?;
         let path = fs::canonicalize(path)
             .with_context(|| format!("could not open the directory {}", path.display()))?;
         let identity = identity(&path, base_domain, geo)?;
-        let database = path.join("store.sqlite");
-        let store = Store::open(&database)
-            .with_context(|| format!("could not open the database {}", database.display()))?;
+        let store = match database {
+            Some(url) => Store::connect(url).await?,
+            None => Store::open(&path.join("store.sqlite"))?,
+        };
         let token_file = path.join("token");
         let known = read_optional(&token_file)?;
-        let bootstrap = bootstrap(&store, known.as_deref().map(str::trim)).await?;
+        let name = token_name(&store, &path);
+        let bootstrap = bootstrap(&store, &name, known.as_deref().map(str::trim)).await?;
         if known.as_deref().map(str::trim) != Some(&bootstrap.token) {
             write_private(&token_file, &format!("{}\n", bootstrap.token))?;
         }
@@ -58,6 +66,15 @@ impl Home {
     pub(crate) fn ca_path(&self) -> PathBuf {
         self.path.join("ca.crt")
     }
+}
+
+/// What the token of this directory is called. Of processes that share a database each has its own.
+fn token_name(store: &Store, home: &Path) -> String {
+    if !store.is_shared() {
+        return "quickstart".to_owned();
+    }
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("quickstart {}:{}", host.trim(), home.display())
 }
 
 /// The listener's certificate: kept while it is valid and has all names, made anew otherwise.

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::{Actor, Store, StoreError, sqlite};
+use crate::{Actor, Store, StoreError, sql};
 
 /// A certificate that data planes of a control plane may present.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Store {
     ) -> Result<Certificate, StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| sqlite::certificates::pin(tx, cp, &actor, new))
+            .write(move |tx| Box::pin(sql::certificates::pin(tx, cp, actor, new)))
             .await
     }
 
@@ -56,7 +56,7 @@ impl Store {
     /// [`StoreError::NoControlPlane`].
     pub async fn certificates(&self, cp: Uuid) -> Result<Vec<Certificate>, StoreError> {
         self.engine
-            .read(move |tx| sqlite::certificates::list(tx, cp))
+            .read(move |tx| Box::pin(sql::certificates::list(tx, cp)))
             .await
     }
 
@@ -69,7 +69,7 @@ impl Store {
         digest: [u8; 32],
     ) -> Result<Vec<Certificate>, StoreError> {
         self.engine
-            .read(move |tx| sqlite::certificates::by_digest(tx, digest))
+            .look(move |tx| Box::pin(sql::certificates::by_digest(tx, digest)))
             .await
     }
 
@@ -85,7 +85,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| sqlite::certificates::unpin(tx, cp, &actor, id))
+            .write(move |tx| Box::pin(sql::certificates::unpin(tx, cp, actor, id)))
             .await
     }
 }

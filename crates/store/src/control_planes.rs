@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Actor, Store, StoreError, sqlite};
+use crate::{Actor, Store, StoreError, sql};
 
 /// What connects to a control plane. Source: the `cluster_type` of the control-planes API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +112,7 @@ impl Store {
     ) -> Result<ControlPlane, StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| sqlite::control_planes::create(tx, &actor, new))
+            .write(move |tx| Box::pin(sql::control_planes::create(tx, actor, new)))
             .await
     }
 
@@ -121,7 +121,9 @@ impl Store {
     /// # Errors
     /// Only failures of the engine.
     pub async fn control_planes(&self) -> Result<Vec<ControlPlane>, StoreError> {
-        self.engine.read(sqlite::control_planes::list).await
+        self.engine
+            .look(|tx| Box::pin(sql::control_planes::list(tx)))
+            .await
     }
 
     /// One control plane by id.
@@ -131,7 +133,7 @@ impl Store {
     pub async fn control_plane(&self, id: Uuid) -> Result<ControlPlane, StoreError> {
         let found = self
             .engine
-            .read(move |tx| sqlite::control_planes::get(tx, id))
+            .look(move |tx| Box::pin(sql::control_planes::get(tx, id)))
             .await?;
         found.ok_or(StoreError::NoControlPlane(id))
     }
@@ -146,7 +148,7 @@ impl Store {
     ) -> Result<Option<ControlPlane>, StoreError> {
         let prefix = prefix.to_ascii_lowercase();
         self.engine
-            .read(move |tx| sqlite::control_planes::by_prefix(tx, &prefix))
+            .look(move |tx| Box::pin(sql::control_planes::by_prefix(tx, prefix)))
             .await
     }
 
@@ -162,7 +164,7 @@ impl Store {
     ) -> Result<ControlPlane, StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| sqlite::control_planes::update(tx, &actor, id, update))
+            .write(move |tx| Box::pin(sql::control_planes::update(tx, actor, id, update)))
             .await
     }
 
@@ -173,7 +175,7 @@ impl Store {
     pub async fn delete_control_plane(&self, actor: &Actor, id: Uuid) -> Result<(), StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| sqlite::control_planes::delete(tx, &actor, id))
+            .write(move |tx| Box::pin(sql::control_planes::delete(tx, actor, id)))
             .await
     }
 }

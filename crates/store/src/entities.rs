@@ -6,7 +6,7 @@ use sallyport_model::Kind;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, sqlite};
+use crate::{Store, StoreError, sql};
 
 /// Who made a change, as the change log shows it, such as `token:laptop`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl Store {
     pub async fn put(&self, cp: Uuid, actor: &Actor, put: Put) -> Result<Stored, StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| sqlite::entities::put(tx, cp, &actor, put))
+            .write(move |tx| Box::pin(sql::entities::put(tx, cp, actor, put)))
             .await
     }
 
@@ -179,7 +179,7 @@ impl Store {
     ) -> Result<Deleted, StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| sqlite::delete::delete(tx, cp, &actor, kind, id))
+            .write(move |tx| Box::pin(sql::delete::delete(tx, cp, actor, kind, id)))
             .await
     }
 
@@ -189,7 +189,7 @@ impl Store {
     /// [`StoreError::NoControlPlane`].
     pub async fn get(&self, cp: Uuid, kind: Kind, id: Uuid) -> Result<Option<Value>, StoreError> {
         self.engine
-            .read(move |tx| sqlite::entities::get(tx, cp, kind, id))
+            .look(move |tx| Box::pin(sql::entities::get(tx, cp, kind, id)))
             .await
     }
 
@@ -206,7 +206,7 @@ impl Store {
     ) -> Result<Option<Value>, StoreError> {
         let (field, value) = (field.to_owned(), value.to_owned());
         self.engine
-            .read(move |tx| sqlite::entities::find(tx, cp, kind, &field, &value))
+            .look(move |tx| Box::pin(sql::entities::find(tx, cp, kind, field, value)))
             .await
     }
 
@@ -216,7 +216,7 @@ impl Store {
     /// [`StoreError::BadOffset`], [`StoreError::NoControlPlane`].
     pub async fn list(&self, cp: Uuid, kind: Kind, query: ListQuery) -> Result<Page, StoreError> {
         self.engine
-            .read(move |tx| sqlite::list::list(tx, cp, kind, &query))
+            .read(move |tx| Box::pin(sql::list::list(tx, cp, kind, query)))
             .await
     }
 
@@ -226,7 +226,7 @@ impl Store {
     /// [`StoreError::NoControlPlane`].
     pub async fn snapshot(&self, cp: Uuid) -> Result<Snapshot, StoreError> {
         self.engine
-            .read(move |tx| sqlite::list::snapshot(tx, cp))
+            .read(move |tx| Box::pin(sql::list::snapshot(tx, cp)))
             .await
     }
 
@@ -236,7 +236,7 @@ impl Store {
     /// [`StoreError::NoControlPlane`].
     pub async fn revision(&self, cp: Uuid) -> Result<u64, StoreError> {
         self.engine
-            .read(move |tx| sqlite::entities::revision(tx, cp))
+            .look(move |tx| Box::pin(sql::entities::revision(tx, cp)))
             .await
     }
 
@@ -253,7 +253,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Change>, StoreError> {
         self.engine
-            .read(move |tx| sqlite::change_log::since(tx, cp, after, limit))
+            .read(move |tx| Box::pin(sql::change_log::since(tx, cp, after, limit)))
             .await
     }
 }

@@ -28,24 +28,48 @@ pub enum OpenError {
     },
     /// A newer build wrote it.
     #[error(
-        "the database {} has schema version {found}, this build knows up to {known}; \
-         start the newer build that wrote it, or restore a backup",
-        path.display()
+        "the database {database} has schema version {found}, this build knows up to {known}; \
+         start the newer build that wrote it, or restore a backup"
     )]
     TooNew {
-        /// The database file.
-        path: PathBuf,
-        /// The version in the file.
+        /// The file, or host and name of the database.
+        database: String,
+        /// The version in it.
         found: i64,
         /// The newest version of this build.
         known: i64,
     },
     /// The engine refused it.
-    #[error("the database {} cannot be used: {detail}", path.display())]
+    #[error("the database {database} cannot be used: {detail}")]
     Engine {
-        /// The database file.
-        path: PathBuf,
+        /// The file, or host and name of the database.
+        database: String,
         /// What the engine said.
+        detail: String,
+    },
+    /// The address of the database is none.
+    #[error(
+        "the address of the database is wrong: {0}; \
+         it has the form postgres://user:password@host:5432/name?sslmode=verify-full"
+    )]
+    Address(String),
+    /// No host of the address can be used.
+    #[error("cannot reach the database {database}: {detail}")]
+    Unreachable {
+        /// Hosts and name of the database.
+        database: String,
+        /// What came of each host.
+        detail: String,
+    },
+    /// The server does not let us in.
+    #[error(
+        "the database {database} refuses the log-in: {detail}; \
+         check user, password, database name and client certificate"
+    )]
+    LogIn {
+        /// Host and name of the database.
+        database: String,
+        /// What the server said.
         detail: String,
     },
 }
@@ -85,6 +109,33 @@ pub enum StoreError {
     /// The control plane is not there.
     #[error("control plane {0} does not exist")]
     NoControlPlane(Uuid),
+    /// The control plane has moved on since the caller looked.
+    #[error("the control plane is at version {found}, not at {expected} any more")]
+    Moved {
+        /// The version that the caller knew.
+        expected: u64,
+        /// The version it has.
+        found: u64,
+    },
+    /// A version that is not there yet.
+    #[error("there is no version {revision}; the newest is {newest}")]
+    NoRevision {
+        /// The version asked for.
+        revision: u64,
+        /// The newest one.
+        newest: u64,
+    },
+    /// One change writes the same entity twice.
+    #[error("{kind} {id} is written twice in one change")]
+    WrittenTwice {
+        /// Its kind.
+        kind: Kind,
+        /// Its id.
+        id: Uuid,
+    },
+    /// A text with a NUL character in a place that is indexed or sorted by.
+    #[error("a text with a NUL character cannot be stored or looked for")]
+    NulCharacter,
     /// A page token that this store did not make.
     #[error("the offset is not one that a previous page gave")]
     BadOffset,
@@ -99,6 +150,9 @@ pub enum StorageFailure {
     /// There is no room for the write.
     #[error("the disk of the database is full")]
     Full,
+    /// The database cannot be reached now, or refuses to write now; trying again may help.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
     /// The store was closed.
     #[error("the database is closed")]
     Closed,

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::{Actor, Store, StoreError, sqlite};
+use crate::{Actor, Store, StoreError, sql};
 
 /// The one organisation of this installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Store {
     ) -> Result<Organization, StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| sqlite::identity::ensure(tx, &actor, new))
+            .write(move |tx| Box::pin(sql::identity::ensure(tx, actor, new)))
             .await
     }
 
@@ -88,7 +88,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] before the first [`Store::ensure_organization`].
     pub async fn organization(&self) -> Result<Organization, StoreError> {
-        let found = self.engine.read(sqlite::identity::organization).await?;
+        let found = self
+            .engine
+            .look(|tx| Box::pin(sql::identity::organization(tx)))
+            .await?;
         found.ok_or(StoreError::NotFound)
     }
 
@@ -100,7 +103,7 @@ impl Store {
     pub async fn create_token(&self, actor: &Actor, new: NewToken) -> Result<Token, StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| sqlite::identity::create_token(tx, &actor, new))
+            .write(move |tx| Box::pin(sql::identity::create_token(tx, actor, new)))
             .await
     }
 
@@ -110,7 +113,7 @@ impl Store {
     /// Only failures of the engine.
     pub async fn token_by_digest(&self, digest: [u8; 32]) -> Result<Option<Token>, StoreError> {
         self.engine
-            .read(move |tx| sqlite::identity::token_by_digest(tx, digest))
+            .look(move |tx| Box::pin(sql::identity::token_by_digest(tx, digest)))
             .await
     }
 
@@ -119,7 +122,9 @@ impl Store {
     /// # Errors
     /// Only failures of the engine.
     pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
-        self.engine.read(sqlite::identity::tokens).await
+        self.engine
+            .look(|tx| Box::pin(sql::identity::tokens(tx)))
+            .await
     }
 
     /// Removes a token.
@@ -129,7 +134,7 @@ impl Store {
     pub async fn delete_token(&self, actor: &Actor, id: Uuid) -> Result<(), StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| sqlite::identity::delete_token(tx, &actor, id))
+            .write(move |tx| Box::pin(sql::identity::delete_token(tx, actor, id)))
             .await
     }
 }

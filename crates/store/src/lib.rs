@@ -1,17 +1,23 @@
 //! The database: control planes, their entities, and who may connect to them.
 //!
 //! [`Store`] is the whole interface. It speaks in the words of the domain and shows nothing of the
-//! engine, which is SQLite in the process: one writer thread, several readers, every write one
-//! durable transaction with its row in the change log. An error from a write means "unknown",
-//! never "not written"; every write may be sent again.
+//! two engines below: SQLite in the process, and PostgreSQL for control planes of several
+//! processes. What each operation does is written once, in `sql`, and one suite of tests runs
+//! against both. Every write is one durable transaction with its rows in the change log. An error
+//! from a write means "unknown", never "not written"; every write may be sent again.
 
 mod certificates;
 mod control_planes;
+mod engine;
 mod entities;
 mod error;
+mod heads;
 mod identity;
 mod nodes;
+mod postgres;
+mod sql;
 mod sqlite;
+mod versions;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,21 +26,23 @@ pub use certificates::{Certificate, NewCertificate};
 pub use control_planes::{
     AuthType, ClusterType, ControlPlane, ControlPlaneUpdate, NewControlPlane, ProxyUrl,
 };
+use engine::Engine;
 pub use entities::{
     Actor, Change, Deleted, IfExists, ListQuery, OnDelete, Page, Put, Reference, Snapshot, Stored,
     Tags,
 };
 pub use error::{OpenError, StorageFailure, StoreError};
+pub use heads::{Head, Heads};
 pub use identity::{NewOrganization, NewToken, Organization, Token, User};
 pub use nodes::{Node, NodeSeen, SyncStatus};
-pub use sqlite::{Head, Heads};
+pub use versions::{Applied, Difference, Past, Version, Write};
 
 /// A handle to the database; clones are cheap and share it.
 ///
-/// When the last clone is dropped the writer finishes what it has and the files are closed.
+/// When the last clone is dropped the writer finishes what it has and files are closed.
 #[derive(Clone)]
 pub struct Store {
-    engine: Arc<sqlite::Engine>,
+    engine: Arc<Engine>,
 }
 
 impl Store {
@@ -47,22 +55,45 @@ impl Store {
     /// [`OpenError::InUse`] if another process has it, [`OpenError::TooNew`] if a newer build
     /// wrote it.
     pub fn open(path: &Path) -> Result<Store, OpenError> {
+        let engine = Engine::Sqlite(sqlite::Engine::open(path)?);
         Ok(Store {
-            engine: Arc::new(sqlite::Engine::open(path)?),
+            engine: Arc::new(engine),
         })
     }
 
-    /// Waits until every write that was handed in is done, then closes the files.
+    /// Connects to the PostgreSQL database at a URL `postgres://…`, and brings its schema up to
+    /// date. Other processes may be connected to it.
+    ///
+    /// The URL is that of libpq, with several hosts if there are, `target_session_attrs`,
+    /// `sslmode`, `sslrootcert`, `sslcert` and `sslkey`. See `docs/database.md`.
+    ///
+    /// # Errors
+    /// [`OpenError::Address`], [`OpenError::Unreachable`], [`OpenError::LogIn`],
+    /// [`OpenError::TooNew`] if a newer build wrote it. None shows the password.
+    pub async fn connect(url: &str) -> Result<Store, OpenError> {
+        let engine = Engine::Postgres(postgres::Engine::connect(url).await?);
+        Ok(Store {
+            engine: Arc::new(engine),
+        })
+    }
+
+    /// Waits until every write that was handed in is done, then closes files and connections.
     ///
     /// Every later call on any clone answers with a [`StorageFailure::Closed`].
     pub async fn close(&self) {
         self.engine.close().await;
     }
 
-    /// The newest heads of every control plane, as they change.
+    /// Whether other processes may write to the same database.
+    pub fn is_shared(&self) -> bool {
+        matches!(&*self.engine, Engine::Postgres(_))
+    }
+
+    /// The newest heads of every control plane, as they change, whoever changed them.
     ///
     /// These are hints: several changes may be seen as one, and a reader takes the truth from
-    /// [`Store::snapshot`].
+    /// [`Store::snapshot`]. What other processes write is seen within about a second, mostly at
+    /// once. A revision never goes back.
     pub fn watch(&self) -> tokio::sync::watch::Receiver<Heads> {
         self.engine.watch()
     }

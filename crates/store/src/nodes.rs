@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::{Store, StoreError, sqlite};
+use crate::{Store, StoreError, sql};
 
 /// Whether a data plane can take the configuration. Source: Kong's `clustering_data_planes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Store {
     /// Only failures of the engine.
     pub async fn record_nodes(&self, seen: Vec<NodeSeen>) -> Result<(), StoreError> {
         self.engine
-            .write(move |tx| sqlite::nodes::record(tx, &seen))
+            .write(move |tx| Box::pin(sql::nodes::record(tx, seen)))
             .await
     }
 
@@ -111,7 +111,7 @@ impl Store {
     /// [`StoreError::NoControlPlane`].
     pub async fn nodes(&self, cp: Uuid) -> Result<Vec<Node>, StoreError> {
         self.engine
-            .read(move |tx| sqlite::nodes::list(tx, cp))
+            .read(move |tx| Box::pin(sql::nodes::list(tx, cp)))
             .await
     }
 
@@ -121,7 +121,7 @@ impl Store {
     /// [`StoreError::NotFound`], [`StoreError::NoControlPlane`].
     pub async fn delete_node(&self, cp: Uuid, id: Uuid) -> Result<(), StoreError> {
         self.engine
-            .write(move |tx| sqlite::nodes::delete(tx, cp, id))
+            .write(move |tx| Box::pin(sql::nodes::delete(tx, cp, id)))
             .await
     }
 }

@@ -1,6 +1,6 @@
 //! Foreign clients: real programs of other projects that tests run when they are installed.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,17 @@ const NO_SKIP: &str = "SALLYPORT_TEST_NO_SKIP";
 /// When it is missing and `SALLYPORT_TEST_NO_SKIP=1`, as in CI.
 #[track_caller]
 pub fn foreign(program: &str, package: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = find(program, &path);
+    foreign_in(program, package, &search_path())
+}
+
+pub(crate) fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+/// As [`foreign`], in these directories.
+#[track_caller]
+pub(crate) fn foreign_in(program: &str, package: &str, path: &OsStr) -> Option<PathBuf> {
+    let found = find(program, path);
     if found.is_none() {
         let thread = std::thread::current();
         let test = thread.name().unwrap_or("a test");

@@ -28,7 +28,9 @@ mod load;
 mod message;
 mod output;
 mod ports;
+mod postgres;
 mod program;
+mod small_disk;
 
 pub use deadline::{Deadline, eventually, eventually_some};
 pub use dns::{Dns, DnsAnswer, DnsData, DnsRecord};
@@ -38,4 +40,6 @@ pub use load::{Load, LoadReport};
 pub use message::Headers;
 pub use output::{Found, NoSuchLine};
 pub use ports::{free_port, free_ports};
+pub use postgres::{Postgres, PostgresSetup};
 pub use program::{Finished, Launch, Program};
+pub use small_disk::SmallDisk;

@@ -20,6 +20,9 @@ const PACE_MIN: Duration = Duration::from_millis(50);
 const PACE_MAX: Duration = Duration::from_secs(2);
 /// Pause after the database failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long the payload of a control plane is kept for nobody: a reconnect finds it, and the memory
+/// does not grow with every control plane that ever had a gateway.
+const KEEP: Duration = Duration::from_secs(60);
 /// How long a caller of [`Publishers::current`] waits.
 const CURRENT_MAX: Duration = Duration::from_secs(5);
 
@@ -87,18 +90,23 @@ pub(crate) async fn supervise(
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = tasks.join_next() => match ended {
-                Ok(cp) => drop(known.remove(&cp)),
+                Ok(cp) => {
+                    // Who subscribed while it ended waits for payloads all the same.
+                    let wanted = known.get(&cp).is_some_and(|sender| sender.receiver_count() > 0);
+                    match known.get(&cp) {
+                        Some(sender) if wanted && store.watch().borrow().get(cp).is_some() => {
+                            start(&mut tasks, &store, &stop, cp, sender.clone());
+                        }
+                        _ => drop(known.remove(&cp)),
+                    }
+                }
                 Err(error) => error!(%error, "a publisher of configurations ended with a panic"),
             },
             wish = subscriptions.recv() => {
                 let Some(Subscribe { cp, answer }) = wish else { break };
                 let sender = known.entry(cp).or_insert_with(|| {
                     let (sender, _) = watch::channel(Published::default());
-                    let (store, stop, own) = (store.clone(), stop.clone(), sender.clone());
-                    tasks.spawn(async move {
-                        publish(&store, cp, &own, &stop).await;
-                        cp
-                    });
+                    start(&mut tasks, &store, &stop, cp, sender.clone());
                     sender
                 });
                 // The asker may be gone; that is its own affair.
@@ -114,7 +122,33 @@ pub(crate) async fn supervise(
     }
 }
 
-/// Keeps `sender` at the newest revision until the control plane is deleted or `stop`.
+fn start(
+    tasks: &mut JoinSet<Uuid>,
+    store: &Store,
+    stop: &CancellationToken,
+    cp: Uuid,
+    sender: watch::Sender<Published>,
+) {
+    let (store, stop) = (store.clone(), stop.clone());
+    tasks.spawn(async move {
+        publish(&store, cp, &sender, &stop).await;
+        cp
+    });
+}
+
+/// Waits until nobody has wanted the payloads for [`KEEP`].
+async fn forgotten(sender: &watch::Sender<Published>) {
+    loop {
+        sender.closed().await;
+        sleep(KEEP).await;
+        if sender.is_closed() {
+            return;
+        }
+    }
+}
+
+/// Keeps `sender` at the newest revision until the control plane is deleted, nobody wants it any
+/// more, or `stop`.
 async fn publish(
     store: &Store,
     cp: Uuid,
@@ -122,6 +156,7 @@ async fn publish(
     stop: &CancellationToken,
 ) {
     let mut heads = store.watch();
+    let mut forgotten = std::pin::pin!(forgotten(sender));
     let mut built: Option<u64> = None;
     let mut not_before = Instant::now();
     loop {
@@ -134,6 +169,7 @@ async fn publish(
         if built.is_some_and(|built| built >= head.revision) {
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = &mut forgotten => return,
                 changed = heads.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return,
@@ -149,6 +185,16 @@ async fn publish(
             Ok(payload) => {
                 let took = began.elapsed();
                 not_before = began + (2 * took).clamp(PACE_MIN, PACE_MAX);
+                if payload.revision < head.revision {
+                    // The database lost what it had acknowledged, as after a failover to a standby
+                    // that was behind. No gateway is sent back; the next changes come through.
+                    error!(%cp, revision = payload.revision, known = head.revision,
+                        "the database went back to an earlier version of a control plane");
+                    not_before = began + RETRY;
+                    if built.is_some_and(|built| payload.revision < built) {
+                        continue;
+                    }
+                }
                 built = Some(payload.revision);
                 let (revision, bytes) = (payload.revision, payload.frame.len());
                 debug!(%cp, revision, bytes, took_us = took.as_micros(), "configuration built");
@@ -177,4 +223,38 @@ async fn build(store: &Store, cp: Uuid) -> Result<Payload, StoreError> {
         info!(%error, "building a configuration was abandoned");
         sallyport_store::StorageFailure::Engine("building was abandoned".to_owned()).into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_payload_that_nobody_wants_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
+        let made = crate::bootstrap(&store, "test", None).await.unwrap();
+        let cp = made.control_plane.id;
+        let (publishers, subscriptions) = Publishers::new();
+        let stop = CancellationToken::new();
+        let supervisor = tokio::spawn(supervise(store, subscriptions, stop.clone()));
+        let payload = publishers.current(cp, 0).await.unwrap();
+        let kept = Arc::downgrade(&payload);
+        drop(payload);
+        sleep(KEEP / 2).await;
+        let again = publishers.current(cp, 0).await.unwrap();
+        assert!(
+            kept.upgrade()
+                .is_some_and(|kept| Arc::ptr_eq(&kept, &again))
+        );
+        drop(again);
+        sleep(KEEP * 3).await;
+        assert!(kept.upgrade().is_none());
+        assert!(
+            publishers.current(cp, 0).await.is_some(),
+            "it is built again"
+        );
+        stop.cancel();
+        supervisor.await.unwrap();
+    }
 }

@@ -9,6 +9,7 @@ use sallyport_store::{StorageFailure, StoreError};
 use serde_json::{Value, json};
 
 use crate::body::BodyError;
+use crate::problem::retry_later;
 
 const DETAIL: &str = "type.googleapis.com/kong.admin.model.v1.ErrorDetail";
 
@@ -31,6 +32,8 @@ pub(super) enum CoreError {
     Method(Method, String),
     /// Entities of a control plane for ingress controllers are written by those alone.
     IngressController,
+    /// A past version is not written to.
+    Past,
     Body(BodyError),
     Store(StoreError, Option<Kind>),
     /// A bug or a machine in trouble; already logged.
@@ -58,7 +61,9 @@ impl From<Vec<FieldError>> for CoreError {
 impl IntoResponse for CoreError {
     fn into_response(self) -> Response {
         let (status, body) = self.parts();
-        (status, Json(body)).into_response()
+        let mut response = (status, Json(body)).into_response();
+        retry_later(&mut response);
+        response
     }
 }
 
@@ -95,6 +100,10 @@ impl CoreError {
                     StatusCode::FORBIDDEN,
                     body(7, "usage constraint error", vec![detail]),
                 )
+            }
+            CoreError::Past => {
+                let message = "a past version cannot be changed; restore it as a new one";
+                (StatusCode::METHOD_NOT_ALLOWED, body(12, message, vec![]))
             }
             CoreError::Body(BodyError::TooLarge) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -152,6 +161,18 @@ fn store(error: &StoreError, kind: Option<Kind>) -> (StatusCode, Value) {
             (StatusCode::NOT_FOUND, body(5, "", vec![]))
         }
         StoreError::BadOffset => (StatusCode::BAD_REQUEST, body(9, "invalid offset", vec![])),
+        StoreError::NoRevision { .. } => {
+            (StatusCode::NOT_FOUND, body(5, error.to_string(), vec![]))
+        }
+        StoreError::Moved { .. } => (StatusCode::CONFLICT, body(10, error.to_string(), vec![])),
+        StoreError::NulCharacter | StoreError::WrittenTwice { .. } => {
+            (StatusCode::BAD_REQUEST, body(3, error.to_string(), vec![]))
+        }
+        StoreError::Storage(StorageFailure::Unavailable(failure)) => {
+            tracing::warn!(%failure, "a request failed: no database");
+            let message = "the database is not available, try again";
+            (StatusCode::SERVICE_UNAVAILABLE, body(14, message, vec![]))
+        }
         StoreError::Storage(StorageFailure::Full) => (
             StatusCode::INSUFFICIENT_STORAGE,
             body(8, error.to_string(), vec![]),

@@ -17,8 +17,8 @@ use axum::{Extension, Json, Router};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use sallyport_model::Kind;
-use sallyport_store::{Actor, ClusterType};
-use serde_json::json;
+use sallyport_store::{Actor, ClusterType, ListQuery, Page, Store, StoreError};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::error::CoreError;
@@ -26,13 +26,21 @@ pub use self::import::{ImportError, import};
 use self::place::Place;
 use crate::app::App;
 use crate::body;
+use crate::versions::{self, AsOfError};
 
 pub(crate) fn routes() -> Router<App> {
-    let path = "/v2/control-planes/{cp}/core-entities";
-    Router::new()
-        .route(path, any(answer))
-        .route(&format!("{path}/"), any(answer))
-        .route(&format!("{path}/{{*rest}}"), any(answer))
+    let mut router = Router::new();
+    for path in [
+        "/v2/control-planes/{cp}/core-entities",
+        // The same at a past version, as a prefix for clients that add no arguments.
+        "/v2/control-planes/{cp}/versions/{version}/core-entities",
+    ] {
+        router = router
+            .route(path, any(answer))
+            .route(&format!("{path}/"), any(answer))
+            .route(&format!("{path}/{{*rest}}"), any(answer));
+    }
+    router
 }
 
 /// One request, as the parts of this feature see it.
@@ -41,6 +49,65 @@ struct Ask {
     cp: Uuid,
     actor: Actor,
     query: Vec<(String, String)>,
+    /// The past version that is read, if it is not the newest.
+    version: Option<u64>,
+    /// What comes before the collections in links.
+    prefix: String,
+}
+
+impl Ask {
+    /// One entity by id, at the version of the request.
+    async fn stored(&self, kind: Kind, id: Uuid) -> Result<Option<Value>, StoreError> {
+        match self.version {
+            Some(version) => self.app.store.at(self.cp, version).get(kind, id).await,
+            None => self.app.store.get(self.cp, kind, id).await,
+        }
+    }
+
+    /// One entity by the value of a unique field, at the version of the request.
+    async fn find(
+        &self,
+        kind: Kind,
+        field: &str,
+        value: &str,
+    ) -> Result<Option<Value>, StoreError> {
+        let (store, cp) = (&self.app.store, self.cp);
+        match self.version {
+            Some(version) => store.at(cp, version).find(kind, field, value).await,
+            None => store.find(cp, kind, field, value).await,
+        }
+    }
+
+    /// A page of a kind, at the version of the request.
+    async fn page(&self, kind: Kind, query: ListQuery) -> Result<Page, StoreError> {
+        match self.version {
+            Some(version) => self.app.store.at(self.cp, version).list(kind, query).await,
+            None => self.app.store.list(self.cp, kind, query).await,
+        }
+    }
+}
+
+/// The version that the path or `?as_of=` asks for.
+async fn version(
+    store: &Store,
+    cp: Uuid,
+    in_path: Option<&str>,
+    query: &[(String, String)],
+) -> Result<Option<u64>, CoreError> {
+    let in_query = query.iter().find(|(name, _)| name == "as_of");
+    let in_query = in_query.map(|(_, value)| value.as_str());
+    let Some(text) = in_path.or(in_query) else {
+        return Ok(None);
+    };
+    match versions::named(store, cp, text).await {
+        Ok(version) => Ok(Some(version)),
+        Err(AsOfError::Form(reason)) if in_path.is_some() => {
+            tracing::debug!(reason, "no such version");
+            Err(CoreError::NotFound)
+        }
+        Err(AsOfError::Form(reason)) => Err(CoreError::ListOption(format!("as_of: {reason}"))),
+        Err(AsOfError::Store(error)) => Err(error.into()),
+    }
 }
 
 async fn answer(
@@ -59,16 +126,13 @@ async fn answer(
         },
         body,
     ) = request.into_parts();
-    let cp = path
-        .iter()
-        .find(|(name, _)| name == "cp")
-        .map_or("", |(_, value)| value.as_str());
-    let cp = Uuid::try_parse(cp).map_err(|_| CoreError::NotFound)?;
+    let part = |wanted| {
+        let found = path.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, value)| value.as_str())
+    };
+    let cp = Uuid::try_parse(part("cp").unwrap_or("")).map_err(|_| CoreError::NotFound)?;
     // The raw path: a key may hold an encoded slash.
-    let below = uri
-        .path()
-        .split_once("/core-entities")
-        .map_or("", |(_, below)| below);
+    let (prefix, below) = uri.path().split_once("/core-entities").unwrap_or_default();
     let place = Place::parse(below);
     let control_plane = app.store.control_plane(cp).await?;
     let writes = matches!(
@@ -79,11 +143,17 @@ async fn answer(
     if writes && !validates && control_plane.cluster_type == ClusterType::K8sIngressController {
         return Err(CoreError::IngressController);
     }
+    let version = version(&app.store, cp, part("version"), &query).await?;
+    if writes && !validates && version.is_some() {
+        return Err(CoreError::Past);
+    }
     let ask = Ask {
         app,
         cp,
         actor,
         query,
+        version,
+        prefix: format!("{prefix}/core-entities"),
     };
     match (method, place) {
         (Method::GET | Method::HEAD, place) => get(&ask, place).await,

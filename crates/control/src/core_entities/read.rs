@@ -29,9 +29,8 @@ pub(super) async fn list(ask: &Ask, collection: &Collection) -> Result<Value, Co
         Some(parent) => Some((parent.field.to_owned(), parent_id(ask, parent).await?)),
         None => None,
     };
-    let store = &ask.app.store;
     if let Some((field, value)) = arguments.only {
-        let found = store.find(ask.cp, collection.kind, field, &value).await?;
+        let found = ask.find(collection.kind, field, &value).await?;
         let found = found.filter(|entity| belongs(entity, parent.as_ref()));
         return Ok(json!({"data": Vec::from_iter(found), "next": null}));
     }
@@ -42,21 +41,20 @@ pub(super) async fn list(ask: &Ask, collection: &Collection) -> Result<Value, Co
         tags,
         parent,
     };
-    let page = store.list(ask.cp, collection.kind, query).await?;
+    let page = ask.page(collection.kind, query).await?;
     let Some(offset) = page.next_offset else {
         return Ok(json!({"data": page.items, "next": null}));
     };
     let mut next = format!(
-        "/v2/control-planes/{}/core-entities/{}?offset={offset}&size={size}",
-        ask.cp,
+        "{}/{}?offset={offset}&size={size}",
+        ask.prefix,
         collection.path()
     );
-    let tags = ask.query.iter().find(|(name, _)| name == "tags");
-    if let Some((_, tags)) = tags {
-        next.push_str(&format!(
-            "&tags={}",
-            utf8_percent_encode(tags, NON_ALPHANUMERIC)
-        ));
+    for (name, value) in &ask.query {
+        if name == "tags" || name == "as_of" {
+            let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+            next.push_str(&format!("&{name}={value}"));
+        }
     }
     Ok(json!({"data": page.items, "next": next, "offset": offset}))
 }
@@ -86,9 +84,8 @@ pub(super) async fn by_key(
     upstream: Option<Uuid>,
     key: &str,
 ) -> Result<Option<Value>, CoreError> {
-    let store = &ask.app.store;
     if let Some(id) = uuid(key) {
-        return Ok(store.get(ask.cp, kind, id).await?);
+        return Ok(ask.stored(kind, id).await?);
     }
     let indexed = match (kind, upstream) {
         (Kind::Target, Some(upstream)) => schema::unique_target(upstream, key),
@@ -100,7 +97,7 @@ pub(super) async fn by_key(
     let Some((field, value)) = indexed else {
         return Ok(None);
     };
-    Ok(store.find(ask.cp, kind, field, &value).await?)
+    Ok(ask.find(kind, field, &value).await?)
 }
 
 /// An id in its usual form. Shorter forms are not read: 32 hexadecimal digits may be a name or a key.

@@ -41,7 +41,7 @@ impl Lab {
     pub(crate) async fn start() -> Lab {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
-        let first = bootstrap(&store, None).await.unwrap();
+        let first = bootstrap(&store, "test", None).await.unwrap();
         let ca = LocalCa::create("test authority", 30).unwrap();
         let cp0 = format!("*.{GEO}.cp0.{BASE}");
         let tp0 = format!("*.{GEO}.tp0.{BASE}");

@@ -31,6 +31,16 @@ pub(crate) struct Args {
         env = "SALLYPORT_CONTROL_DATA"
     )]
     data: PathBuf,
+    /// PostgreSQL database for the state, instead of a file in the data directory: a URL
+    /// postgres://user:password@host:5432/name?sslmode=verify-full (see docs/database.md; the
+    /// environment variable keeps the password out of the list of processes)
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SALLYPORT_DATABASE",
+        hide_env_values = true
+    )]
+    database: Option<String>,
     /// Address for APIs and gateways, over TLS [default: port 443 on all addresses]
     #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_CONTROL_LISTEN")]
     listen: Option<SocketAddr>,
@@ -81,7 +91,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         .context("could not start the runtime")?;
     runtime.block_on(async {
         let mut shutdown = Shutdown::listen();
-        let home = Home::open(&args.data, &args.base_domain, &args.geo).await?;
+        let database = args.database.as_deref();
+        let home = Home::open(&args.data, database, &args.base_domain, &args.geo).await?;
         let port = sallyport_contract::entry("config_sync").port().get();
         let feed = feed(&args, &home)?;
         let audit_log = audit_log(&args, &home)?;

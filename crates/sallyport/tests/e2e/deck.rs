@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sallyport_testkit::http::{Request, get};
-use sallyport_testkit::{Deadline, Echo, Finished, Load, eventually, foreign};
+use sallyport_testkit::{Deadline, Echo, Finished, Load, Postgres, eventually, foreign};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -187,10 +187,24 @@ fn ping_sync_dump_and_diff_with_two_gateways_behind() {
     let Some(_) = foreign("deck", "Debian package deck") else {
         return;
     };
-    let control = Control::start();
-    let gateways = [Gateway::start(&control), Gateway::start(&control)];
+    two_gateways_behind(&Control::start());
+}
+
+#[test]
+fn ping_sync_dump_and_diff_on_postgres() {
+    let Some(_) = foreign("deck", "Debian package deck") else {
+        return;
+    };
+    let Some(postgres) = Postgres::shared() else {
+        return;
+    };
+    two_gateways_behind(&Control::start_on(Some(postgres.database())));
+}
+
+fn two_gateways_behind(control: &Control) {
+    let gateways = [Gateway::start(control), Gateway::start(control)];
     let upstreams = [Echo::start(), Echo::start()];
-    let deck = Deck::new(&control);
+    let deck = Deck::new(control);
     let text = kong_yml([upstreams[0].port(), upstreams[1].port()]);
     write(&deck.path().join("kong.yml"), &text);
 

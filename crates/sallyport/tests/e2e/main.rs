@@ -11,6 +11,7 @@ mod audit_log;
 mod bad_input;
 mod certs;
 mod config_sync;
+mod database;
 mod deck;
 mod forward_proxy;
 mod gateway;

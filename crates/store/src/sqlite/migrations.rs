@@ -1,134 +1,29 @@
 //! The schema, forward only.
-//!
-//! Rules that keep it portable to a second engine: only integers, text and bytes; times are
-//! integers made by this process; JSON bodies are opaque to SQL; every column that is filtered or
-//! sorted by stands on its own.
 
-use std::path::Path;
-
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use crate::OpenError;
+use crate::sql::index_key;
 
-/// Step n leads from schema version n to n + 1.
-const STEPS: &[&str] = &["
-CREATE TABLE control_plane (
-    cp INTEGER PRIMARY KEY AUTOINCREMENT,
-    id BLOB NOT NULL UNIQUE,
-    name TEXT NOT NULL UNIQUE,
-    prefix TEXT NOT NULL UNIQUE,
-    description TEXT NOT NULL,
-    labels TEXT NOT NULL,
-    cluster_type TEXT NOT NULL,
-    auth_type TEXT NOT NULL,
-    cloud_gateway INTEGER NOT NULL,
-    proxy_urls TEXT NOT NULL,
-    created_ms INTEGER NOT NULL,
-    updated_ms INTEGER NOT NULL
-);
-CREATE TABLE cp_head (
-    cp INTEGER PRIMARY KEY REFERENCES control_plane(cp) ON DELETE CASCADE,
-    revision INTEGER NOT NULL,
-    trust INTEGER NOT NULL
-);
-CREATE TABLE entity (
-    eid INTEGER PRIMARY KEY AUTOINCREMENT,
-    cp INTEGER NOT NULL REFERENCES control_plane(cp) ON DELETE CASCADE,
-    kind TEXT NOT NULL,
-    id BLOB NOT NULL,
-    created_us INTEGER NOT NULL,
-    body TEXT NOT NULL,
-    UNIQUE (cp, kind, id)
-);
-CREATE INDEX entity_order ON entity (cp, kind, created_us, id);
-CREATE TABLE entity_unique (
-    cp INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    field TEXT NOT NULL,
-    value TEXT NOT NULL,
-    eid INTEGER NOT NULL REFERENCES entity(eid) ON DELETE CASCADE,
-    PRIMARY KEY (cp, kind, field, value)
-);
-CREATE INDEX entity_unique_eid ON entity_unique (eid);
-CREATE TABLE entity_ref (
-    from_eid INTEGER NOT NULL REFERENCES entity(eid) ON DELETE CASCADE,
-    field TEXT NOT NULL,
-    to_eid INTEGER NOT NULL REFERENCES entity(eid),
-    cascades INTEGER NOT NULL,
-    PRIMARY KEY (from_eid, field, to_eid)
-);
-CREATE INDEX entity_ref_to ON entity_ref (to_eid, field);
-CREATE TABLE entity_tag (
-    eid INTEGER NOT NULL REFERENCES entity(eid) ON DELETE CASCADE,
-    tag TEXT NOT NULL,
-    PRIMARY KEY (eid, tag)
-);
-CREATE TABLE change_log (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    cp BLOB,
-    revision INTEGER NOT NULL,
-    at_ms INTEGER NOT NULL,
-    actor TEXT NOT NULL,
-    operation TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    id TEXT NOT NULL,
-    before TEXT,
-    after TEXT
-);
-CREATE INDEX change_log_cp ON change_log (cp, revision);
-CREATE TABLE dp_certificate (
-    cp INTEGER NOT NULL REFERENCES control_plane(cp) ON DELETE CASCADE,
-    digest BLOB NOT NULL,
-    id BLOB NOT NULL UNIQUE,
-    pem TEXT NOT NULL,
-    title TEXT NOT NULL,
-    created_s INTEGER NOT NULL,
-    updated_s INTEGER NOT NULL,
-    PRIMARY KEY (cp, digest)
-);
-CREATE INDEX dp_certificate_digest ON dp_certificate (digest);
-CREATE TABLE node (
-    cp INTEGER NOT NULL REFERENCES control_plane(cp) ON DELETE CASCADE,
-    id BLOB NOT NULL,
-    hostname TEXT NOT NULL,
-    version TEXT NOT NULL,
-    ip TEXT NOT NULL,
-    labels TEXT NOT NULL,
-    first_seen_s INTEGER NOT NULL,
-    last_seen_s INTEGER NOT NULL,
-    config_hash TEXT NOT NULL,
-    sync_status TEXT NOT NULL,
-    sync_detail TEXT NOT NULL,
-    cert_expires_s INTEGER NOT NULL,
-    PRIMARY KEY (cp, id)
-);
-CREATE TABLE person (
-    id BLOB PRIMARY KEY NOT NULL,
-    email TEXT NOT NULL UNIQUE,
-    full_name TEXT NOT NULL,
-    created_ms INTEGER NOT NULL,
-    updated_ms INTEGER NOT NULL
-);
-CREATE TABLE organization (
-    id BLOB PRIMARY KEY NOT NULL,
-    name TEXT NOT NULL,
-    owner BLOB NOT NULL REFERENCES person(id),
-    created_ms INTEGER NOT NULL,
-    updated_ms INTEGER NOT NULL
-);
-CREATE TABLE access_token (
-    id BLOB PRIMARY KEY NOT NULL,
-    name TEXT NOT NULL UNIQUE,
-    digest BLOB NOT NULL UNIQUE,
-    person BLOB NOT NULL REFERENCES person(id) ON DELETE CASCADE,
-    created_ms INTEGER NOT NULL
-);
-"];
+/// What SQL alone cannot do.
+type Code = fn(&Transaction<'_>) -> rusqlite::Result<()>;
+
+/// Step n leads from schema version n to n + 1, by SQL and then by code.
+const STEPS: &[(&str, Code)] = &[
+    (
+        include_str!("../../migrations/sqlite/0001_tables.sql"),
+        |_| Ok(()),
+    ),
+    (
+        include_str!("../../migrations/sqlite/0002_history.sql"),
+        shorten_index_values,
+    ),
+];
 
 /// Brings the schema up to date, one transaction a step.
-pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
+pub(super) fn migrate(conn: &mut Connection, database: &str) -> Result<(), OpenError> {
     let engine = |error: rusqlite::Error| OpenError::Engine {
-        path: path.to_owned(),
+        database: database.to_owned(),
         detail: error.to_string(),
     };
     let known = STEPS.len();
@@ -139,16 +34,17 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenErro
     let Some(done) = done else {
         let known = i64::try_from(known).unwrap_or(i64::MAX);
         return Err(OpenError::TooNew {
-            path: path.to_owned(),
+            database: database.to_owned(),
             found,
             known,
         });
     };
-    for (at, step) in STEPS.iter().enumerate().skip(done) {
+    for (at, (sql, code)) in STEPS.iter().enumerate().skip(done) {
         let tx = conn
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(engine)?;
-        tx.execute_batch(step).map_err(engine)?;
+        tx.execute_batch(sql).map_err(engine)?;
+        code(&tx).map_err(engine)?;
         let version = i64::try_from(at + 1).unwrap_or(i64::MAX);
         tx.pragma_update(None, "user_version", version)
             .map_err(engine)?;
@@ -157,6 +53,26 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenErro
             schema_version = version,
             "database schema brought up to date"
         );
+    }
+    Ok(())
+}
+
+/// Values of any length stood in the indexes before; PostgreSQL cannot do that.
+fn shorten_index_values(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    for (table, column) in [("entity_unique", "value"), ("entity_tag", "tag")] {
+        let long: Vec<(i64, String)> = tx
+            .prepare(&format!(
+                "SELECT rowid, {column} FROM {table}
+                 WHERE length({column}) > 128 OR {column} LIKE 'sha256:%'"
+            ))?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut update = tx.prepare(&format!(
+            "UPDATE {table} SET {column} = ?2 WHERE rowid = ?1"
+        ))?;
+        for (row, value) in long {
+            update.execute(params![row, index_key(&value)])?;
+        }
     }
     Ok(())
 }

@@ -3,121 +3,36 @@
 //! WAL with `synchronous=FULL`: a commit that was answered survives the loss of power. One writer
 //! ends "database is locked" before it begins; readers see the last commit and never wait for it.
 
-pub(crate) mod certificates;
-pub(crate) mod change_log;
-pub(crate) mod control_planes;
-pub(crate) mod delete;
-pub(crate) mod entities;
-pub(crate) mod identity;
-pub(crate) mod list;
 mod migrations;
-pub(crate) mod nodes;
 mod readers;
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot, watch};
-use uuid::Uuid;
 
 use self::readers::Readers;
-use crate::{OpenError, StorageFailure, StoreError};
+use crate::sql::{Conn, Op, Outcome, Tx, control_planes};
+use crate::{Heads, OpenError, StorageFailure, StoreError};
 
 /// Writes that may wait for the writer; more callers wait to hand theirs in.
 const QUEUE_MAX: usize = 256;
 
-/// Where a control plane stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Head {
-    /// Grows with every change of an entity.
-    pub revision: u64,
-    /// Grows with every change of who may connect: certificates and the way they are checked.
-    pub trust: u64,
-}
-
-/// Where every control plane stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Heads(BTreeMap<Uuid, Head>);
-
-impl Heads {
-    /// Where this control plane stands; `None` if it does not exist.
-    pub fn get(&self, cp: Uuid) -> Option<Head> {
-        self.0.get(&cp).copied()
+/// What an error of SQLite means for the caller.
+pub(crate) fn failure(error: &rusqlite::Error) -> StorageFailure {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => StorageFailure::Full,
+        _ => StorageFailure::Engine(error.to_string()),
     }
 }
 
-/// Why an operation inside a transaction ended; [`Engine`] turns it into a [`StoreError`].
-#[derive(Debug)]
-pub(crate) enum Fail {
-    Refused(StoreError),
-    Engine(rusqlite::Error),
-}
-
-pub(crate) type Outcome<T> = Result<T, Fail>;
-
-impl From<StoreError> for Fail {
-    fn from(error: StoreError) -> Fail {
-        Fail::Refused(error)
-    }
-}
-
-impl From<rusqlite::Error> for Fail {
-    fn from(error: rusqlite::Error) -> Fail {
-        Fail::Engine(error)
-    }
-}
-
-impl From<Fail> for StoreError {
-    fn from(fail: Fail) -> StoreError {
-        let error = match fail {
-            Fail::Refused(error) => return error,
-            Fail::Engine(error) => error,
-        };
-        let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
-        let failure = if full {
-            StorageFailure::Full
-        } else {
-            StorageFailure::Engine(error.to_string())
-        };
-        StoreError::Storage(failure)
-    }
-}
-
-/// A write transaction and what it will tell watchers once it is committed.
-pub(crate) struct WriteTx<'c> {
-    tx: Transaction<'c>,
-    heads: Vec<(Uuid, Option<Head>)>,
-    /// The moment of the transaction, Unix microseconds.
-    pub(crate) now_us: i64,
-}
-
-impl WriteTx<'_> {
-    pub(crate) fn now_ms(&self) -> i64 {
-        self.now_us / 1_000
-    }
-
-    /// Tells watchers where a control plane stands, or that it is gone.
-    pub(crate) fn announce(&mut self, cp: Uuid, head: Option<Head>) {
-        self.heads.push((cp, head));
-    }
-}
-
-impl<'c> Deref for WriteTx<'c> {
-    type Target = Transaction<'c>;
-
-    fn deref(&self) -> &Transaction<'c> {
-        &self.tx
-    }
-}
-
-type Job = Box<dyn FnOnce(&mut Connection, &watch::Sender<Heads>) + Send>;
+type Job = Box<dyn FnOnce(&mut Tx, &watch::Sender<Heads>) + Send>;
 
 /// The writer thread, the readers and the lock on the file.
 pub(crate) struct Engine {
@@ -134,20 +49,25 @@ impl Engine {
             std::fs::create_dir_all(dir).map_err(|source| io(dir, source))?;
         }
         let lock = lock(path)?;
+        let database = path.display().to_string();
         let engine = |error: rusqlite::Error| OpenError::Engine {
-            path: path.to_owned(),
+            database: database.clone(),
             detail: error.to_string(),
         };
         private_file(path).map_err(|source| io(path, source))?;
         let mut conn = Connection::open(path).map_err(engine)?;
         prepare(&conn).map_err(engine)?;
-        migrations::migrate(&mut conn, path)?;
-        let (heads_tx, heads) =
-            watch::channel(Heads(control_planes::heads(&conn).map_err(engine)?));
+        migrations::migrate(&mut conn, &database)?;
+        let mut tx = Tx::new(Conn::Sqlite(conn));
+        let known = now(control_planes::heads(&mut tx)).map_err(|fail| OpenError::Engine {
+            database,
+            detail: StoreError::from(fail).to_string(),
+        })?;
+        let (heads_tx, heads) = watch::channel(Heads(known));
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || work(conn, queue, &heads_tx))
+            .spawn(move || work(tx, queue, &heads_tx))
             .map_err(|source| io(path, source))?;
         Ok(Engine {
             jobs: Mutex::new(Some(jobs)),
@@ -165,12 +85,12 @@ impl Engine {
     /// Runs `op` in a write transaction; commits if it succeeds, undoes everything otherwise.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
-        op: impl FnOnce(&mut WriteTx<'_>) -> Outcome<T> + Send + 'static,
+        op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, wait) = oneshot::channel();
-        let job: Job = Box::new(move |conn, heads| {
+        let job: Job = Box::new(move |tx, heads| {
             // Nobody waits any more if the caller was cancelled; the write stands all the same.
-            let _ = answer.send(transact(conn, heads, op));
+            let _ = answer.send(transact(tx, heads, op));
         });
         let jobs = self
             .jobs
@@ -189,7 +109,7 @@ impl Engine {
     /// Runs `op` in a read transaction on one of the readers.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        op: impl FnOnce(&Connection) -> Outcome<T> + Send + 'static,
+        op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
         Readers::read(&self.readers, op).await
     }
@@ -236,36 +156,35 @@ impl Drop for Engine {
 }
 
 /// The writer thread: one job after the other until every sender is gone.
-fn work(mut conn: Connection, mut queue: mpsc::Receiver<Job>, heads: &watch::Sender<Heads>) {
+fn work(mut tx: Tx, mut queue: mpsc::Receiver<Job>, heads: &watch::Sender<Heads>) {
     while let Some(job) = queue.blocking_recv() {
         // A panic is a bug in one operation: its transaction is undone, the others go on.
-        if catch_unwind(AssertUnwindSafe(|| job(&mut conn, heads))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| job(&mut tx, heads))).is_err() {
             tracing::error!("a database write panicked and was undone");
+            roll_back(&mut tx);
         }
     }
-    if let Err(error) = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+    if let Err(error) = connection(&tx).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
         tracing::warn!(%error, "could not fold the write-ahead log into the database");
     }
 }
 
 fn transact<T>(
-    conn: &mut Connection,
+    tx: &mut Tx,
     heads: &watch::Sender<Heads>,
-    op: impl FnOnce(&mut WriteTx<'_>) -> Outcome<T>,
+    op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T>,
 ) -> Outcome<T> {
-    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut tx = WriteTx {
-        tx,
-        heads: Vec::new(),
-        now_us: now_us(),
-    };
-    let value = op(&mut tx)?;
-    let WriteTx {
-        tx,
-        heads: announced,
-        ..
-    } = tx;
-    tx.commit()?;
+    tx.reset();
+    connection(tx).execute_batch("BEGIN IMMEDIATE")?;
+    let outcome = now(op(tx)).and_then(|value| {
+        connection(tx).execute_batch("COMMIT")?;
+        Ok(value)
+    });
+    if outcome.is_err() {
+        roll_back(tx);
+        return outcome;
+    }
+    let announced = std::mem::take(&mut tx.heads);
     if !announced.is_empty() {
         heads.send_modify(|heads| {
             for (cp, head) in announced {
@@ -276,7 +195,33 @@ fn transact<T>(
             }
         });
     }
-    Ok(value)
+    outcome
+}
+
+/// Ends what is left of a transaction; SQLite may have ended it itself, as on a full disk.
+fn roll_back(tx: &mut Tx) {
+    let conn = connection(tx);
+    if !conn.is_autocommit()
+        && let Err(error) = conn.execute_batch("ROLLBACK")
+    {
+        tracing::error!(%error, "could not undo a database write");
+    }
+}
+
+/// The connection of a transaction of this engine.
+fn connection(tx: &Tx) -> &Connection {
+    match &tx.conn {
+        Conn::Sqlite(conn) => conn,
+        Conn::Postgres(_) => unreachable!("this engine makes transactions on SQLite only"),
+    }
+}
+
+/// Runs an operation to its end: on SQLite it has nothing to wait for.
+fn now<T>(op: impl Future<Output = T>) -> T {
+    match pin!(op).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => unreachable!("operations wait only for statements, SQLite runs them here"),
+    }
 }
 
 fn prepare(conn: &Connection) -> rusqlite::Result<()> {
@@ -331,45 +276,4 @@ fn io(path: &Path, source: std::io::Error) -> OpenError {
         path: path.to_owned(),
         source,
     }
-}
-
-fn now_us() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// A stored id; other text in that column means that the file was changed by hand.
-fn uuid(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
-    let bytes: Vec<u8> = row.get(column)?;
-    Uuid::from_slice(&bytes).map_err(|error| damaged(column, error))
-}
-
-/// A stored JSON text.
-fn json<T: serde::de::DeserializeOwned>(
-    row: &rusqlite::Row<'_>,
-    column: usize,
-) -> rusqlite::Result<T> {
-    let text = row
-        .get_ref(column)?
-        .as_str()
-        .map_err(|error| damaged(column, error))?;
-    serde_json::from_str(text).map_err(|error| damaged(column, error))
-}
-
-fn damaged(
-    column: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
-}
-
-fn to_json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("plain values with string keys are always JSON")
-}
-
-/// SQLite integers are signed; revisions count single changes and never reach the sign.
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }

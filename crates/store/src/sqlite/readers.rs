@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::{Fail, Outcome, reader};
+use super::{connection, now, reader};
+use crate::sql::{Conn, Fail, Op, Outcome, Tx};
 use crate::{StorageFailure, StoreError};
 
 /// Reads that run at once; more wait.
@@ -15,7 +15,7 @@ const READERS: u32 = 4;
 /// Connections that wait for a read.
 pub(super) struct Readers {
     path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Tx>>,
     permits: Arc<Semaphore>,
 }
 
@@ -32,7 +32,7 @@ impl Readers {
     /// Runs `op` on a blocking thread in one read transaction.
     pub(super) async fn read<T: Send + 'static>(
         readers: &Arc<Readers>,
-        op: impl FnOnce(&Connection) -> Outcome<T> + Send + 'static,
+        op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let permit = Arc::clone(&readers.permits)
             .acquire_owned()
@@ -41,16 +41,15 @@ impl Readers {
         let readers = Arc::clone(readers);
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let mut conn = readers.take()?;
-            let outcome = {
-                let tx = conn.transaction()?;
-                op(&tx)
-            };
-            readers
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(conn);
+            let mut tx = readers.take()?;
+            tx.reset();
+            connection(&tx).execute_batch("BEGIN")?;
+            let outcome = now(op(&mut tx));
+            // One that does not end its transaction is not used again.
+            if connection(&tx).execute_batch("COMMIT").is_ok() {
+                let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                idle.push(tx);
+            }
             outcome
         });
         match read.await {
@@ -59,13 +58,14 @@ impl Readers {
         }
     }
 
-    fn take(&self) -> Outcome<Connection> {
+    fn take(&self) -> Outcome<Tx> {
         let idle = self
             .idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
-        idle.map_or_else(|| reader(&self.path).map_err(Fail::Engine), Ok)
+        let open = || reader(&self.path).map(|conn| Tx::new(Conn::Sqlite(conn)));
+        idle.map_or_else(|| open().map_err(Fail::Sqlite), Ok)
     }
 
     /// Waits for running reads, refuses later ones, closes the connections.

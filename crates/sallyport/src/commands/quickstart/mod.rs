@@ -76,7 +76,7 @@ async fn start(args: &Args) -> anyhow::Result<()> {
     progress("echo service");
     let echo = Echo::start(loopback(args.echo_port), "--echo-port")?;
     progress("control plane");
-    let home = Home::open(&args.data.join("control"), BASE_DOMAIN, GEO).await?;
+    let home = Home::open(&args.data.join("control"), None, BASE_DOMAIN, GEO).await?;
     seed(&home, args.echo_port).await?;
     let settings = Settings {
         listen: loopback(args.control_port),

@@ -24,29 +24,48 @@ pub(crate) struct Control {
     pub(crate) prefix: String,
     token: String,
     plain: u16,
-    dir: TempDir,
+    dir: PathBuf,
+    /// Keeps the directory, where it is a temporary one.
+    _temp: Option<TempDir>,
+    /// URL of its database; a file if there is none.
+    database: Option<String>,
 }
 
 impl Control {
     #[track_caller]
     pub(crate) fn start() -> Control {
-        Control::start_in(tempfile::tempdir().unwrap())
+        Control::start_on(None)
     }
 
     /// One with these settings of its audit log.
     #[track_caller]
     pub(crate) fn start_with_audit_log(settings: &str) -> Control {
-        let dir = tempfile::tempdir().unwrap();
-        super::write(&dir.path().join(AUDIT_LOG), settings);
-        Control::start_in(dir)
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().to_owned();
+        super::write(&dir.join(AUDIT_LOG), settings);
+        Control::begin(dir, Some(temp), None)
+    }
+
+    /// One with its state in the PostgreSQL database at a URL.
+    #[track_caller]
+    pub(crate) fn start_on(database: Option<String>) -> Control {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().to_owned();
+        Control::begin(dir, Some(temp), database)
+    }
+
+    /// One with everything in this directory.
+    #[track_caller]
+    pub(crate) fn start_in(dir: &Path) -> Control {
+        Control::begin(dir.to_owned(), None, None)
     }
 
     #[track_caller]
-    fn start_in(dir: TempDir) -> Control {
+    fn begin(dir: PathBuf, temp: Option<TempDir>, database: Option<String>) -> Control {
         let (port, plain) = (free_port(), free_port());
-        let program = launch(dir.path(), port, plain);
+        let program = launch(&dir, port, plain, database.as_deref());
         let ready = program.wait_for_line(r"ready control_plane=([0-9a-f-]{36})", soon());
-        let token = std::fs::read_to_string(dir.path().join("control/token")).unwrap();
+        let token = std::fs::read_to_string(dir.join("control/token")).unwrap();
         let mut control = Control {
             program,
             port,
@@ -55,6 +74,8 @@ impl Control {
             token: token.trim().to_owned(),
             plain,
             dir,
+            _temp: temp,
+            database,
         };
         control.prefix = control.prefix_of(&control.id);
         control
@@ -63,7 +84,8 @@ impl Control {
     /// Starts it again on its state and ports.
     #[track_caller]
     pub(crate) fn start_again(&mut self) {
-        self.program = launch(self.dir.path(), self.port, self.plain);
+        let database = self.database.as_deref();
+        self.program = launch(&self.dir, self.port, self.plain, database);
         self.program.wait_for_line(r"ready control_plane=", soon());
     }
 
@@ -84,7 +106,7 @@ impl Control {
 
     /// Its data directory.
     pub(crate) fn home(&self) -> PathBuf {
-        self.dir.path().join("control")
+        self.dir.join("control")
     }
 
     /// The certificate of its authority.
@@ -95,6 +117,33 @@ impl Control {
     /// Name under which gateways of the control plane with this prefix dial it.
     pub(crate) fn node_name(prefix: &str) -> String {
         format!("{prefix}.us.cp0.sallyport.localhost")
+    }
+
+    /// The port without TLS.
+    pub(crate) fn plain(&self) -> u16 {
+        self.plain
+    }
+
+    /// The bytes of a PUT of an entity, for callers who do not send all of them.
+    pub(crate) fn raw_put(&self, path: &str, body: &str) -> String {
+        format!(
+            "PUT /v2/control-planes/{}/core-entities/{path} HTTP/1.1\r\nHost: localhost\r\n\
+             Authorization: Bearer {}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            self.id,
+            self.token,
+            body.len()
+        )
+    }
+
+    /// Runs decK on a past version; `None` if there is no decK.
+    #[track_caller]
+    pub(crate) fn deck_at(&self, version: u64, dir: &Path, args: &[&str]) -> Option<Finished> {
+        let (port, id) = (self.port, &self.id);
+        let addr = format!(
+            "https://127.0.0.1:{port}/v2/control-planes/{id}/versions/{version}/core-entities"
+        );
+        self.deck_to(&addr, &self.token, dir, args)
     }
 
     /// One API request; the token goes with it.
@@ -206,11 +255,16 @@ impl Control {
     /// As [`Control::deck`], with any token.
     #[track_caller]
     pub(crate) fn deck_as(&self, token: &str, dir: &Path, args: &[&str]) -> Option<Finished> {
+        self.deck_to(&self.deck_addr(), token, dir, args)
+    }
+
+    #[track_caller]
+    fn deck_to(&self, addr: &str, token: &str, dir: &Path, args: &[&str]) -> Option<Finished> {
         let deck = foreign("deck", "Debian package deck")?;
         let ca = std::fs::read_to_string(self.ca()).unwrap();
         let done = Program::new(deck)
             .args(args)
-            .args(["--kong-addr", &self.deck_addr(), "--ca-cert", &ca])
+            .args(["--kong-addr", addr, "--ca-cert", &ca])
             .args(["--headers", &format!("Authorization:Bearer {token}")])
             .env("HOME", dir)
             .dir(dir)
@@ -219,8 +273,12 @@ impl Control {
     }
 }
 
-fn launch(dir: &Path, port: u16, plain: u16) -> Program {
-    let mut launch = sallyport()
+fn launch(dir: &Path, port: u16, plain: u16, database: Option<&str>) -> Program {
+    let mut launch = sallyport();
+    if let Some(url) = database {
+        launch = launch.env("SALLYPORT_DATABASE", url);
+    }
+    launch = launch
         .args(["control", "--data", "control"])
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .args(["--listen-plain", &format!("127.0.0.1:{plain}")])

@@ -3,6 +3,8 @@
 pub(crate) mod entities;
 pub(crate) mod model_check;
 pub(crate) mod tenants;
+pub(crate) mod versions;
+pub(crate) mod writers;
 
 use sallyport_model::Kind;
 use sallyport_store::{

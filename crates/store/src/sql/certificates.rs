@@ -1,0 +1,120 @@
+//! Rows of pinned certificates.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::change_log::{self, Row as LogRow};
+use super::control_planes::{Bump, bump, lock, number};
+use super::{Outcome, Row, Tx, args};
+use crate::{Actor, Certificate, NewCertificate, StoreError};
+
+const SELECT: &str = "SELECT c.id, p.id, c.pem, c.digest, c.title, c.created_s, c.updated_s
+                      FROM dp_certificate c JOIN control_plane p USING (cp)";
+
+fn from_row(row: &Row<'_>) -> Outcome<Certificate> {
+    Ok(Certificate {
+        id: row.uuid(0)?,
+        control_plane: row.uuid(1)?,
+        pem: row.text(2)?,
+        digest: row.digest(3)?,
+        title: row.text(4)?,
+        created_at: row.int(5)?,
+        updated_at: row.int(6)?,
+    })
+}
+
+pub(crate) async fn pin(
+    tx: &mut Tx,
+    cp: Uuid,
+    actor: Actor,
+    new: NewCertificate,
+) -> Outcome<Certificate> {
+    let number = lock(tx, cp).await?.number;
+    let holder = tx
+        .first(
+            "SELECT id FROM dp_certificate WHERE cp = ?1 AND digest = ?2",
+            args![number, &new.digest],
+            |row| row.uuid(0),
+        )
+        .await?;
+    if let Some(holder) = holder {
+        let taken = StoreError::UniqueTaken {
+            field: "cert".to_owned(),
+            value: holder.to_string(),
+        };
+        return Err(taken.into());
+    }
+    let now = tx.now_ms() / 1_000;
+    let certificate = Certificate {
+        id: Uuid::new_v4(),
+        control_plane: cp,
+        pem: new.pem,
+        digest: new.digest,
+        title: new.title,
+        created_at: now,
+        updated_at: now,
+    };
+    tx.run(
+        "INSERT INTO dp_certificate (cp, digest, id, pem, title, created_s, updated_s)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
+        args![
+            number,
+            &certificate.digest,
+            &certificate.id,
+            &certificate.pem,
+            &certificate.title,
+            now
+        ],
+    )
+    .await?;
+    log(tx, &actor, number, &certificate, true).await?;
+    Ok(certificate)
+}
+
+pub(crate) async fn list(tx: &mut Tx, cp: Uuid) -> Outcome<Vec<Certificate>> {
+    let number = number(tx, cp).await?;
+    let sql = format!("{SELECT} WHERE c.cp = ?1 ORDER BY c.created_s, c.id");
+    tx.all(&sql, args![number], from_row).await
+}
+
+pub(crate) async fn by_digest(tx: &mut Tx, digest: [u8; 32]) -> Outcome<Vec<Certificate>> {
+    let sql = format!("{SELECT} WHERE c.digest = ?1 ORDER BY c.created_s, c.id");
+    tx.all(&sql, args![&digest], from_row).await
+}
+
+pub(crate) async fn unpin(tx: &mut Tx, cp: Uuid, actor: Actor, id: Uuid) -> Outcome<()> {
+    let number = lock(tx, cp).await?.number;
+    let sql = format!("{SELECT} WHERE c.cp = ?1 AND c.id = ?2");
+    let certificate = tx.first(&sql, args![number, &id], from_row).await?;
+    let certificate = certificate.ok_or(StoreError::NotFound)?;
+    tx.run("DELETE FROM dp_certificate WHERE id = ?1", args![&id])
+        .await?;
+    log(tx, &actor, number, &certificate, false).await
+}
+
+async fn log(
+    tx: &mut Tx,
+    actor: &Actor,
+    number: i64,
+    certificate: &Certificate,
+    added: bool,
+) -> Outcome<()> {
+    let cp = certificate.control_plane;
+    let revision = bump(tx, cp, number, Bump::Trust).await?.revision;
+    let body = json!({"id": certificate.id, "cert": certificate.pem, "title": certificate.title});
+    let (before, after) = if added {
+        (None, Some(&body))
+    } else {
+        (Some(&body), None)
+    };
+    let row = LogRow {
+        cp: Some(cp),
+        revision,
+        actor,
+        kind: "dp_certificate",
+        id: certificate.id,
+        before,
+        after,
+    };
+    change_log::append(tx, &row).await
+}

@@ -1,0 +1,89 @@
+//! Rows of data planes.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::control_planes::number;
+use super::{Outcome, Row, Tx, args, to_json};
+use crate::{Node, NodeSeen, StoreError, SyncStatus};
+
+pub(crate) async fn record(tx: &mut Tx, seen: Vec<NodeSeen>) -> Outcome<()> {
+    // In one order, so that two writers of the same nodes cannot wait for each other.
+    let newest: BTreeMap<(Uuid, Uuid), NodeSeen> = seen
+        .into_iter()
+        .map(|node| ((node.control_plane, node.id), node))
+        .collect();
+    let find = format!(
+        "SELECT cp FROM control_plane WHERE id = ?1{}",
+        tx.keep_rows()
+    );
+    for ((cp, id), node) in newest {
+        let number = tx.first(&find, args![&cp], |row| row.int(0)).await?;
+        let Some(number) = number else { continue };
+        tx.run(
+            "INSERT INTO node (cp, id, hostname, version, ip, labels, first_seen_s, last_seen_s,
+                 config_hash, sync_status, sync_detail, cert_expires_s)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)
+             ON CONFLICT (cp, id) DO UPDATE SET hostname = ?3, version = ?4, ip = ?5, labels = ?6,
+                 last_seen_s = ?7, config_hash = ?8, sync_status = ?9, sync_detail = ?10,
+                 cert_expires_s = ?11",
+            args![
+                number,
+                &id,
+                &node.hostname,
+                &node.version,
+                &node.ip,
+                &to_json(&node.labels),
+                node.at,
+                &node.config_hash,
+                node.sync_status.as_str(),
+                &node.sync_detail,
+                node.cert_expires_at,
+            ],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn list(tx: &mut Tx, cp: Uuid) -> Outcome<Vec<Node>> {
+    let number = number(tx, cp).await?;
+    tx.all(
+        "SELECT id, hostname, version, ip, labels, first_seen_s, last_seen_s, config_hash,
+             sync_status, sync_detail, cert_expires_s
+         FROM node WHERE cp = ?1 ORDER BY first_seen_s, id",
+        args![number],
+        |row| from_row(cp, row),
+    )
+    .await
+}
+
+fn from_row(cp: Uuid, row: &Row<'_>) -> Outcome<Node> {
+    let seen = NodeSeen {
+        control_plane: cp,
+        id: row.uuid(0)?,
+        hostname: row.text(1)?,
+        version: row.text(2)?,
+        ip: row.text(3)?,
+        labels: row.json(4)?,
+        at: row.int(6)?,
+        config_hash: row.text(7)?,
+        sync_status: SyncStatus::from_name(row.str(8)?),
+        sync_detail: row.text(9)?,
+        cert_expires_at: row.int(10)?,
+    };
+    Ok(Node {
+        seen,
+        created_at: row.int(5)?,
+    })
+}
+
+pub(crate) async fn delete(tx: &mut Tx, cp: Uuid, id: Uuid) -> Outcome<()> {
+    let number = number(tx, cp).await?;
+    let sql = "DELETE FROM node WHERE cp = ?1 AND id = ?2";
+    match tx.run(sql, args![number, &id]).await? {
+        0 => Err(StoreError::NotFound.into()),
+        _ => Ok(()),
+    }
+}
