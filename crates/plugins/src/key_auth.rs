@@ -12,6 +12,20 @@ use crate::exchange::{Env, Exchange, Flow, Handler, Reply};
 use crate::identities::tell_upstream;
 use crate::{CompileError, Plugin};
 
+const ABOUT: &str = "\
+For each of `key_names`, first the header, then the query argument is looked at; the first one that is
+there counts. Credentials are `keyauth_credentials` of consumers. Not in this build, and refused:
+`key_in_body`, and keys with a `ttl`.
+
+| case | answer |
+|---|---|
+| no key | 401 `No API key found in request` |
+| the same header or argument twice | 401 `Duplicate API key found` |
+| a key that nobody has | 401 `Unauthorized` |
+
+Each with `WWW-Authenticate: Key`, or `Key realm=\"<realm>\"`.
+";
+
 /// The plugin, as the registry lists it.
 pub(crate) struct KeyAuth;
 
@@ -24,6 +38,14 @@ impl Plugin for KeyAuth {
         1250
     }
 
+    fn summary(&self) -> &'static str {
+        "recognises a consumer by a key in a header or in the query"
+    }
+
+    fn about(&self) -> &'static str {
+        ABOUT
+    }
+
     fn consumer_scope(&self) -> bool {
         false
     }
@@ -33,25 +55,33 @@ impl Plugin for KeyAuth {
             Field::array("key_names", each::string().check(header_name))
                 .required()
                 .len(1, 64)
-                .default(json!(["apikey"])),
+                .default(json!(["apikey"]))
+                .about("Names of the header and of the query argument that may hold the key."),
             Field::boolean("hide_credentials")
                 .required()
-                .default(json!(false)),
-            Field::string("anonymous"),
+                .default(json!(false))
+                .about("Whether the key is removed before the request goes upstream."),
+            Field::string("anonymous").about(
+                "Id or user name of the consumer that whoever cannot prove itself goes on as.",
+            ),
             Field::boolean("key_in_header")
                 .required()
-                .default(json!(true)),
+                .default(json!(true))
+                .about("Whether headers are looked at."),
             Field::boolean("key_in_query")
                 .required()
-                .default(json!(true)),
+                .default(json!(true))
+                .about("Whether query arguments are looked at."),
             Field::boolean("key_in_body")
                 .required()
                 .default(json!(false))
-                .check(not_in_body),
+                .check(not_in_body)
+                .about("Must stay `false` in this build."),
             Field::boolean("run_on_preflight")
                 .required()
-                .default(json!(true)),
-            Field::string("realm"),
+                .default(json!(true))
+                .about("Whether `OPTIONS` requests need a key too."),
+            Field::string("realm").about("The `realm` of the challenge on a 401."),
         ])
     }
 

@@ -3,18 +3,21 @@
 //! [`ALL`] is the registry; the schema that the control plane validates with, the handler that
 //! the gateway runs and the list of plugins a gateway reports all come from it.
 
+mod absent;
 mod exchange;
 mod fields;
 mod identities;
 mod key_auth;
 mod rate_limiting;
+mod reference;
 mod schemas;
 #[cfg(test)]
 mod testing;
 
-use sallyport_model::schema::Record;
+use sallyport_model::schema::{PROTOCOLS_HTTP, Record};
 use serde_json::Value;
 
+pub use absent::{ABSENT, absent};
 pub use exchange::{
     BodyUse, Credential, Env, Exchange, Flow, Handler, Reply, ReplyBody, Request, RequestBody,
     ResponseHead, Resume,
@@ -22,11 +25,16 @@ pub use exchange::{
 pub use fields::{Fields, decimal};
 pub use identities::{Consumer, Identities, KeyOwner};
 pub use rate_limiting::Counters;
+pub use reference::{page, scopes, table};
 pub use schemas::{Schemas, schemas};
 
 /// Every plugin of this build, those that run first at the top; a new one is one file and one
 /// line here.
-pub const ALL: &[&dyn Plugin] = &[&key_auth::KeyAuth, &rate_limiting::RateLimiting];
+#[rustfmt::skip] // a line each
+pub const ALL: &[&dyn Plugin] = &[
+    &key_auth::KeyAuth,
+    &rate_limiting::RateLimiting,
+];
 
 /// A plugin of this build.
 pub trait Plugin: Sync {
@@ -35,6 +43,19 @@ pub trait Plugin: Sync {
 
     /// Its place in every phase, larger first. Source: Kong's bundled plugins.
     fn priority(&self) -> i32;
+
+    /// What it does, in one sentence without a full stop; starts in lower case.
+    fn summary(&self) -> &'static str;
+
+    /// What its reference page says below the fields, in Markdown: answers, headers, limits.
+    fn about(&self) -> &'static str {
+        ""
+    }
+
+    /// The protocols it may be configured for.
+    fn protocols(&self) -> &'static [&'static str] {
+        PROTOCOLS_HTTP
+    }
 
     /// Whether it may be configured for one consumer.
     fn consumer_scope(&self) -> bool {

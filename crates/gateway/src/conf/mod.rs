@@ -294,10 +294,13 @@ fn plugins(reader: &mut Reader, installed: &[&str]) -> Vec<String> {
             "bundled" => plugins.extend(installed.iter().map(|name| (*name).to_owned())),
             known if installed.contains(&known) => plugins.push(name),
             _ => {
-                let message = format!(
-                    "plugin {name:?} is not in this build; it has {}",
-                    installed.join(", ")
-                );
+                let message = match sallyport_plugins::absent(&name) {
+                    Some(reason) => format!("plugin {name:?} is not in this build: {reason}"),
+                    None => format!(
+                        "plugin {name:?} is not in this build; it has {}",
+                        installed.join(", ")
+                    ),
+                };
                 reader.problem("plugins", message);
             }
         }

@@ -51,6 +51,16 @@ const PERIOD_HEADERS: [(HeaderName, HeaderName); Period::ALL.len()] = [
     ),
 ];
 
+const ABOUT: &str = "\
+The policy is `local`: each node counts for itself, over all its cores. `redis` and `cluster` are refused.
+
+Windows are calendar seconds, minutes, hours, days, months and years in UTC. A refused request is not
+counted in any of them. Deciding and counting are one step, so a burst cannot exceed a limit (Kong counts
+afterwards, and can). Headers: `X-RateLimit-Limit-*`, `X-RateLimit-Remaining-*` for each window,
+`RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset` for the one with least left, and `Retry-After`
+on a refusal (429 unless `error_code` says otherwise). Counts are lost when the process ends.
+";
+
 /// The plugin, as the registry lists it.
 pub(crate) struct RateLimiting;
 
@@ -61,6 +71,14 @@ impl Plugin for RateLimiting {
 
     fn priority(&self) -> i32 {
         910
+    }
+
+    fn summary(&self) -> &'static str {
+        "refuses requests over a number per calendar window"
+    }
+
+    fn about(&self) -> &'static str {
+        ABOUT
     }
 
     fn schema(&self) -> Record {

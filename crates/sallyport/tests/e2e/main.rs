@@ -18,6 +18,7 @@ mod hybrid_frames;
 mod key_auth;
 mod lab;
 mod last_known_good;
+mod plugins;
 mod ports;
 mod quickstart;
 mod rate_limit;
