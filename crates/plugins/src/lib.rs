@@ -4,13 +4,25 @@
 //! the gateway runs and the list of plugins a gateway reports all come from it.
 
 mod absent;
+mod acl;
+mod arguments;
+mod auth;
+mod basic_auth;
+mod bot_detection;
+mod cors;
 mod exchange;
 mod fields;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod hmac_auth;
 mod identities;
+mod ip_restriction;
+mod jwt;
 mod key_auth;
 mod rate_limiting;
 mod reference;
 mod schemas;
+mod session;
 #[cfg(test)]
 mod testing;
 
@@ -23,7 +35,7 @@ pub use exchange::{
     ResponseHead, Resume,
 };
 pub use fields::{Fields, decimal};
-pub use identities::{Consumer, Identities, KeyOwner};
+pub use identities::{Consumer, Identities, Owner};
 pub use rate_limiting::Counters;
 pub use reference::{page, scopes, table};
 pub use schemas::{Schemas, schemas};
@@ -32,7 +44,15 @@ pub use schemas::{Schemas, schemas};
 /// line here.
 #[rustfmt::skip] // a line each
 pub const ALL: &[&dyn Plugin] = &[
+    &bot_detection::BotDetection,
+    &cors::Cors,
+    &session::Session,
+    &jwt::Jwt,
     &key_auth::KeyAuth,
+    &basic_auth::BasicAuth,
+    &hmac_auth::HmacAuth,
+    &ip_restriction::IpRestriction,
+    &acl::Acl,
     &rate_limiting::RateLimiting,
 ];
 
