@@ -122,3 +122,53 @@ async fn a_key_that_cannot_be_read_is_refused() {
     assert_eq!(answer.body["details"][0]["field"], "rsa_public_key");
     lab.stop().await;
 }
+
+#[tokio::test]
+async fn the_secret_of_a_plugin_is_generated_once() {
+    let lab = Lab::start().await;
+    let id = Uuid::new_v4();
+    let path = format!("plugins/{id}");
+    let put = async |config: Value| {
+        let body = json!({"name": "session", "config": config});
+        let answer = lab.core(Method::PUT, &path, body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body["config"]["secret"].as_str().unwrap().to_owned()
+    };
+    let first = put(json!({})).await;
+    assert_eq!(first.len(), 44);
+    assert_eq!(
+        put(json!({"cookie_name": "s"})).await,
+        first,
+        "sessions live on"
+    );
+    assert_eq!(put(json!({"secret": "given"})).await, "given");
+    assert_eq!(put(json!({})).await, "given");
+    let body = json!({"name": "session", "route": null});
+    lab.core(Method::DELETE, &path, Value::Null).await;
+    let other = lab.core(Method::POST, "plugins", body).await;
+    assert_eq!(other.status, 201, "{other:?}");
+    assert_ne!(other.body["config"]["secret"], first);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn plugins_that_are_left_out_are_refused_with_the_reason() {
+    let lab = Lab::start().await;
+    for (name, reason) in [
+        ("oauth2", "tokens need a database"),
+        ("openid-connect", "commercial"),
+        ("ai-proxy", "language models"),
+        ("pre-function", "code in configurations is not run"),
+    ] {
+        let answer = lab
+            .core(Method::POST, "plugins", json!({"name": name}))
+            .await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        let message = answer.body["message"].as_str().unwrap();
+        assert!(
+            message.contains(name) && message.contains(reason),
+            "{message}"
+        );
+    }
+    lab.stop().await;
+}

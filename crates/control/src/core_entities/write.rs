@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::Ask;
 use super::error::CoreError;
+use super::generated::{complete_plugin, secret};
 use super::place::Collection;
 use super::read::{belongs, by_key, id, parent_id, uuid};
-use crate::identity::random_text;
 
 /// POST: a new entity; its id may be given.
 pub(super) async fn create(
@@ -144,6 +144,10 @@ async fn store(
     if kind == Kind::BasicAuth && !asks(ask, "skip_hash") {
         basic_auth::hash_entity(&mut entity);
     }
+    if kind == Kind::Plugin {
+        let (store, plugins) = (&ask.app.store, ask.app.plugins);
+        complete_plugin(store, ask.cp, plugins, &mut entity, fresh).await?;
+    }
     put(
         &ask.app.store,
         ask.cp,
@@ -185,13 +189,7 @@ pub(super) async fn put(
     fresh: Uuid,
     if_exists: IfExists,
 ) -> Result<Value, CoreError> {
-    let random = || {
-        random_text(32).map_err(|error| {
-            tracing::error!(%error, "the system gave no random bytes");
-            CoreError::Internal
-        })
-    };
-    let random_keys = [random()?, random()?];
+    let random_keys = [secret(32)?, secret(32)?];
     let now = now_secs();
     let fill = schema::Fill {
         id: fresh,

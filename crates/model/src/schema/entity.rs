@@ -169,7 +169,12 @@ impl Fill<'_> {
 /// The fields of a kind that a writer fills with random text when they are unset, such as the
 /// `key` of a key-auth; at most two.
 pub fn generated(kind: Kind) -> impl Iterator<Item = &'static str> {
-    let fields = of(kind).record.fields.iter();
+    generated_in(&of(kind).record)
+}
+
+/// The same for any record, such as the configuration of a plugin; only its own members.
+pub fn generated_in(record: &Record) -> impl Iterator<Item = &'static str> {
+    let fields = record.fields.iter();
     fields
         .filter(|field| field.auto && !field.uuid && matches!(field.ty, Type::String))
         .map(|field| field.name)

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod audit_log;
+mod auth;
 mod bad_input;
 mod certs;
 mod config_sync;
