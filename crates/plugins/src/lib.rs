@@ -9,6 +9,8 @@ mod arguments;
 mod auth;
 mod basic_auth;
 mod bot_detection;
+mod checks;
+mod correlation_id;
 mod cors;
 mod exchange;
 mod fields;
@@ -19,24 +21,39 @@ mod identities;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod node;
+mod params;
+mod proxy_cache;
 mod rate_limiting;
+mod redirect;
+mod redis;
 mod reference;
+mod request_size_limiting;
+mod request_termination;
+mod request_transformer;
+mod response_ratelimiting;
+mod response_transformer;
 mod schemas;
 mod session;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod trial;
 
 use sallyport_model::schema::{PROTOCOLS_HTTP, Record};
 use serde_json::Value;
 
 pub use absent::{ABSENT, absent};
 pub use exchange::{
-    BodyUse, Credential, Env, Exchange, Flow, Handler, Reply, ReplyBody, Request, RequestBody,
-    ResponseHead, Resume,
+    BodyUse, Captures, Credential, Env, Exchange, Flow, Handler, Reply, ReplyBody, Request,
+    RequestBody, ResponseHead, Resume,
 };
 pub use fields::{Fields, decimal};
 pub use identities::{Consumer, Identities, Owner};
+pub use node::Node;
+pub use proxy_cache::Cache;
 pub use rate_limiting::Counters;
+pub use redis::{Redis, RedisAnswer, RedisCommand, RedisError, RedisServer, RedisTls, RedisValue};
 pub use reference::{page, scopes, table};
 pub use schemas::{Schemas, schemas};
 
@@ -44,6 +61,7 @@ pub use schemas::{Schemas, schemas};
 /// line here.
 #[rustfmt::skip] // a line each
 pub const ALL: &[&dyn Plugin] = &[
+    &correlation_id::CorrelationId,
     &bot_detection::BotDetection,
     &cors::Cors,
     &session::Session,
@@ -52,8 +70,15 @@ pub const ALL: &[&dyn Plugin] = &[
     &basic_auth::BasicAuth,
     &hmac_auth::HmacAuth,
     &ip_restriction::IpRestriction,
+    &request_size_limiting::RequestSizeLimiting,
     &acl::Acl,
     &rate_limiting::RateLimiting,
+    &response_ratelimiting::ResponseRatelimiting,
+    &request_transformer::RequestTransformer,
+    &response_transformer::ResponseTransformer,
+    &redirect::Redirect,
+    &proxy_cache::ProxyCache,
+    &request_termination::RequestTermination,
 ];
 
 /// A plugin of this build.

@@ -3,6 +3,7 @@
 pub(crate) mod keys;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use http::StatusCode;
 use http::request::Builder;
@@ -14,11 +15,12 @@ use serde_json::{Value, json};
 use crate::Plugin;
 use crate::auth::admit;
 use crate::exchange::{
-    Credential, Env, Exchange, Flow, Handler, ReplyBody, Request, RequestBody, ResponseHead,
+    Captures, Credential, Env, Exchange, Flow, Handler, ReplyBody, Request, RequestBody,
+    ResponseHead,
 };
 use crate::fields::Fields;
 use crate::identities::{Identities, Owner, uuid_value};
-use crate::rate_limiting::Counters;
+use crate::node::Node;
 
 /// What a plugin did in its turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +70,7 @@ impl Seen {
 pub(crate) struct Bench {
     handler: Box<dyn Handler>,
     identities: Identities,
-    counters: Counters,
+    node: Arc<Node>,
     body: Vec<u8>,
 }
 
@@ -80,7 +82,7 @@ impl Bench {
                 .compile(&config)
                 .expect("a valid configuration compiles"),
             identities: identities(),
-            counters: Counters::default(),
+            node: Arc::default(),
             body: Vec::new(),
         }
     }
@@ -101,7 +103,7 @@ impl Bench {
     pub(crate) fn seen(&self, exchange: &mut Exchange) -> Seen {
         let env = Env {
             identities: &self.identities,
-            counters: &self.counters,
+            node: &self.node,
         };
         let mut flow = self.handler.access(exchange, &env);
         loop {
@@ -170,7 +172,7 @@ impl Bench {
     pub(crate) fn access(&self, exchange: &mut Exchange) -> Outcome {
         let env = Env {
             identities: &self.identities,
-            counters: &self.counters,
+            node: &self.node,
         };
         match self.handler.access(exchange, &env) {
             Flow::Continue => Outcome::Continued,
@@ -236,6 +238,9 @@ pub(crate) fn exchange(request: Builder) -> Exchange {
         service: None,
         consumer: None,
         credential: None,
+        uri_captures: Captures::default(),
+        upstream_path: None,
+        upstream_host: None,
         state: http::Extensions::new(),
         response_headers: Fields::new(),
     }
