@@ -17,6 +17,8 @@ pub(super) struct Directives {
     pub(super) no_store: bool,
     pub(super) no_cache: bool,
     pub(super) private: bool,
+    /// Only what knows the status may store.
+    pub(super) must_understand: bool,
     pub(super) only_if_cached: bool,
     /// `must-revalidate`, `proxy-revalidate` or `s-maxage`: stale is never good enough.
     pub(super) must_revalidate: bool,
@@ -50,6 +52,7 @@ impl Directives {
             "no-store" => self.no_store = true,
             "no-cache" => self.no_cache = true,
             "private" => self.private = true,
+            "must-understand" => self.must_understand = true,
             "only-if-cached" => self.only_if_cached = true,
             "must-revalidate" | "proxy-revalidate" => self.must_revalidate = true,
             "max-age" => self.max_age = shortest(self.max_age),
@@ -131,8 +134,16 @@ pub(super) fn lifetime_s(headers: &Fields, directives: &Directives, now_ms: u64)
 
 /// How old a response is as it comes, seconds. Source: RFC 9111 section 4.2.3.
 pub(super) fn age_s(headers: &Fields, now_ms: u64) -> u64 {
-    let age = headers.get_str(&AGE).unwrap_or_default();
-    let told = seconds(age.split(',').next().unwrap_or_default().trim()).unwrap_or(0);
+    let mut ages = headers.get_all(&AGE);
+    let told = match (ages.next(), ages.next()) {
+        (None, _) => 0,
+        // an age that is none, or several: older than anything
+        (Some(age), None) => std::str::from_utf8(age)
+            .ok()
+            .and_then(seconds)
+            .unwrap_or(FOREVER_S),
+        (Some(_), Some(_)) => FOREVER_S,
+    };
     let now_s = (now_ms / 1_000).cast_signed();
     let apparent = date_s(headers, &DATE).map_or(0, |made| now_s.saturating_sub(made).max(0));
     told.max(apparent.cast_unsigned())
@@ -287,8 +298,10 @@ mod tests {
         assert_eq!(age(&[]), 0);
         assert_eq!(age(&[("date", NOON)]), 60);
         assert_eq!(age(&[("date", LATER), ("age", "7")]), 7);
-        assert_eq!(age(&[("age", "7, 9")]), 7);
-        assert_eq!(age(&[("age", "-7")]), 0);
+        for none in ["7, 7", "-7", "7.0", "7;a=b", "x", ""] {
+            assert_eq!(age(&[("age", none)]), FOREVER_S, "{none}");
+        }
+        assert_eq!(age(&[("age", "7"), ("age", "7")]), FOREVER_S);
         assert_eq!(age(&[("date", "Thu, 01 Jan 1970 13:00:00 GMT")]), 0);
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use sallyport_model::schema::{Field, Record, each};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ With `cache_control: true`, RFC 9111 decides in the place of `cache_ttl`: reques
 `min-fresh` and `only-if-cached` (504) of requests are obeyed; a stale response is only used for a request with
 `max-stale`, and never if it says `must-revalidate`; `If-None-Match` and `If-Modified-Since` are answered 304 from
 what is stored; and a successful `POST`, `PUT`, `PATCH` or `DELETE` makes the gateway forget what it stored for the
-same URL. Responses are not revalidated with the upstream but asked for anew.
+same URL and for those in `Location` and `Content-Location`. Responses are not revalidated with the upstream but asked for anew.
 
 Stored responses are lost when the process ends, and are not shared between gateways.
 ";
@@ -212,15 +212,15 @@ enum Pending {
     Store(Arc<Node>, Key),
     /// It is a stored one, which had these values of `Date` and `Server`.
     Hit(Vec<(HeaderName, HeaderValue)>),
-    /// If it is a success, these are no longer true.
-    Forget(Arc<Node>, Vec<Key>),
+    /// If it is a success, what was stored is no longer true.
+    Forget(Arc<Node>),
     /// It is stored once its body is there.
     Body(Arc<Node>, Key, Arc<Stored>),
 }
 
 impl Active {
-    fn key(&self, exchange: &Exchange, method: &Method, version: Version) -> Key {
-        let Request { uri, headers, .. } = &exchange.request;
+    fn key(&self, exchange: &Exchange, uri: &Uri, method: &Method, version: Version) -> Key {
+        let headers = &exchange.request.headers;
         Keyed {
             consumer: exchange.consumer.as_ref().map(|consumer| consumer.id),
             route: exchange.route,
@@ -241,16 +241,13 @@ impl Active {
             && !(self.cache_control && (asked.no_store || asked.no_cache || authorized()))
     }
 
-    /// The keys of what a change makes untrue.
-    fn changed(&self, exchange: &Exchange) -> Vec<Key> {
-        let mut keys = Vec::new();
+    /// Forgets what a change of this makes untrue.
+    fn forget(&self, exchange: &Exchange, uri: &Uri, cache: &Cache) {
         for method in [Method::GET, Method::HEAD] {
             for version in [Version::HTTP_11, Version::HTTP_2, Version::HTTP_10] {
-                keys.push(self.key(exchange, &method, version));
+                cache.remove(&self.key(exchange, uri, &method, version));
             }
         }
-        keys.dedup();
-        keys
     }
 
     /// Whether a stored response will do.
@@ -292,7 +289,10 @@ impl Active {
         let said = Directives::of(headers);
         let (age_s, fresh_s) = match self.cache_control {
             false => (0, self.cache_ttl),
-            true if said.private || said.no_store || said.no_cache => return None,
+            true if said.private || said.no_cache => return None,
+            // RFC 9111 section 5.2.2.3
+            true if said.must_understand && status.canonical_reason().is_none() => return None,
+            true if said.no_store && !said.must_understand => return None,
             true => {
                 let age_s = age_s(headers, exchange.now_ms);
                 let lifetime_s = lifetime_s(headers, &said, exchange.now_ms)?;
@@ -338,16 +338,13 @@ impl Handler for Active {
         };
         if !self.takes_request(&exchange.request, &asked) {
             if self.cache_control && !exchange.request.method.is_safe() {
-                let keys = self.changed(exchange);
-                exchange
-                    .state
-                    .insert(Pending::Forget(env.node.clone(), keys));
+                exchange.state.insert(Pending::Forget(env.node.clone()));
             }
             self.tell(exchange, "Bypass");
             return Flow::Continue;
         }
         let request = &exchange.request;
-        let key = self.key(exchange, &request.method, request.version);
+        let key = self.key(exchange, &request.uri, &request.method, request.version);
         let found = env.node.cache.get(&key, &request.headers, exchange.now_ms);
         let shown = self.shown(request);
         let status = match found {
@@ -395,10 +392,12 @@ impl Handler for Active {
                     response.headers.set(name, value);
                 }
             }
-            Some(Pending::Forget(node, keys)) => {
+            Some(Pending::Forget(node)) => {
                 if response.status.is_success() || response.status.is_redirection() {
-                    for key in &keys {
-                        node.cache.remove(key);
+                    let uri = &exchange.request.uri;
+                    self.forget(exchange, uri, &node.cache);
+                    for named in replies::named(response.headers, &exchange.request) {
+                        self.forget(exchange, &named, &node.cache);
                     }
                 }
             }

@@ -1,10 +1,10 @@
 //! Answers made of stored responses, and what of a response is stored.
 
 use http::header::{
-    AGE, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    LAST_MODIFIED, SERVER,
+    AGE, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, DATE, ETAG, HOST,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION, SERVER,
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::Deserialize;
 
 use super::directives::not_after;
@@ -88,6 +88,21 @@ pub(super) fn storable(response: &Fields, of_plugins: &Fields) -> Fields {
         }
     }
     kept
+}
+
+/// The resources of the same host that a response names. Source: RFC 9111 section 4.4.
+pub(super) fn named(response: &Fields, request: &Request) -> Vec<Uri> {
+    let host = request.headers.get_str(&HOST).unwrap_or_default();
+    let host = request.uri.authority().map_or(host, |host| host.as_str());
+    let of = |name: HeaderName| {
+        let uri: Uri = response.get_str(&name)?.parse().ok()?;
+        let here = uri.authority().is_none_or(|other| other.as_str() == host);
+        (here && uri.path().starts_with('/')).then_some(uri)
+    };
+    [LOCATION, CONTENT_LOCATION]
+        .into_iter()
+        .filter_map(of)
+        .collect()
 }
 
 /// What the gateway would otherwise write over with values of its own.

@@ -281,6 +281,45 @@ fn a_change_makes_the_stored_response_untrue() {
 }
 
 #[test]
+fn a_change_makes_what_its_answer_names_untrue() {
+    for (name, value, expected) in [
+        ("location", "/other", "Miss"),
+        ("content-location", "http://a.example/other", "Miss"),
+        ("location", "http://b.example/other", "Hit"),
+        ("location", "other", "Hit"),
+    ] {
+        let mut asked = Asked::new(json!({"cache_control": true}));
+        let headers = [TEXT, ("cache-control", "max-age=60")];
+        asked.ask(0, get("/other"), &headers);
+        let change = Builder::new()
+            .method("POST")
+            .uri("/")
+            .header("host", "a.example");
+        asked.ask_for(1, exchange(change), 201, &[(name, value)]);
+        let seen = asked.ask(2, get("/other"), &headers);
+        assert_eq!(
+            seen.header("x-cache-status"),
+            Some(expected),
+            "{name} {value}"
+        );
+    }
+}
+
+#[test]
+fn who_must_understand_a_status_knows_it() {
+    for (status, expected) in [(200, "Miss"), (499, "Bypass")] {
+        let config = json!({"cache_control": true, "response_code": [200, 499]});
+        let mut asked = Asked::new(config);
+        let headers = [
+            TEXT,
+            ("cache-control", "must-understand, no-store, max-age=60"),
+        ];
+        let seen = asked.ask_for(0, get("/"), status, &headers);
+        assert_eq!(seen.header("x-cache-status"), Some(expected));
+    }
+}
+
+#[test]
 fn the_date_of_a_stored_response_stays() {
     let mut asked = Asked::new(json!({}));
     asked.ask(0, get("/"), &[TEXT, ("date", NOON), ("server", "upstream")]);
