@@ -50,13 +50,13 @@ pub(super) struct Varied {
 }
 
 impl Varied {
-    /// The values that a request has for a header.
+    /// The values that a request has for a header; lines and what commas separate are the same
+    /// (RFC 9111 section 4.1).
     pub(super) fn of(name: http::HeaderName, headers: &Fields) -> Varied {
-        let values = headers
-            .get_all(&name)
-            .map(|value| value.trim_ascii().to_vec());
+        let lines = headers.get_all(&name);
+        let values = lines.flat_map(|line| line.split(|byte| *byte == b','));
         Varied {
-            values: values.collect(),
+            values: values.map(|value| value.trim_ascii().to_vec()).collect(),
             name,
         }
     }
@@ -262,6 +262,7 @@ mod tests {
         let length = |headers: &Fields| cache.get(&key(1), headers, 0).map(|s| s.body.len());
         assert_eq!(length(&request("de")), Some(1));
         assert_eq!(length(&request("en")), Some(2));
+        assert_eq!(length(&request(" en ")), Some(2));
         assert_eq!(length(&request("fr")), None);
         assert_eq!(length(&Fields::new()), None);
     }

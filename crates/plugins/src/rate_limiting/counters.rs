@@ -227,6 +227,8 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn key(n: u128) -> Key {
@@ -310,5 +312,42 @@ mod tests {
             "{} keys held",
             counters.len()
         );
+    }
+
+    proptest! {
+        /// Beside a list of the requests that passed, counted anew each time.
+        #[test]
+        fn a_request_passes_while_every_window_has_room_and_counts_only_then(
+            stated in proptest::collection::vec((0_usize..6, 1_u64..5), 1..4),
+            steps in proptest::collection::vec((0_u64..40_000, 1_u128..3), 1..60),
+        ) {
+            let mut stated = stated;
+            stated.sort_unstable();
+            stated.dedup_by_key(|(period, _)| *period);
+            let counters = Counters::default();
+            let mut passed: Vec<(u64, u128)> = Vec::new();
+            let mut now_ms = 1_709_250_000_000; // a few minutes before a leap day's end
+            for (step_ms, caller) in steps {
+                now_ms += step_ms;
+                let limits: Vec<Limit> = stated
+                    .iter()
+                    .map(|&(period, most)| limit(Period::ALL[period], most, now_ms))
+                    .collect();
+                let count = |limit: &Limit| {
+                    let inside = |&&(at, who): &&(u64, u128)| {
+                        who == caller && (limit.window.start_ms..limit.window.end_ms).contains(&at)
+                    };
+                    passed.iter().filter(inside).count() as u64
+                };
+                let expected: Vec<u64> = limits.iter().map(count).collect();
+                let full = limits.iter().zip(&expected).position(|(limit, used)| *used >= limit.limit);
+                let taken = counters.take(key(caller), &limits, now_ms);
+                prop_assert_eq!(taken.refused_by, full);
+                prop_assert_eq!(&taken.used[..limits.len()], &expected[..]);
+                if full.is_none() {
+                    passed.push((now_ms, caller));
+                }
+            }
+        }
     }
 }

@@ -73,6 +73,33 @@ fn a_request_is_edited_on_its_way_up() {
 }
 
 #[test]
+fn what_the_path_of_a_route_captures_can_be_put_in() {
+    let echo = Echo::start();
+    let document = format!(
+        r#"
+_format_version: "3.0"
+services:
+- name: echo
+  url: {}
+  routes:
+  - name: users
+    paths: ['~/users/(?<id>\d+)/(\w+)']
+    plugins:
+    - name: request-transformer
+      config:
+        replace: {{uri: "/v2/$(uri_captures.id)/$(uri_captures[2])"}}
+        add: {{headers: ["x-all:$(uri_captures[0])", "x-none:$(uri_captures.none or 'nothing')"]}}
+"#,
+        echo.url()
+    );
+    let gateway = Alone::start(&document, "");
+    let seen = seen(gateway.get("/users/42/orders?a=1"));
+    assert_eq!(seen["path"], "/v2/42/orders?a=1");
+    assert_eq!(seen["headers"]["x-all"], json!(["/users/42/orders"]));
+    assert_eq!(seen["headers"]["x-none"], json!(["nothing"]));
+}
+
+#[test]
 fn a_response_is_edited_on_its_way_down() {
     let echo = Echo::start();
     let config = r#"{name: response-transformer, config: {
