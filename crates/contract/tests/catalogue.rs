@@ -50,6 +50,7 @@ fn ids_that_listeners_and_dials_ask_for() {
         ("dns", 53),
         ("ntp", 123),
         ("smtp", 587),
+        ("redis", 6379),
         ("quickstart.echo", 8009),
     ] {
         assert_eq!(entry(id).port().get(), port, "{id}");

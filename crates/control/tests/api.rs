@@ -524,7 +524,7 @@ async fn kinds_of_other_builds_are_refused_by_name_and_empty_when_listed() {
     }
     for absent in [
         "vaults",
-        "basic-auths",
+        "oauth2",
         "consumer_groups",
         "certificates/x",
         "licenses",
@@ -536,7 +536,7 @@ async fn kinds_of_other_builds_are_refused_by_name_and_empty_when_listed() {
         );
     }
     let uuid = NOWHERE;
-    for path in ["vaults", "certificates", "consumers/c/basic-auth", "snis"] {
+    for path in ["vaults", "certificates", "consumers/c/oauth2", "snis"] {
         for (method, path) in [
             (Method::POST, path.to_owned()),
             (Method::PUT, format!("{path}/{uuid}")),

@@ -251,6 +251,7 @@ async fn refused_with_a_reason(lab: &Lab) {
     .await;
     check("services: [{name: big, host: h, port: 70000}]", &["port"]).await;
     check("services: [{name: orders, host: h}]", &["name", "orders"]).await;
-    let basic = "consumers: [{username: bob, basicauth_credentials: [{username: b, password: p}]}]";
-    check(basic, &["basic-auth", "not supported by this build"]).await;
+    let oauth2 = "consumers: [{username: bob, oauth2_credentials: [{name: app, client_id: c, \
+                  client_secret: s, redirect_uris: ['https://a.example']}]}]";
+    check(oauth2, &["oauth2", "not supported by this build"]).await;
 }

@@ -18,6 +18,7 @@ type Index = u32;
 #[derive(Default)]
 pub(crate) struct Handlers {
     all: Vec<Box<dyn Handler>>,
+    read_captures: bool,
     by_scope: AHashMap<Scope, Index>,
     by_consumer: AHashMap<Scope, Arc<AHashMap<Uuid, Index>>>,
 }
@@ -72,6 +73,7 @@ impl Handlers {
                 Err(reason) => problems.push((plugin.id, plugin.name.clone(), reason)),
                 Ok((at, handler)) => {
                     let index = handlers.all.len() as Index;
+                    handlers.read_captures |= handler.reads_captures();
                     handlers.all.push(handler);
                     let id = |foreign: Option<Foreign>| foreign.map(|Foreign(id)| id);
                     let scope = Scope {
@@ -99,6 +101,11 @@ impl Handlers {
             true => Ok(handlers),
             false => Err(problems),
         }
+    }
+
+    /// Whether any of them reads what a route captures.
+    pub(crate) fn read_captures(&self) -> bool {
+        self.read_captures
     }
 
     /// The handler at an index that a chain of the same configuration gave.

@@ -36,6 +36,14 @@ impl PluginSchemas for Enabled {
             .and_then(|name| schemas().config(name))
     }
 
+    fn absent(&self, plugin: &str) -> Option<&'static str> {
+        schemas().absent(plugin)
+    }
+
+    fn protocols(&self, plugin: &str) -> &'static [&'static str] {
+        schemas().protocols(plugin)
+    }
+
     fn consumer_scope(&self, plugin: &str) -> bool {
         schemas().consumer_scope(plugin)
     }

@@ -13,6 +13,7 @@ mod follow;
 pub mod fuzzing;
 pub mod last_known_good;
 mod proxy;
+mod redis;
 pub mod router;
 mod start;
 mod status;

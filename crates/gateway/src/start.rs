@@ -299,6 +299,7 @@ fn options(conf: &Conf) -> Result<Options, StartError> {
         port_maps: conf.port_maps.clone(),
         routes_by_address: conf.router_flavor == RouterFlavor::Expressions,
         body_bytes_max: conf.client_max_body_size.unwrap_or(u64::MAX),
+        cache_bytes_max: conf.mem_cache_size,
         keepalive: conf.upstream_keepalive,
         error_type: conf.error_default_type,
         tls_verified: client(ServerTrust::Roots(Arc::new(roots)))?,

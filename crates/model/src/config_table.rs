@@ -39,7 +39,7 @@ pub fn to_config_table(entities: &BTreeMap<Kind, Vec<Value>>) -> Value {
                 && !points_into(entity, "service", &services)
                 && !points_into(entity, "route", &routes)
         }
-        Kind::Consumer | Kind::KeyAuth | Kind::Upstream | Kind::Target => true,
+        _ => true,
     };
     let mut table = Map::new();
     table.insert("_format_version".to_owned(), json!("3.0"));

@@ -4,6 +4,8 @@
 //! and ranges hold; decoding them from anything else is a bug of the caller. Fields that the
 //! gateway does not act on (tags, times) are not here.
 
+mod credentials;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -12,6 +14,7 @@ use uuid::Uuid;
 
 use crate::balancing::or_default;
 pub use crate::balancing::{Algorithm, CheckType, HashOn, Healthchecks};
+pub use credentials::{Acl, BasicAuth, HmacAuth, Jwt, JwtAlgorithm, KeyAuth};
 
 /// A protocol of a route or of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -188,26 +191,6 @@ pub struct Consumer {
     pub custom_id: Option<String>,
 }
 
-/// A key of a consumer.
-#[derive(Clone, Deserialize)]
-pub struct KeyAuth {
-    /// Identity.
-    pub id: Uuid,
-    /// The secret itself, unique.
-    pub key: String,
-    /// Whose key it is.
-    pub consumer: Foreign,
-}
-
-impl std::fmt::Debug for KeyAuth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeyAuth")
-            .field("id", &self.id)
-            .field("key", &"***")
-            .finish()
-    }
-}
-
 /// A plugin's configuration in one scope.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Plugin {
@@ -307,6 +290,14 @@ pub struct ConfigTable {
     pub consumers: Vec<Consumer>,
     /// Keys of callers.
     pub keyauth_credentials: Vec<KeyAuth>,
+    /// User names and passwords of callers.
+    pub basicauth_credentials: Vec<BasicAuth>,
+    /// User names and signing secrets of callers.
+    pub hmacauth_credentials: Vec<HmacAuth>,
+    /// What verifies tokens of callers.
+    pub jwt_secrets: Vec<Jwt>,
+    /// Groups of callers.
+    pub acls: Vec<Acl>,
     /// Plugin configurations.
     pub plugins: Vec<Plugin>,
     /// Virtual host names.

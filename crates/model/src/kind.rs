@@ -13,6 +13,14 @@ pub enum Kind {
     Consumer,
     /// A key that identifies a consumer (plugin `key-auth`).
     KeyAuth,
+    /// A user name and password of a consumer (plugin `basic-auth`).
+    BasicAuth,
+    /// A user name and signing secret of a consumer (plugin `hmac-auth`).
+    HmacAuth,
+    /// What verifies a consumer's tokens (plugin `jwt`).
+    Jwt,
+    /// A consumer's membership in a group (plugin `acl`).
+    Acl,
     /// One configuration of a plugin in one scope.
     Plugin,
     /// A virtual host name that balances over targets.
@@ -23,12 +31,16 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, parents before the entities that refer to them.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Service,
         Kind::Consumer,
         Kind::Upstream,
         Kind::Route,
         Kind::KeyAuth,
+        Kind::BasicAuth,
+        Kind::HmacAuth,
+        Kind::Jwt,
+        Kind::Acl,
         Kind::Target,
         Kind::Plugin,
     ];
@@ -37,6 +49,9 @@ impl Kind {
     pub fn collection(self) -> &'static str {
         match self {
             Kind::KeyAuth => "key-auths",
+            Kind::BasicAuth => "basic-auths",
+            Kind::HmacAuth => "hmac-auths",
+            Kind::Jwt => "jwts",
             other => other.table(),
         }
     }
@@ -49,6 +64,10 @@ impl Kind {
             Kind::Route => "routes",
             Kind::Consumer => "consumers",
             Kind::KeyAuth => "keyauth_credentials",
+            Kind::BasicAuth => "basicauth_credentials",
+            Kind::HmacAuth => "hmacauth_credentials",
+            Kind::Jwt => "jwt_secrets",
+            Kind::Acl => "acls",
             Kind::Plugin => "plugins",
             Kind::Upstream => "upstreams",
             Kind::Target => "targets",
@@ -62,10 +81,22 @@ impl Kind {
             Kind::Route => "route",
             Kind::Consumer => "consumer",
             Kind::KeyAuth => "key-auth",
+            Kind::BasicAuth => "basic-auth",
+            Kind::HmacAuth => "hmac-auth",
+            Kind::Jwt => "jwt",
+            Kind::Acl => "acl",
             Kind::Plugin => "plugin",
             Kind::Upstream => "upstream",
             Kind::Target => "target",
         }
+    }
+
+    /// Whether it belongs to a consumer and is written below it: credentials and groups.
+    pub fn is_of_consumer(self) -> bool {
+        matches!(
+            self,
+            Kind::KeyAuth | Kind::BasicAuth | Kind::HmacAuth | Kind::Jwt | Kind::Acl
+        )
     }
 
     /// The kind whose [`collection`](Kind::collection) this is.

@@ -5,11 +5,13 @@
 //! [`entities`] are the typed values a gateway runs; [`expression`] is the language of routes.
 
 pub mod balancing;
+pub mod basic_auth;
 pub mod config_table;
 pub mod declarative;
 pub mod entities;
 pub mod expression;
 pub mod kind;
+pub mod public_key;
 mod router_flavor;
 pub mod schema;
 

@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 use crate::fields::Fields;
 use crate::identities::{Consumer, Identities};
-use crate::rate_limiting::Counters;
+use crate::node::Node;
+
+/// `Content-Type` of the gateway's own JSON.
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 /// A request head.
 #[derive(Clone, Debug)]
@@ -44,10 +47,38 @@ pub struct Exchange {
     pub consumer: Option<Arc<Consumer>>,
     /// What the caller proved itself with; `None` for an anonymous consumer.
     pub credential: Option<Credential>,
+    /// What the regular expression of the route's path caught.
+    pub uri_captures: Captures,
+    /// Sent upstream in the place of the path that route and service say; begins with `/`.
+    pub upstream_path: Option<String>,
+    /// Sent upstream as `Host` in the place of what route and service say.
+    pub upstream_host: Option<HeaderValue>,
     /// What plugins remember from one phase to the next, each under a type of its own.
     pub state: Extensions,
     /// Headers set on whatever response the client gets, replacing equal names.
     pub response_headers: Fields,
+}
+
+/// What a regular expression caught.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captures {
+    /// By place: the whole match at 0, then each group; `None` for a group that took no part.
+    pub indexed: Vec<Option<String>>,
+    /// Groups by name.
+    pub named: Vec<(String, String)>,
+}
+
+impl Captures {
+    /// The group with this name.
+    pub fn named(&self, name: &str) -> Option<&str> {
+        let found = self.named.iter().find(|(known, _)| known == name);
+        found.map(|(_, text)| text.as_str())
+    }
+
+    /// The group at this place, the whole match at 0.
+    pub fn indexed(&self, index: usize) -> Option<&str> {
+        self.indexed.get(index)?.as_deref()
+    }
 }
 
 /// How much of a request body is known.
@@ -75,8 +106,8 @@ pub struct Credential {
 pub struct Env<'a> {
     /// Consumers and credentials of the configuration in force.
     pub identities: &'a Identities,
-    /// Counters of this node, which outlive configurations.
-    pub counters: &'a Counters,
+    /// What outlives configurations: counters, stored responses, ways out.
+    pub node: &'a Arc<Node>,
 }
 
 /// What happens after a plugin's turn in the access phase.
@@ -132,6 +163,41 @@ impl Reply {
         }
     }
 
+    /// `{"message": …}` whatever the client accepts. Source: Kong's `kong.response.exit`.
+    pub fn message(status: StatusCode, message: &str) -> Reply {
+        let body = serde_json::json!({ "message": message }).to_string();
+        Reply::exact(status, JSON, body)
+    }
+
+    /// These bytes as they are.
+    pub fn exact(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
+        Reply {
+            status,
+            headers: Vec::new(),
+            body: ReplyBody::Exact {
+                content_type,
+                bytes: body.into(),
+            },
+        }
+    }
+
+    /// No body.
+    pub fn empty(status: StatusCode) -> Reply {
+        Reply {
+            status,
+            headers: Vec::new(),
+            body: ReplyBody::Empty,
+        }
+    }
+
+    /// What a client sees of a plugin that failed.
+    pub fn failure() -> Reply {
+        Reply::error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "An unexpected error occurred",
+        )
+    }
+
     /// The same reply with one more header.
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Reply {
@@ -156,6 +222,8 @@ pub enum BodyUse {
     /// The whole body is read before the head is sent, and the plugin says what takes its place.
     /// One with more than these bytes passes as it is.
     Replace(u64),
+    /// The client gets none, and what comes of it is not read.
+    Drop,
     /// The body passes, and the plugin gets a copy once all of it did, if it has no more than
     /// these bytes.
     Copy(u64),
@@ -167,6 +235,11 @@ pub trait Handler: Send + Sync {
     /// Before the request is sent upstream.
     fn access(&self, _exchange: &mut Exchange, _env: &Env<'_>) -> Flow {
         Flow::Continue
+    }
+
+    /// Whether it reads [`Exchange::uri_captures`], which nobody fills otherwise.
+    fn reads_captures(&self) -> bool {
+        false
     }
 
     /// Whether [`header_filter`](Handler::header_filter) does anything. Headers that no plugin

@@ -1,16 +1,29 @@
 //! `key-auth`: recognises a consumer by a key in a header or in the query.
 
-use http::header::WWW_AUTHENTICATE;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
-use percent_encoding::percent_decode;
+use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use sallyport_model::schema::{Field, Record, each};
 
-use crate::exchange::{Env, Exchange, Flow, Handler, Reply};
-use crate::identities::tell_upstream;
+use crate::arguments::{header_name, query_values, remove_argument};
+use crate::auth::{Gate, admit, anonymous, challenge, realm, unauthorized};
+use crate::exchange::{Env, Exchange, Flow, Handler};
 use crate::{CompileError, Plugin};
+
+const ABOUT: &str = "\
+For each of `key_names`, first the header, then the query argument is looked at; the first one that is
+there counts. Credentials are `keyauth_credentials` of consumers. Not in this build, and refused:
+`key_in_body`, and keys with a `ttl`.
+
+| case | answer |
+|---|---|
+| no key | 401 `No API key found in request` |
+| the same header or argument twice | 401 `Duplicate API key found` |
+| a key that nobody has | 401 `Unauthorized` |
+
+Each with `WWW-Authenticate: Key`, or `Key realm=\"<realm>\"`.
+";
 
 /// The plugin, as the registry lists it.
 pub(crate) struct KeyAuth;
@@ -24,6 +37,14 @@ impl Plugin for KeyAuth {
         1250
     }
 
+    fn summary(&self) -> &'static str {
+        "recognises a consumer by a key in a header or in the query"
+    }
+
+    fn about(&self) -> &'static str {
+        ABOUT
+    }
+
     fn consumer_scope(&self) -> bool {
         false
     }
@@ -33,34 +54,36 @@ impl Plugin for KeyAuth {
             Field::array("key_names", each::string().check(header_name))
                 .required()
                 .len(1, 64)
-                .default(json!(["apikey"])),
+                .default(json!(["apikey"]))
+                .about("Names of the header and of the query argument that may hold the key."),
             Field::boolean("hide_credentials")
                 .required()
-                .default(json!(false)),
-            Field::string("anonymous"),
+                .default(json!(false))
+                .about("Whether the key is removed before the request goes upstream."),
+            anonymous(),
             Field::boolean("key_in_header")
                 .required()
-                .default(json!(true)),
+                .default(json!(true))
+                .about("Whether headers are looked at."),
             Field::boolean("key_in_query")
                 .required()
-                .default(json!(true)),
+                .default(json!(true))
+                .about("Whether query arguments are looked at."),
             Field::boolean("key_in_body")
                 .required()
                 .default(json!(false))
-                .check(not_in_body),
+                .check(not_in_body)
+                .about("Must stay `false` in this build."),
             Field::boolean("run_on_preflight")
                 .required()
-                .default(json!(true)),
-            Field::string("realm"),
+                .default(json!(true))
+                .about("Whether `OPTIONS` requests need a key too."),
+            realm(),
         ])
     }
 
     fn compile(&self, config: &Value) -> Result<Box<dyn Handler>, CompileError> {
         let config = Config::deserialize(config)?;
-        let challenge = match &config.realm {
-            Some(realm) => format!("Key realm=\"{}\"", realm.replace(['"', '\\'], "")),
-            None => "Key".to_owned(),
-        };
         let key_names = config
             .key_names
             .iter()
@@ -72,19 +95,10 @@ impl Plugin for KeyAuth {
             .collect::<Result<_, CompileError>>()?;
         Ok(Box::new(Active {
             key_names,
-            challenge: HeaderValue::from_str(&challenge).map_err(CompileError::value)?,
+            challenge: challenge("Key", config.realm.as_deref())?,
+            gate: Gate::new(config.anonymous.clone()),
             config,
         }))
-    }
-}
-
-fn header_name(name: &Value) -> Result<(), String> {
-    let name = name.as_str().unwrap_or_default();
-    match HeaderName::from_bytes(name.as_bytes()) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(format!(
-            "bad header name '{name}', allowed characters are A-Z, a-z, 0-9, '_', and '-'"
-        )),
     }
 }
 
@@ -111,6 +125,7 @@ struct Config {
 struct Active {
     key_names: Vec<(String, HeaderName)>,
     challenge: HeaderValue,
+    gate: Gate,
     config: Config,
 }
 
@@ -125,7 +140,7 @@ impl Handler for Active {
         if exchange.request.method == Method::OPTIONS && !self.config.run_on_preflight {
             return Flow::Continue;
         }
-        if self.config.anonymous.is_some() && exchange.credential.is_some() {
+        if self.gate.is_open(exchange) {
             return Flow::Continue;
         }
         let refusal = match self.find(exchange) {
@@ -133,33 +148,11 @@ impl Handler for Active {
             Found::Twice => "Duplicate API key found",
             Found::Key(key) => match env.identities.key(&key) {
                 None => "Unauthorized",
-                Some(owner) => {
-                    let headers = &mut exchange.request.headers;
-                    tell_upstream(headers, &owner.consumer, Some(&owner.credential));
-                    exchange.consumer = Some(owner.consumer.clone());
-                    exchange.credential = Some(owner.credential.clone());
-                    return Flow::Continue;
-                }
+                Some(owner) => return admit(exchange, owner),
             },
         };
-        match &self.config.anonymous {
-            None => Flow::Respond(
-                Reply::error(StatusCode::UNAUTHORIZED, refusal)
-                    .with(WWW_AUTHENTICATE, self.challenge.clone()),
-            ),
-            Some(anonymous) => match env.identities.consumer(anonymous) {
-                Some(consumer) => {
-                    tell_upstream(&mut exchange.request.headers, consumer, None);
-                    exchange.consumer = Some(consumer.clone());
-                    exchange.credential = None;
-                    Flow::Continue
-                }
-                None => Flow::Respond(Reply::error(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    format!("anonymous consumer {anonymous} is configured but doesn't exist"),
-                )),
-            },
-        }
+        let reply = unauthorized(refusal, &self.challenge);
+        self.gate.refuse(exchange, env, reply)
     }
 }
 
@@ -189,7 +182,7 @@ impl Active {
                     (Some(key), None) if !key.is_empty() => {
                         drop(values);
                         if self.config.hide_credentials {
-                            hide_in_query(&mut exchange.request.uri, name);
+                            remove_argument(&mut exchange.request.uri, name);
                         }
                         return Found::Key(key);
                     }
@@ -199,41 +192,6 @@ impl Active {
         }
         Found::Nothing
     }
-}
-
-/// Decoded values of the query arguments with this name.
-fn query_values<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = Vec<u8>> + 'a {
-    query
-        .unwrap_or_default()
-        .split('&')
-        .filter_map(move |argument| {
-            let (found, value) = argument.split_once('=')?;
-            is_named(found, name).then(|| decode(value))
-        })
-}
-
-fn is_named(encoded: &str, name: &str) -> bool {
-    encoded == name || (encoded.contains(['%', '+']) && decode(encoded) == name.as_bytes())
-}
-
-fn decode(encoded: &str) -> Vec<u8> {
-    percent_decode(encoded.replace('+', " ").as_bytes()).collect()
-}
-
-fn hide_in_query(uri: &mut Uri, name: &str) {
-    let query = uri.query().unwrap_or_default();
-    let kept: Vec<_> = query
-        .split('&')
-        .filter(|argument| !is_named(argument.split('=').next().unwrap_or_default(), name))
-        .collect();
-    let mut target = uri.path().to_owned();
-    if !kept.is_empty() {
-        target.push('?');
-        target.push_str(&kept.join("&"));
-    }
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = target.parse().ok();
-    *uri = Uri::from_parts(parts).expect("a part of a valid target is valid");
 }
 
 #[cfg(test)]

@@ -3,30 +3,83 @@
 //! [`ALL`] is the registry; the schema that the control plane validates with, the handler that
 //! the gateway runs and the list of plugins a gateway reports all come from it.
 
+mod absent;
+mod acl;
+mod arguments;
+mod auth;
+mod basic_auth;
+mod bot_detection;
+mod checks;
+mod correlation_id;
+mod cors;
 mod exchange;
 mod fields;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod hmac_auth;
 mod identities;
+mod ip_restriction;
+mod jwt;
 mod key_auth;
+mod node;
+mod params;
+mod proxy_cache;
 mod rate_limiting;
+mod redirect;
+mod redis;
+mod reference;
+mod request_size_limiting;
+mod request_termination;
+mod request_transformer;
+mod response_ratelimiting;
+mod response_transformer;
 mod schemas;
+mod session;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod trial;
 
-use sallyport_model::schema::Record;
+use sallyport_model::schema::{PROTOCOLS_HTTP, Record};
 use serde_json::Value;
 
+pub use absent::{ABSENT, absent};
 pub use exchange::{
-    BodyUse, Credential, Env, Exchange, Flow, Handler, Reply, ReplyBody, Request, RequestBody,
-    ResponseHead, Resume,
+    BodyUse, Captures, Credential, Env, Exchange, Flow, Handler, Reply, ReplyBody, Request,
+    RequestBody, ResponseHead, Resume,
 };
 pub use fields::{Fields, decimal};
-pub use identities::{Consumer, Identities, KeyOwner};
+pub use identities::{Consumer, Identities, Owner};
+pub use node::Node;
+pub use proxy_cache::Cache;
 pub use rate_limiting::Counters;
+pub use redis::{Redis, RedisAnswer, RedisCommand, RedisError, RedisServer, RedisTls, RedisValue};
+pub use reference::{page, scopes, table};
 pub use schemas::{Schemas, schemas};
 
 /// Every plugin of this build, those that run first at the top; a new one is one file and one
 /// line here.
-pub const ALL: &[&dyn Plugin] = &[&key_auth::KeyAuth, &rate_limiting::RateLimiting];
+#[rustfmt::skip] // a line each
+pub const ALL: &[&dyn Plugin] = &[
+    &correlation_id::CorrelationId,
+    &bot_detection::BotDetection,
+    &cors::Cors,
+    &session::Session,
+    &jwt::Jwt,
+    &key_auth::KeyAuth,
+    &basic_auth::BasicAuth,
+    &hmac_auth::HmacAuth,
+    &ip_restriction::IpRestriction,
+    &request_size_limiting::RequestSizeLimiting,
+    &acl::Acl,
+    &rate_limiting::RateLimiting,
+    &response_ratelimiting::ResponseRatelimiting,
+    &request_transformer::RequestTransformer,
+    &response_transformer::ResponseTransformer,
+    &redirect::Redirect,
+    &proxy_cache::ProxyCache,
+    &request_termination::RequestTermination,
+];
 
 /// A plugin of this build.
 pub trait Plugin: Sync {
@@ -35,6 +88,19 @@ pub trait Plugin: Sync {
 
     /// Its place in every phase, larger first. Source: Kong's bundled plugins.
     fn priority(&self) -> i32;
+
+    /// What it does, in one sentence without a full stop; starts in lower case.
+    fn summary(&self) -> &'static str;
+
+    /// What its reference page says below the fields, in Markdown: answers, headers, limits.
+    fn about(&self) -> &'static str {
+        ""
+    }
+
+    /// The protocols it may be configured for.
+    fn protocols(&self) -> &'static [&'static str] {
+        PROTOCOLS_HTTP
+    }
 
     /// Whether it may be configured for one consumer.
     fn consumer_scope(&self) -> bool {

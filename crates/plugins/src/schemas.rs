@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
-use sallyport_model::schema::{PluginSchemas, Record};
+use sallyport_model::schema::{PROTOCOLS_HTTP, PluginSchemas, Record};
 
-use crate::{ALL, by_name};
+use crate::{ALL, Plugin, absent, by_name};
 
 /// The schemas of [`ALL`], made once.
 pub struct Schemas(Vec<(&'static str, Record)>);
@@ -31,6 +31,14 @@ impl PluginSchemas for Schemas {
             .iter()
             .find(|(name, _)| *name == plugin)
             .map(|(_, config)| config)
+    }
+
+    fn absent(&self, plugin: &str) -> Option<&'static str> {
+        absent(plugin)
+    }
+
+    fn protocols(&self, plugin: &str) -> &'static [&'static str] {
+        by_name(plugin).map_or(PROTOCOLS_HTTP, Plugin::protocols)
     }
 
     fn consumer_scope(&self, plugin: &str) -> bool {

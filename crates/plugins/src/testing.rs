@@ -1,17 +1,26 @@
 //! What the plugins' own tests share: requests, callers, one turn of the access phase.
 
-use std::net::{IpAddr, Ipv4Addr};
+pub(crate) mod keys;
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use http::StatusCode;
 use http::request::Builder;
+use sallyport_model::basic_auth::hash_password;
 use sallyport_model::entities::ConfigTable;
 use sallyport_model::schema;
 use serde_json::{Value, json};
 
 use crate::Plugin;
-use crate::exchange::{Env, Exchange, Flow, Handler, ReplyBody, Request, RequestBody};
+use crate::auth::admit;
+use crate::exchange::{
+    Captures, Credential, Env, Exchange, Flow, Handler, ReplyBody, Request, RequestBody,
+    ResponseHead,
+};
 use crate::fields::Fields;
-use crate::identities::Identities;
-use crate::rate_limiting::Counters;
+use crate::identities::{Identities, Owner, uuid_value};
+use crate::node::Node;
 
 /// What a plugin did in its turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +29,49 @@ pub(crate) enum Outcome {
     Refused(u16, String),
 }
 
+/// What a plugin did, with all of its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Continued,
+    Answered {
+        status: u16,
+        /// The message or the body.
+        body: String,
+        headers: Vec<(String, String)>,
+    },
+}
+
+impl Seen {
+    /// An answer with this message and no further headers.
+    pub(crate) fn refused(status: u16, message: &str) -> Seen {
+        Seen::answered(status, message)
+    }
+
+    /// An answer with this body and no further headers.
+    pub(crate) fn answered(status: u16, body: &str) -> Seen {
+        Seen::Answered {
+            status,
+            body: body.to_owned(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// The same answer with this header.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Seen {
+        if let Seen::Answered { headers, .. } = &mut self {
+            headers.retain(|(other, _)| other != name);
+            headers.push((name.to_owned(), value.to_owned()));
+        }
+        self
+    }
+}
+
 /// The plugin under one configuration, with the callers of [`identities`].
 pub(crate) struct Bench {
     handler: Box<dyn Handler>,
     identities: Identities,
-    counters: Counters,
+    node: Arc<Node>,
+    body: Vec<u8>,
 }
 
 impl Bench {
@@ -35,14 +82,97 @@ impl Bench {
                 .compile(&config)
                 .expect("a valid configuration compiles"),
             identities: identities(),
-            counters: Counters::default(),
+            node: Arc::default(),
+            body: Vec::new(),
         }
+    }
+
+    /// The same with a body for those that read it.
+    pub(crate) fn with_body(mut self, body: &[u8]) -> Bench {
+        self.body = body.to_vec();
+        self
+    }
+
+    /// The same after all consumers were deleted.
+    pub(crate) fn without_consumers(mut self) -> Bench {
+        self.identities = Identities::default();
+        self
+    }
+
+    /// The access phase, with all that may come after a wait for the body.
+    pub(crate) fn seen(&self, exchange: &mut Exchange) -> Seen {
+        let env = Env {
+            identities: &self.identities,
+            node: &self.node,
+        };
+        let mut flow = self.handler.access(exchange, &env);
+        loop {
+            match flow {
+                Flow::Continue => return Seen::Continued,
+                Flow::Wait(_) => unreachable!("the plugin does not wait"),
+                Flow::ReadBody(bytes_max, then) => {
+                    exchange.body = match self.body.len() as u64 <= bytes_max {
+                        true => RequestBody::Here(self.body.clone().into()),
+                        false => RequestBody::TooLarge,
+                    };
+                    flow = then(exchange, &env);
+                }
+                Flow::Respond(reply) => {
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    let body = match reply.body {
+                        ReplyBody::Message(message) => message,
+                        ReplyBody::Exact { bytes, .. } => text(&bytes),
+                        ReplyBody::Empty => String::new(),
+                    };
+                    let headers = reply.headers.iter();
+                    return Seen::Answered {
+                        status: reply.status.as_u16(),
+                        body,
+                        headers: headers
+                            .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
+                            .collect(),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Another plugin has recognised this consumer.
+    pub(crate) fn known_as(&self, exchange: &mut Exchange, username: &str) {
+        let consumer = self.identities.consumer(username);
+        let id = uuid::Uuid::from_u128(100);
+        let owner = Owner {
+            consumer: consumer.expect("one of the test's").clone(),
+            credential: Credential {
+                id,
+                identifier: uuid_value(id),
+            },
+        };
+        admit(exchange, &owner);
+    }
+
+    /// Another plugin goes on as this anonymous consumer.
+    pub(crate) fn anonymous_as(&self, exchange: &mut Exchange, username: &str) {
+        let consumer = self.identities.consumer(username);
+        exchange.consumer = Some(consumer.expect("one of the test's").clone());
+        exchange.credential = None;
+    }
+
+    /// The header filter phase.
+    pub(crate) fn filter(&self, exchange: &mut Exchange, status: u16, headers: &mut Fields) {
+        assert!(self.handler.filters_headers());
+        let mut status = StatusCode::from_u16(status).expect("a status");
+        let mut response = ResponseHead {
+            status: &mut status,
+            headers,
+        };
+        self.handler.header_filter(exchange, &mut response);
     }
 
     pub(crate) fn access(&self, exchange: &mut Exchange) -> Outcome {
         let env = Env {
             identities: &self.identities,
-            counters: &self.counters,
+            node: &self.node,
         };
         match self.handler.access(exchange, &env) {
             Flow::Continue => Outcome::Continued,
@@ -108,18 +238,90 @@ pub(crate) fn exchange(request: Builder) -> Exchange {
         service: None,
         consumer: None,
         credential: None,
+        uri_captures: Captures::default(),
+        upstream_path: None,
+        upstream_host: None,
         state: http::Extensions::new(),
         response_headers: Fields::new(),
     }
 }
 
-/// Consumers `alice` (key `alice-key`) and `guest` (no key).
+/// Consumers `alice` (in groups `staff` and `admins`), `bob`, `team` (in `staff`) and `guest`, with
+/// credentials of every kind; `guest` has none.
 pub(crate) fn identities() -> Identities {
-    let (alice, guest) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    let id = uuid::Uuid::from_u128;
+    let [alice, guest, bob, team] = [id(1), id(2), id(4), id(5)];
+    let consumer = |id, username| json!({"id": id, "username": username});
+    let mut next = 1000;
+    let mut own = |consumer: uuid::Uuid, mut credential: Value| {
+        next += 1;
+        credential["id"] = json!(id(next));
+        credential["consumer"] = json!(consumer);
+        credential
+    };
+    let password = |consumer, password| hash_password(consumer, password);
+    let mut jwt_secrets = vec![
+        own(
+            alice,
+            json!({"key": "alice", "algorithm": "HS256", "secret": "alice-secret"}),
+        ),
+        own(alice, json!({"key": "no-secret", "algorithm": "HS256"})),
+        own(
+            alice,
+            json!({"key": "base64", "algorithm": "HS256", "secret": "//79/A=="}),
+        ),
+        own(
+            alice,
+            json!({"key": "both", "algorithm": "RS256", "secret": "beside",
+                "rsa_public_key": keys::public_pem(keys::RSA)}),
+        ),
+        own(
+            alice,
+            json!({"key": "rsa-as-es", "algorithm": "ES256",
+                "rsa_public_key": keys::public_pem(keys::RSA)}),
+        ),
+    ];
+    for (algorithm, key) in [
+        ("HS256", None),
+        ("HS384", None),
+        ("HS512", None),
+        ("RS256", Some(keys::public_pem(keys::RSA))),
+        ("RS384", Some(keys::public_pem(keys::RSA))),
+        ("RS512", Some(keys::public_pem(keys::RSA))),
+        ("PS256", Some(keys::public_pem(keys::RSA))),
+        ("PS384", Some(keys::public_pem(keys::RSA))),
+        ("PS512", Some(keys::public_pem(keys::RSA))),
+        ("ES256", Some(keys::public_pem(keys::P256))),
+        ("ES384", Some(keys::public_pem(keys::P384))),
+        ("ES512", Some(keys::P521_PUBLIC)),
+        ("EdDSA", Some(keys::public_pem(keys::ED25519))),
+    ] {
+        jwt_secrets.push(own(
+            alice,
+            json!({"key": format!("alice-{algorithm}"), "algorithm": algorithm,
+                "secret": "alice-secret", "rsa_public_key": key}),
+        ));
+    }
     let table = json!({
-        "consumers": [{"id": alice, "username": "alice"}, {"id": guest, "username": "guest"}],
-        "keyauth_credentials": [
-            {"id": uuid::Uuid::from_u128(3), "key": "alice-key", "consumer": alice}
+        "consumers": [
+            consumer(alice, "alice"), consumer(guest, "guest"), consumer(bob, "bob"),
+            consumer(team, "team"),
+        ],
+        "keyauth_credentials": [{"id": id(3), "key": "alice-key", "consumer": alice}],
+        "basicauth_credentials": [
+            own(alice, json!({"username": "alice", "password": password(alice, "open sesame")})),
+            own(bob, json!({"username": "bob", "password": password(bob, "a:b:c")})),
+            own(bob, json!({"username": "mallory", "password": "anything"})),
+        ],
+        "hmacauth_credentials": [
+            own(alice, json!({"username": "alice", "secret": "alice-secret"})),
+            own(bob, json!({"username": "bob", "secret": "bob-secret"})),
+        ],
+        "jwt_secrets": jwt_secrets,
+        "acls": [
+            own(alice, json!({"group": "staff"})),
+            own(alice, json!({"group": "admins"})),
+            own(team, json!({"group": "staff"})),
         ],
     });
     Identities::new(&serde_json::from_value::<ConfigTable>(table).expect("the table is valid"))

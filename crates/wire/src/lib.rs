@@ -8,5 +8,6 @@ pub mod audit_log;
 pub mod config_hash;
 pub mod config_sync;
 pub mod rate_limit;
+pub mod redis;
 
 pub use config_hash::{ConfigHash, Hashes, hashes};

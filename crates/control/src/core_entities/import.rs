@@ -7,6 +7,7 @@ use sallyport_store::{Actor, IfExists, Store};
 use uuid::Uuid;
 
 use super::error::CoreError;
+use super::generated::complete_plugin;
 use super::write::put;
 
 /// Why a document was not written, or not all of it.
@@ -52,26 +53,23 @@ pub async fn import(
                 id: shown.clone(),
                 reason,
             };
-            let entity = schema::parse_entity_in(kind, entity, Mode::Payload, plugins)
+            let mut entity = schema::parse_entity_in(kind, entity, Mode::Payload, plugins)
                 .map_err(|errors| refuse(joined(&errors)))?;
             let unserved = schema::unserved(kind, &entity);
             if !unserved.is_empty() {
                 return Err(refuse(joined(&unserved)));
             }
-            put(
-                store,
-                cp,
-                actor,
-                kind,
-                entity,
-                Uuid::new_v4(),
-                IfExists::Replace,
-            )
-            .await
-            .map_err(|error| match error {
+            let fresh = Uuid::new_v4();
+            let failed = |error| match error {
                 CoreError::Store(error, _) => refuse(error.to_string()),
                 _ => refuse("the system gave no random bytes".to_owned()),
-            })?;
+            };
+            if kind == Kind::Plugin {
+                let completed = complete_plugin(store, cp, plugins, &mut entity, fresh).await;
+                completed.map_err(failed)?;
+            }
+            let stored = put(store, cp, actor, kind, entity, fresh, IfExists::Replace).await;
+            stored.map_err(failed)?;
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! decK 1.4.0, which knows only Kong's Admin API, works on this prefix as well.
 
 mod error;
+mod generated;
 mod import;
 mod place;
 mod read;

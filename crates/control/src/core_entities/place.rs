@@ -21,9 +21,9 @@ pub(super) struct Parent {
 }
 
 impl Collection {
-    /// Whether entities are written here: targets and credentials only under their parent.
+    /// Whether entities are written here: targets, credentials and groups only under their parent.
     pub(super) fn writable(&self) -> bool {
-        self.parent.is_some() || !matches!(self.kind, Kind::Target | Kind::KeyAuth)
+        self.parent.is_some() || !(self.kind == Kind::Target || self.kind.is_of_consumer())
     }
 
     /// The path below core-entities, without a leading slash.
@@ -77,7 +77,7 @@ struct Child {
     field: &'static str,
 }
 
-const CHILDREN: [Child; 6] = [
+const CHILDREN: [Child; 10] = [
     Child {
         parent: Kind::Service,
         segment: "routes",
@@ -109,6 +109,30 @@ const CHILDREN: [Child; 6] = [
         field: "consumer",
     },
     Child {
+        parent: Kind::Consumer,
+        segment: "basic-auth",
+        kind: Kind::BasicAuth,
+        field: "consumer",
+    },
+    Child {
+        parent: Kind::Consumer,
+        segment: "hmac-auth",
+        kind: Kind::HmacAuth,
+        field: "consumer",
+    },
+    Child {
+        parent: Kind::Consumer,
+        segment: "jwt",
+        kind: Kind::Jwt,
+        field: "consumer",
+    },
+    Child {
+        parent: Kind::Consumer,
+        segment: "acls",
+        kind: Kind::Acl,
+        field: "consumer",
+    },
+    Child {
         parent: Kind::Upstream,
         segment: "targets",
         kind: Kind::Target,
@@ -117,7 +141,7 @@ const CHILDREN: [Child; 6] = [
 ];
 
 /// Collections of other builds. decK gives up when one of the first three is missing.
-const UNSUPPORTED: [&str; 25] = [
+const UNSUPPORTED: [&str; 21] = [
     "certificates",
     "snis",
     "ca_certificates",
@@ -126,10 +150,6 @@ const UNSUPPORTED: [&str; 25] = [
     "keys",
     "key-sets",
     "partials",
-    "acls",
-    "basic-auths",
-    "hmac-auths",
-    "jwts",
     "mtls-auths",
     "oauth2",
     "filter-chains",
@@ -147,11 +167,7 @@ const UNSUPPORTED: [&str; 25] = [
 const LISTED: usize = 3;
 
 /// The same below one entity.
-const UNSUPPORTED_BELOW: [&str; 10] = [
-    "basic-auth",
-    "hmac-auth",
-    "jwt",
-    "acls",
+const UNSUPPORTED_BELOW: [&str; 6] = [
     "mtls-auth",
     "oauth2",
     "consumer_groups",
@@ -266,7 +282,7 @@ mod tests {
 
     #[test]
     fn every_form_of_path() {
-        use Kind::{Consumer, KeyAuth, Plugin, Route, Service, Target, Upstream};
+        use Kind::{Acl, Consumer, Jwt, KeyAuth, Plugin, Route, Service, Target, Upstream};
         let one = |collection, key: &str| Place::One(collection, key.to_owned());
         check("", Place::Root);
         check("/", Place::Root);
@@ -297,6 +313,15 @@ mod tests {
         check(
             "/consumers/c/key-auth/k",
             one(nested(Consumer, "c", "consumer", KeyAuth), "k"),
+        );
+        check("/jwts", Place::Collection(flat(Jwt)));
+        check(
+            "/consumers/c/jwt",
+            Place::Collection(nested(Consumer, "c", "consumer", Jwt)),
+        );
+        check(
+            "/consumers/c/acls/staff",
+            one(nested(Consumer, "c", "consumer", Acl), "staff"),
         );
         check(
             "/upstreams/u/targets/t",
@@ -330,7 +355,7 @@ mod tests {
         check("/certificates/x", other("certificates", false));
         check("/certificates/x/snis", other("certificates", false));
         check("/vaults", other("vaults", false));
-        check("/consumers/c/basic-auth/x", other("basic-auth", false));
+        check("/consumers/c/oauth2/x", other("oauth2", false));
         for unknown in [
             "/servicse",
             "/services//routes",
@@ -348,6 +373,8 @@ mod tests {
             "services",
             "services/a%20b/routes",
             "consumers/c-1/key-auth",
+            "consumers/c-1/basic-auth",
+            "consumers/c-1/acls",
             "upstreams/u/targets",
         ] {
             let Place::Collection(collection) = Place::parse(path) else {

@@ -64,8 +64,8 @@ pub(super) async fn one(ask: &Ask, collection: &Collection, key: &str) -> Result
         Some(parent) => Some((parent.field.to_owned(), parent_id(ask, parent).await?)),
         None => None,
     };
-    let upstream = parent.as_ref().map(|(_, id)| *id);
-    let found = by_key(ask, collection.kind, upstream, key).await?;
+    let below = parent.as_ref().map(|(_, id)| *id);
+    let found = by_key(ask, collection.kind, below, key).await?;
     found
         .filter(|entity| belongs(entity, parent.as_ref()))
         .ok_or(CoreError::NotFound)
@@ -77,19 +77,20 @@ pub(super) async fn parent_id(ask: &Ask, parent: &Parent) -> Result<Uuid, CoreEr
     found.as_ref().and_then(id).ok_or(CoreError::NotFound)
 }
 
-/// An entity by its id or by the field that names its kind in URLs.
+/// An entity by its id or by the field that names its kind in URLs, for some kinds only below
+/// their parent.
 pub(super) async fn by_key(
     ask: &Ask,
     kind: Kind,
-    upstream: Option<Uuid>,
+    parent: Option<Uuid>,
     key: &str,
 ) -> Result<Option<Value>, CoreError> {
     if let Some(id) = uuid(key) {
         return Ok(ask.stored(kind, id).await?);
     }
-    let indexed = match (kind, upstream) {
-        (Kind::Target, Some(upstream)) => schema::unique_target(upstream, key),
-        (Kind::Target, None) => None,
+    let indexed = match (kind, parent) {
+        (Kind::Target | Kind::Acl, Some(parent)) => schema::unique_child(kind, parent, key),
+        (Kind::Target | Kind::Acl, None) => None,
         _ => schema::of(kind)
             .endpoint_key
             .map(|field| (field, key.to_owned())),

@@ -3,16 +3,16 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sallyport_model::schema::PluginSchemas;
-use sallyport_model::{Kind, schema};
+use sallyport_model::{Kind, basic_auth, schema};
 use sallyport_store::{Actor, IfExists, OnDelete, Put, Reference, Store, StoreError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Ask;
 use super::error::CoreError;
+use super::generated::{complete_plugin, secret};
 use super::place::Collection;
 use super::read::{belongs, by_key, id, parent_id, uuid};
-use crate::identity::random_text;
 
 /// POST: a new entity; its id may be given.
 pub(super) async fn create(
@@ -81,8 +81,8 @@ pub(super) async fn delete(ask: &Ask, collection: &Collection, key: &str) -> Res
         },
         None => None,
     };
-    let upstream = parent.as_ref().map(|(_, id)| *id);
-    let found = by_key(ask, collection.kind, upstream, key).await?;
+    let below = parent.as_ref().map(|(_, id)| *id);
+    let found = by_key(ask, collection.kind, below, key).await?;
     let found = found.filter(|entity| belongs(entity, parent.as_ref()));
     let Some(id) = found.as_ref().and_then(id) else {
         return Ok(());
@@ -140,7 +140,14 @@ async fn store(
     fresh: Uuid,
     if_exists: IfExists,
 ) -> Result<Value, CoreError> {
-    let entity = checked(kind, body, ask.app.plugins)?;
+    let mut entity = checked(kind, body, ask.app.plugins)?;
+    if kind == Kind::BasicAuth && !asks(ask, "skip_hash") {
+        basic_auth::hash_entity(&mut entity);
+    }
+    if kind == Kind::Plugin {
+        let (store, plugins) = (&ask.app.store, ask.app.plugins);
+        complete_plugin(store, ask.cp, plugins, &mut entity, fresh).await?;
+    }
     put(
         &ask.app.store,
         ask.cp,
@@ -151,6 +158,12 @@ async fn store(
         if_exists,
     )
     .await
+}
+
+/// Whether the query has this flag.
+fn asks(ask: &Ask, flag: &str) -> bool {
+    let found = ask.query.iter().find(|(name, _)| name == flag);
+    found.is_some_and(|(_, value)| value == "true")
 }
 
 /// An entity that passed the schema, and that gateways act on in all its fields.
@@ -176,16 +189,13 @@ pub(super) async fn put(
     fresh: Uuid,
     if_exists: IfExists,
 ) -> Result<Value, CoreError> {
-    let random_key = random_text(32).map_err(|error| {
-        tracing::error!(%error, "the system gave no random bytes");
-        CoreError::Internal
-    })?;
+    let random_keys = [secret(32)?, secret(32)?];
     let now = now_secs();
     let fill = schema::Fill {
         id: fresh,
         created_at: now,
         updated_at: now,
-        random_key: &random_key,
+        random_keys: [&random_keys[0], &random_keys[1]],
     };
     fill.apply(kind, &mut entity);
     let id = id(&entity).ok_or(CoreError::Internal)?;

@@ -284,6 +284,9 @@ mod tests {
             service: None,
             consumer: None,
             credential: None,
+            uri_captures: sallyport_plugins::Captures::default(),
+            upstream_path: None,
+            upstream_host: None,
             state: http::Extensions::default(),
             response_headers: Fields::new(),
         }

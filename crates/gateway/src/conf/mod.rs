@@ -128,6 +128,8 @@ pub struct Conf {
     pub dns: Dns,
     /// Largest request body in bytes; `None`: no limit.
     pub client_max_body_size: Option<u64>,
+    /// Most bytes of responses that `proxy-cache` keeps.
+    pub mem_cache_size: u64,
     /// How routes are matched.
     pub router_flavor: RouterFlavor,
     /// Content type of error bodies for clients that accept anything.
@@ -250,6 +252,7 @@ impl Conf {
             dns: dns::dns(reader),
             client_max_body_size: Some(reader.bytes("nginx_http_client_max_body_size"))
                 .filter(|bytes| *bytes > 0),
+            mem_cache_size: reader.bytes("mem_cache_size"),
             router_flavor: proxy::router_flavor(reader),
             error_default_type: proxy::error_default_type(reader),
             workers: proxy::workers(reader),
@@ -294,10 +297,13 @@ fn plugins(reader: &mut Reader, installed: &[&str]) -> Vec<String> {
             "bundled" => plugins.extend(installed.iter().map(|name| (*name).to_owned())),
             known if installed.contains(&known) => plugins.push(name),
             _ => {
-                let message = format!(
-                    "plugin {name:?} is not in this build; it has {}",
-                    installed.join(", ")
-                );
+                let message = match sallyport_plugins::absent(&name) {
+                    Some(reason) => format!("plugin {name:?} is not in this build: {reason}"),
+                    None => format!(
+                        "plugin {name:?} is not in this build; it has {}",
+                        installed.join(", ")
+                    ),
+                };
                 reader.problem("plugins", message);
             }
         }

@@ -245,7 +245,7 @@ const KNOWN: &[Known] = &[
     ignored("wasm_filters", "bundled,user"),
     ignored("request_debug", "on"),
     ignored_unset("request_debug_token"),
-    inert("mem_cache_size"),
+    acts("mem_cache_size", "128m"),
     inert("worker_events_max_payload"),
     inert("nginx_main_user"),
     inert("nginx_main_daemon"),

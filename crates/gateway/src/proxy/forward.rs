@@ -121,8 +121,9 @@ impl Turn<'_> {
         let authority = head.uri.authority().map(host_of);
         // RFC 9112 section 3.2.2: the target's host, if it has one, is the host
         let client_host = authority.or_else(|| head.headers.get(&HOST));
-        let upstream_host = match (sent.route.preserve_host, client_host) {
-            (true, Some(host)) => host,
+        let upstream_host = match (&exchange.upstream_host, client_host) {
+            (Some(host), _) => host.as_bytes(),
+            (None, Some(host)) if sent.route.preserve_host => host,
             _ => host_header.as_bytes(),
         };
         progress.reused = false;

@@ -79,6 +79,10 @@ pub(super) async fn filter_body(
         match handler.body_use(&exchange, &head) {
             BodyUse::Pass => {}
             BodyUse::Copy(bytes_max) => copies.push((index, bytes_max)),
+            BodyUse::Drop => {
+                head.headers.remove(&http::header::CONTENT_LENGTH);
+                answer.body = AnswerBody::Full(Bytes::new());
+            }
             BodyUse::Replace(_) if no_body => {}
             BodyUse::Replace(bytes_max) => {
                 if let Some(body) = hold(worker, &mut answer.body, bytes_max).await? {

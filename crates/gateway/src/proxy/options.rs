@@ -25,6 +25,8 @@ pub(crate) struct Options {
     pub(crate) routes_by_address: bool,
     /// Largest request body, bytes.
     pub(crate) body_bytes_max: u64,
+    /// Most bytes of responses that `proxy-cache` keeps.
+    pub(crate) cache_bytes_max: u64,
     pub(crate) keepalive: UpstreamKeepalive,
     pub(crate) error_type: ErrorType,
     /// For upstreams whose certificate is verified.

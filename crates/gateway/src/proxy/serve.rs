@@ -9,7 +9,7 @@ use http::header::{CONNECTION, DATE, HOST, LOCATION, SERVER, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Extensions, HeaderValue, Method, StatusCode};
 use sallyport_plugins::{
-    Env, Exchange, Fields, Flow, Reply, ReplyBody, Request, RequestBody, ResponseHead,
+    Captures, Env, Exchange, Fields, Flow, Reply, ReplyBody, Request, RequestBody, ResponseHead,
 };
 use tokio::time::Instant;
 use tracing::warn;
@@ -100,6 +100,9 @@ pub(crate) async fn serve(
         service: None,
         consumer: None,
         credential: None,
+        uri_captures: Captures::default(),
+        upstream_path: None,
+        upstream_host: None,
         state: Extensions::new(),
         response_headers: Fields::new(),
     };
@@ -224,7 +227,7 @@ impl Turn<'_> {
         let path = router::normalise(raw_path.path());
         let found = {
             let (host, host_port) = request_host(&exchange.request.uri, &exchange.request.headers);
-            self.configuration.find(&Query {
+            let query = Query {
                 method: &exchange.request.method,
                 host: &host,
                 host_port,
@@ -236,9 +239,14 @@ impl Turn<'_> {
                 headers: &exchange.request.headers,
                 sni: self.client.sni.as_deref(),
                 tls: self.client.tls,
+            };
+            let reads_captures = self.configuration.handlers.read_captures();
+            self.configuration.find(&query).map(|(route, found)| {
+                let captures = reads_captures.then(|| found.captures(&query)).flatten();
+                (route, found, captures)
             })
         };
-        let Some((route, found)) = found else {
+        let Some((route, found, captures)) = found else {
             let chain = &self.configuration.global_chain;
             for slot in 0..chain.len() {
                 chosen.extend(chain.pick(slot, None));
@@ -247,6 +255,9 @@ impl Turn<'_> {
             return Err(Refusal::own(Reply::error(StatusCode::NOT_FOUND, message)));
         };
         exchange.route = Some(route.id);
+        if let Some(captures) = captures {
+            exchange.uri_captures = shown(captures);
+        }
         exchange.service = route.service.as_ref().map(|service| service.id);
         if let Some(status) = route.tls_only
             && !self.client.tls
@@ -278,7 +289,10 @@ impl Turn<'_> {
             prefix: Some(&path[..stripped])
                 .filter(|prefix| !prefix.is_empty() && *prefix != "/")
                 .map(|prefix| router::escape(prefix.into())),
-            target: target(&exchange.request.uri, &path, &service.path, stripped, route),
+            target: match &exchange.upstream_path {
+                Some(path) => replaced_target(path, exchange.request.uri.query()),
+                None => target(&exchange.request.uri, &path, &service.path, stripped, route),
+            },
         };
         self.proxy(exchange, &mut body, &sent).await
     }
@@ -294,7 +308,7 @@ impl Turn<'_> {
         let options = &self.worker.options;
         let env = Env {
             identities: &self.configuration.identities,
-            counters: &self.worker.counters,
+            node: &self.worker.node,
         };
         let mut answer = None;
         for slot in 0..chain.len() {
@@ -327,6 +341,19 @@ impl Turn<'_> {
             }
         }
         answer.map_or(Ok(()), |reply| Err(Refusal::own(reply)))
+    }
+}
+
+/// What a route captured, as plugins see it.
+fn shown(captures: router::Captures) -> Captures {
+    let mut indexed = Vec::new();
+    for (number, text) in captures.numbered {
+        indexed.resize(number, None);
+        indexed.push(Some(text));
+    }
+    Captures {
+        indexed,
+        named: captures.named.into_iter().collect(),
     }
 }
 
@@ -379,6 +406,39 @@ fn target<'a>(
         target.push_str(query);
     }
     target.into()
+}
+
+/// The request target to send where a plugin chose the path, which may bring a query of its own.
+fn replaced_target<'a>(path: &'a str, query: Option<&str>) -> Cow<'a, str> {
+    let (path, own) = path.split_once('?').unwrap_or((path, ""));
+    let mut target = router::escape(path.into());
+    for query in [own, query.unwrap_or_default()] {
+        if !query.is_empty() {
+            let separator = if target.contains('?') { '&' } else { '?' };
+            let target = target.to_mut();
+            target.push(separator);
+            target.push_str(&escape_query(query));
+        }
+    }
+    target
+}
+
+/// Percent-encodes what may not stand in a query.
+fn escape_query(query: &str) -> Cow<'_, str> {
+    match query
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+    {
+        true => query.into(),
+        false => {
+            let keep = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+            let one = |byte: u8| match keep(byte) {
+                true => char::from(byte).to_string(),
+                false => format!("%{byte:02X}"),
+            };
+            query.bytes().map(one).collect::<String>().into()
+        }
+    }
 }
 
 /// The answer to plain HTTP where only TLS is served.

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use sallyport_plugins::Counters;
+use sallyport_plugins::Node;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, timeout};
@@ -30,6 +30,7 @@ use super::upstream::Upstream;
 use super::{http1, http2};
 use crate::balancer::{Balancers, Cursors};
 use crate::configuration::Configuration;
+use crate::redis::Links;
 
 /// How long a client may take for a TLS handshake. Source: nginx `client_header_timeout`.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
@@ -41,7 +42,7 @@ pub(crate) struct Shared {
     configuration: ArcSwap<Configuration>,
     /// Grows with every swap, so that a worker sees one with a plain load.
     generation: AtomicU64,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) node: Arc<Node>,
     pub(crate) options: Arc<Options>,
     pub(crate) balancers: Arc<Balancers>,
     /// Requests answered.
@@ -60,10 +61,12 @@ impl Shared {
         balancers: Arc<Balancers>,
     ) -> Shared {
         balancers.put_in_force(&configuration.balancers);
+        let redis = Links::new(&options.tls_verified, &options.tls_unverified);
+        let node = Node::new(Box::new(redis), options.cache_bytes_max);
         Shared {
             configuration: ArcSwap::from_pointee(configuration),
             generation: AtomicU64::new(1),
-            counters: Arc::default(),
+            node: Arc::new(node),
             options: Arc::new(options),
             balancers,
             requests: AtomicU64::new(0),
@@ -101,7 +104,7 @@ impl std::ops::Deref for Held {
 pub(super) struct Worker {
     shared: Arc<Shared>,
     pub(super) options: Arc<Options>,
-    pub(super) counters: Arc<Counters>,
+    pub(super) node: Arc<Node>,
     pub(super) pool: Rc<Pool>,
     pub(super) balancers: Arc<Balancers>,
     pub(super) cursors: Cursors,
@@ -122,7 +125,7 @@ impl Worker {
         let current = Rc::new(Held(shared.configuration()));
         Worker {
             options: shared.options.clone(),
-            counters: shared.counters.clone(),
+            node: shared.node.clone(),
             pool: Rc::new(Pool::new(shared.options.keepalive)),
             balancers: shared.balancers.clone(),
             cursors: Cursors::new(seed[0] ^ seed[1]),

@@ -40,13 +40,14 @@ impl Item {
     }
 }
 
-/// The field that tells people which object it is. The key of a key-auth is a secret.
+/// The field that tells people which object it is. Keys are secrets.
 fn label(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Service | Kind::Route | Kind::Plugin | Kind::Upstream => Some("name"),
-        Kind::Consumer => Some("username"),
+        Kind::Consumer | Kind::BasicAuth | Kind::HmacAuth => Some("username"),
         Kind::Target => Some("target"),
-        Kind::KeyAuth => None,
+        Kind::Acl => Some("group"),
+        Kind::KeyAuth | Kind::Jwt => None,
     }
 }
 
@@ -63,24 +64,24 @@ fn nested(kind: Kind) -> &'static [(&'static str, Kind, &'static str)] {
         Kind::Route => &[("plugins", Kind::Plugin, "route")],
         Kind::Consumer => &[
             ("keyauth_credentials", Kind::KeyAuth, "consumer"),
+            ("basicauth_credentials", Kind::BasicAuth, "consumer"),
+            ("hmacauth_credentials", Kind::HmacAuth, "consumer"),
+            ("jwt_secrets", Kind::Jwt, "consumer"),
+            ("acls", Kind::Acl, "consumer"),
             ("plugins", Kind::Plugin, "consumer"),
         ],
         Kind::Upstream => &[("targets", Kind::Target, "upstream")],
-        Kind::KeyAuth | Kind::Target | Kind::Plugin => &[],
+        _ => &[],
     }
 }
 
 /// Lists that Kong knows and this build does not.
 const UNSUPPORTED: &[&str] = &[
-    "acls",
     "acme_storage",
-    "basicauth_credentials",
     "ca_certificates",
     "certificates",
     "consumer_groups",
     "filter_chains",
-    "hmacauth_credentials",
-    "jwt_secrets",
     "key_sets",
     "keys",
     "mtls_auth_credentials",
@@ -95,14 +96,7 @@ const UNSUPPORTED: &[&str] = &[
 fn unsupported_in(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Service | Kind::Route => &["filter_chains"],
-        Kind::Consumer => &[
-            "acls",
-            "basicauth_credentials",
-            "hmacauth_credentials",
-            "jwt_secrets",
-            "mtls_auth_credentials",
-            "oauth2_credentials",
-        ],
+        Kind::Consumer => &["mtls_auth_credentials", "oauth2_credentials"],
         _ => &[],
     }
 }

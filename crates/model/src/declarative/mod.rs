@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 pub use problem::{ObjectRef, Place, Problem};
 
 use crate::Kind;
+use crate::basic_auth;
 use crate::config_table::to_config_table;
 use crate::entities::ConfigTable;
 use crate::schema::{self, Mode, Path, PluginSchemas};
@@ -60,7 +61,7 @@ pub struct Declared {
 /// Parses a document.
 ///
 /// Formats 1.1, 2.1 and 3.0. In the first two, route paths that look like regular expressions
-/// get the `~` that 3.0 wants. Ids that are missing are derived: the same document gives the
+/// get the `~` that 3.0 wants. Passwords are hashed unless `_transform` is false. Ids that are missing are derived: the same document gives the
 /// same ids.
 ///
 /// # Errors
@@ -90,6 +91,8 @@ pub fn parse(
     let mut problems = Vec::new();
     let mut warnings = Vec::new();
     let old_paths = head(&document, &mut problems);
+    // `false`: passwords are hashes already
+    let transform = document.get("_transform") != Some(&Value::Bool(false));
     let mut flattener = Flattener {
         format,
         items: Items::new(),
@@ -106,9 +109,16 @@ pub fn parse(
             .for_each(mark_regex_paths);
     }
     resolve::resolve(&mut items, &mut problems);
-    let entities = check(items, format, plugins, &mut problems);
+    let mut entities = check(items, format, plugins, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
+    }
+    if transform {
+        let passwords = entities.get_mut(&Kind::BasicAuth);
+        passwords
+            .into_iter()
+            .flatten()
+            .for_each(basic_auth::hash_entity);
     }
     let value = to_config_table(&entities);
     match ConfigTable::deserialize(&value) {
@@ -226,9 +236,9 @@ fn check(
                     continue;
                 }
             };
-            if kind == Kind::KeyAuth && entity["key"].is_null() {
+            for field in missing_secrets(kind, &entity) {
                 problems.push(Problem {
-                    path: Path::root().key("key"),
+                    path: Path::root().key(field),
                     message: "required field missing; a document cannot have one generated"
                         .to_owned(),
                     ..label.clone()
@@ -241,6 +251,18 @@ fn check(
         entities.insert(kind, good);
     }
     entities
+}
+
+/// Secrets that a control plane would have generated, and that a document must bring.
+fn missing_secrets(kind: Kind, entity: &Value) -> impl Iterator<Item = &'static str> {
+    // a token that is signed with a private key needs no shared secret
+    let needless = kind == Kind::Jwt
+        && entity["algorithm"]
+            .as_str()
+            .is_some_and(|name| !name.starts_with("HS"));
+    schema::generated(kind)
+        .filter(move |field| !(needless && *field == "secret"))
+        .filter(|field| entity[*field].is_null())
 }
 
 /// Unique fields and their values.

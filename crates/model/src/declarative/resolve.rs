@@ -194,6 +194,10 @@ fn natural_key(kind: Kind, body: &Map<String, Value>) -> Option<String> {
             id("service"),
             id("consumer")
         )),
+        Kind::BasicAuth | Kind::HmacAuth => text("username").map(str::to_owned),
+        // sent upstream as it is, so no secret
+        Kind::Jwt => text("key").map(str::to_owned),
+        Kind::Acl => Some(format!("{}|{}", id("consumer"), text("group")?)),
         // An id is sent upstream and logged; one made from the key would help to guess it.
         Kind::KeyAuth => None,
     }

@@ -328,14 +328,16 @@ fn the_same_id_twice_is_a_problem() {
 fn what_this_build_lacks_is_refused_in_files_and_ignored_in_payloads() {
     let document = json!({
         "_format_version": "3.0",
-        "acls": [],
+        "oauth2_tokens": [],
         "vaults": [{"prefix": "v"}],
-        "consumers": [{"username": "alice", "acls": [{"group": "g"}], "jwt_secrets": []}],
+        "consumers": [{"username": "alice", "oauth2_credentials": [{"name": "app"}],
+            "mtls_auth_credentials": []}],
     });
     refuses(
         document.clone(),
         &[
-            "consumers[0] (alice).acls: acls are not supported by this build",
+            "consumers[0] (alice).oauth2_credentials: oauth2_credentials are not supported by this \
+             build",
             "vaults: vaults are not supported by this build",
         ],
     );
@@ -347,9 +349,60 @@ fn what_this_build_lacks_is_refused_in_files_and_ignored_in_payloads() {
             .map(ToString::to_string)
             .collect::<Vec<_>>(),
         [
-            "consumers[0].acls are not supported by this build, ignored",
+            "consumers[0].oauth2_credentials are not supported by this build, ignored",
             "vaults are not supported by this build, ignored",
         ]
+    );
+}
+
+#[test]
+fn credentials_nest_in_consumers_or_stand_beside_them() {
+    let id = "0dc6f45b-8f8d-40d2-a504-473544ee190b";
+    let document = |transform: Value| {
+        json!({
+            "_format_version": "3.0",
+            "_transform": transform,
+            "consumers": [{
+                "id": id, "username": "alice",
+                "basicauth_credentials": [{"username": "alice", "password": "secret"}],
+                "hmacauth_credentials": [{"username": "alice", "secret": "s"}],
+                "jwt_secrets": [{"key": "issuer", "secret": "s"}],
+                "acls": [{"group": "staff"}],
+            }],
+            "acls": [{"consumer": "alice", "group": "admins"}],
+            "jwt_secrets": [{"consumer": {"id": id}, "key": "rsa", "algorithm": "RS256",
+                "rsa_public_key": include_str!("../public_key/keys/rsa.pem")}],
+        })
+    };
+    let hash = basic_auth::hash_password(id.parse().unwrap(), "secret");
+    for (transform, password) in [
+        (Value::Null, hash.as_str()),
+        (json!(true), &hash),
+        (json!(false), "secret"),
+    ] {
+        let declared = parse(document(transform), Format::File, &TwoPlugins::new()).unwrap();
+        let table = declared.table;
+        assert_eq!(table.basicauth_credentials[0].password, password);
+        assert_eq!(table.basicauth_credentials[0].consumer.0.to_string(), id);
+        assert_eq!(table.hmacauth_credentials[0].secret, "s");
+        assert_eq!((table.jwt_secrets.len(), table.acls.len()), (2, 2));
+    }
+    let mut incomplete = document(json!(false));
+    incomplete["consumers"][0]["hmacauth_credentials"] = json!([{"username": "alice"}]);
+    incomplete["consumers"][0]["jwt_secrets"] = json!([{"key": "issuer"}]);
+    incomplete["acls"][0]["group"] = json!("staff");
+    let missing = "required field missing; a document cannot have one generated";
+    refuses(
+        incomplete,
+        &[
+            &format!("consumers[0].hmacauth_credentials[0] (alice).secret: {missing}"),
+            &format!(
+                "consumers[0].jwt_secrets[0] (da7151a6-276e-5853-a2ef-bc71ccd17cd9).secret: \
+                 {missing}"
+            ),
+            "acls[0] (staff): uniqueness violation: 'acls' entity with the same consumer, group \
+             already declared at consumers[0].acls[0]",
+        ],
     );
 }
 
@@ -463,7 +516,8 @@ fn any_document() -> impl Strategy<Value = Value> {
             "routes": [{"paths": ["/"], "service": IDS[0]}, {"paths": ["/"], "service": IDS[1]}],
             "consumers": [{"username": "a"}, {"username": "b"}],
             "upstreams": [{"name": "a"}, {"name": "b"}],
-            "keyauth_credentials": [], "targets": [], "plugins": [],
+            "keyauth_credentials": [], "targets": [], "plugins": [], "basicauth_credentials": [],
+            "hmacauth_credentials": [], "jwt_secrets": [], "acls": [],
         });
         for table in ["services", "routes", "consumers", "upstreams"] {
             for (n, id) in IDS.iter().enumerate() {
@@ -483,6 +537,12 @@ fn any_document() -> impl Strategy<Value = Value> {
             }
             match kind {
                 Kind::KeyAuth => entity["key"] = json!(format!("k{n}")),
+                Kind::Jwt => {
+                    entity["key"] = json!(format!("k{n}"));
+                    entity["secret"] = json!("s");
+                }
+                Kind::HmacAuth => entity["secret"] = json!("s"),
+                Kind::Acl => entity["group"] = json!(format!("g{n}")),
                 Kind::Target => entity["target"] = json!(format!("t{n}")),
                 _ => {}
             }

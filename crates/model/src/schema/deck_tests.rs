@@ -45,6 +45,25 @@ fn what_deck_sends_is_accepted() {
             json!({"consumer": {"id": OTHER}, "id": ID, "key": "alice-key"}),
         ),
         (
+            Kind::BasicAuth,
+            json!({"consumer": {"id": OTHER}, "id": ID, "username": "a", "password": "p"}),
+        ),
+        (
+            Kind::HmacAuth,
+            json!({"consumer": {"id": OTHER}, "id": ID, "username": "a", "secret": "s"}),
+        ),
+        (
+            Kind::Jwt,
+            json!({
+                "algorithm": "HS256", "consumer": {"id": OTHER}, "id": ID, "key": "issuer",
+                "secret": "s",
+            }),
+        ),
+        (
+            Kind::Acl,
+            json!({"consumer": {"id": OTHER}, "group": "staff", "id": ID}),
+        ),
+        (
             Kind::Plugin,
             json!({
                 "id": ID, "name": "rate-limiting", "consumer": {"id": OTHER},

@@ -10,7 +10,9 @@ use super::field::{Field, OnDelete, Type, each};
 use super::plugin::PluginSchemas;
 use super::record::Record;
 use super::validate::{Mode, canonical_uuid, validate};
-use super::{checks, consumers, key_auths, plugins, routes, services, targets, upstreams};
+use super::{
+    checks, consumers, credentials, key_auths, plugins, routes, services, targets, upstreams,
+};
 use crate::Kind;
 
 /// Everything the table says about one kind.
@@ -29,13 +31,17 @@ pub struct EntitySchema {
 }
 
 /// The table.
-static SCHEMAS: LazyLock<[EntitySchema; 7]> = LazyLock::new(|| {
+static SCHEMAS: LazyLock<[EntitySchema; 11]> = LazyLock::new(|| {
     Kind::ALL.map(|kind| match kind {
         Kind::Service => services::schema(),
         Kind::Consumer => consumers::schema(),
         Kind::Upstream => upstreams::schema(),
         Kind::Route => routes::schema(),
         Kind::KeyAuth => key_auths::schema(),
+        Kind::BasicAuth => credentials::basic_auth(),
+        Kind::HmacAuth => credentials::hmac_auth(),
+        Kind::Jwt => credentials::jwt(),
+        Kind::Acl => credentials::acl(),
         Kind::Target => targets::schema(),
         Kind::Plugin => plugins::schema(),
     })
@@ -69,7 +75,7 @@ pub(super) fn tags() -> Field {
 /// Checks one entity and returns it normalised: every field present (given, default or null),
 /// shorthands expanded, references as `{"id": uuid}`.
 ///
-/// Fields that are generated (`id`, times, the `key` of a key-auth) stay null when not given:
+/// Fields that are generated (`id`, times, [secrets](generated)) stay null when not given:
 /// [`Fill::apply`] completes them. Doing it twice changes nothing.
 ///
 /// # Errors
@@ -134,8 +140,8 @@ pub struct Fill<'a> {
     pub created_at: i64,
     /// Seconds since 1970, now. Always written, where the kind has it.
     pub updated_at: i64,
-    /// A fresh random secret of 32 letters and digits, used when a key-auth has no key.
-    pub random_key: &'a str,
+    /// Fresh random secrets of 32 letters and digits, for what is [generated] and was not given.
+    pub random_keys: [&'a str; 2],
 }
 
 impl Fill<'_> {
@@ -152,10 +158,26 @@ impl Fill<'_> {
         if of(kind).record.field("updated_at").is_some() {
             entity.insert("updated_at".to_owned(), Value::from(self.updated_at));
         }
-        if kind == Kind::KeyAuth && unset(entity.get("key")) {
-            entity.insert("key".to_owned(), Value::from(self.random_key));
+        for (name, random) in generated(kind).zip(self.random_keys) {
+            if unset(entity.get(name)) {
+                entity.insert(name.to_owned(), Value::from(random));
+            }
         }
     }
+}
+
+/// The fields of a kind that a writer fills with random text when they are unset, such as the
+/// `key` of a key-auth; at most two.
+pub fn generated(kind: Kind) -> impl Iterator<Item = &'static str> {
+    generated_in(&of(kind).record)
+}
+
+/// The same for any record, such as the configuration of a plugin; only its own members.
+pub fn generated_in(record: &Record) -> impl Iterator<Item = &'static str> {
+    let fields = record.fields.iter();
+    fields
+        .filter(|field| field.auto && !field.uuid && matches!(field.ty, Type::String))
+        .map(|field| field.name)
 }
 
 /// What other entities and queries need to know about one entity.
@@ -224,10 +246,22 @@ pub fn unique_target(upstream: Uuid, target: &str) -> Option<(&'static str, Stri
     ))
 }
 
+/// The entry of [`Index::unique`] by which a child is looked up below its parent: a target of an
+/// upstream by its address, a group of a consumer by its name. `None` for other kinds, and for
+/// what is no address.
+pub fn unique_child(kind: Kind, parent: Uuid, key: &str) -> Option<(&'static str, String)> {
+    match kind {
+        Kind::Target => unique_target(parent, key),
+        Kind::Acl => Some((unique_together_name(kind), format!("{parent}|{key}"))),
+        _ => None,
+    }
+}
+
 fn unique_together_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Plugin => "name, route, service, consumer",
         Kind::Target => "upstream, target",
+        Kind::Acl => "consumer, group",
         _ => "",
     }
 }

@@ -133,6 +133,8 @@ pub struct Field {
     pub timestamp: bool,
     /// Conditions on a set value.
     pub rules: Vec<Rule>,
+    /// What it does, for people: the text of reference pages, in Markdown.
+    pub about: &'static str,
 }
 
 impl Field {
@@ -150,6 +152,7 @@ impl Field {
             uuid: false,
             timestamp: false,
             rules: Vec::new(),
+            about: "",
         }
     }
 
@@ -324,6 +327,12 @@ impl Field {
         if let Type::Foreign(foreign) = &mut self.ty {
             foreign.on_delete = on_delete;
         }
+        self
+    }
+
+    /// What it does, for people.
+    pub fn about(mut self, about: &'static str) -> Field {
+        self.about = about;
         self
     }
 

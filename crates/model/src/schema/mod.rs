@@ -6,6 +6,7 @@
 
 mod checks;
 mod consumers;
+mod credentials;
 #[cfg(test)]
 mod deck_tests;
 mod documents;
@@ -35,7 +36,8 @@ mod validate;
 pub use documents::{json_schema, lua_schema};
 pub(crate) use entity::reference;
 pub use entity::{
-    EntitySchema, Fill, Index, index, of, parse_entity, parse_entity_in, unique_target,
+    EntitySchema, Fill, Index, generated, generated_in, index, of, parse_entity, parse_entity_in,
+    unique_child, unique_target,
 };
 pub use error::{ErrorKind, FieldError, Path, PathPart, nested};
 pub use field::{Field, Foreign, OnDelete, Rule, Type, each};

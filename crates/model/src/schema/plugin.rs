@@ -24,6 +24,12 @@ pub trait PluginSchemas: Send + Sync {
     /// Whether it may be set on one consumer.
     fn consumer_scope(&self, plugin: &str) -> bool;
 
+    /// Why this build leaves out a plugin that Kong bundles; `None` for any other name.
+    fn absent(&self, plugin: &str) -> Option<&'static str> {
+        let _ = plugin;
+        None
+    }
+
     /// The protocols it runs on; default and only valid values of the entity's `protocols`.
     fn protocols(&self, plugin: &str) -> &'static [&'static str] {
         let _ = plugin;
@@ -42,7 +48,7 @@ pub trait PluginSchemas: Send + Sync {
 /// # Errors
 /// A field error on `name` if this build does not have the plugin.
 pub(super) fn plugin_record(name: &str, known: &dyn PluginSchemas) -> Result<Record, FieldError> {
-    let config = known.config(name).ok_or_else(|| not_enabled(name))?;
+    let config = known.config(name).ok_or_else(|| not_enabled(name, known))?;
     let protocols = known.protocols(name);
     let consumer = Field::foreign("consumer", Kind::Consumer).on_delete(OnDelete::Cascade);
     let consumer = match known.consumer_scope(name) {
@@ -54,9 +60,13 @@ pub(super) fn plugin_record(name: &str, known: &dyn PluginSchemas) -> Result<Rec
 }
 
 /// The error for a plugin that this build does not have.
-pub(super) fn not_enabled(name: &str) -> FieldError {
-    let message =
-        format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property");
+pub(super) fn not_enabled(name: &str, known: &dyn PluginSchemas) -> FieldError {
+    let message = match known.absent(name) {
+        Some(reason) => format!("plugin '{name}' is not part of this build: {reason}"),
+        None => {
+            format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property")
+        }
+    };
     FieldError::field(Path::root().key("name"), message)
 }
 

@@ -85,7 +85,7 @@ pub(super) fn parse(
         return Err(errors); // name itself is missing or no text
     }
     let Some(record) = plugins.config(&name) else {
-        errors.push(super::plugin::not_enabled(&name));
+        errors.push(super::plugin::not_enabled(&name, plugins));
         return Err(errors);
     };
     if !parsed["consumer"].is_null() && !plugins.consumer_scope(&name) {

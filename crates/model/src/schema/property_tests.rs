@@ -141,6 +141,9 @@ pub(crate) fn any_json() -> impl Strategy<Value = Value> {
                 "_format_version",
                 "consumers",
                 "keyauth_credentials",
+                "jwt_secrets",
+                "rsa_public_key",
+                "algorithm",
                 "upstreams",
                 "targets",
             ])

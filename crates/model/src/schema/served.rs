@@ -14,7 +14,7 @@ pub fn unserved(kind: Kind, entity: &Value) -> Vec<FieldError> {
         Kind::Service => service(entity),
         Kind::Route => route(entity),
         Kind::Upstream => upstream(entity),
-        Kind::Consumer | Kind::KeyAuth | Kind::Plugin | Kind::Target => Vec::new(),
+        _ => Vec::new(),
     }
 }
 

@@ -21,7 +21,12 @@ pub(super) fn smallest(kind: Kind) -> Value {
         Kind::Service => json!({"host": "a.example"}),
         Kind::Route => json!({"paths": ["/"]}),
         Kind::Consumer => json!({"username": "alice"}),
-        Kind::KeyAuth => json!({"consumer": {"id": ID}}),
+        Kind::KeyAuth | Kind::Jwt => json!({"consumer": {"id": ID}}),
+        Kind::BasicAuth => {
+            json!({"consumer": {"id": ID}, "username": "alice", "password": "secret"})
+        }
+        Kind::HmacAuth => json!({"consumer": {"id": ID}, "username": "alice"}),
+        Kind::Acl => json!({"consumer": {"id": ID}, "group": "staff"}),
         Kind::Plugin => json!({"name": "key-auth"}),
         Kind::Upstream => json!({"name": "u"}),
         Kind::Target => json!({"target": "a", "upstream": {"id": ID}}),
@@ -381,6 +386,83 @@ fn consumers_and_keys() {
 }
 
 #[test]
+fn credentials_of_other_plugins() {
+    assert_eq!(
+        parse(Kind::BasicAuth, smallest(Kind::BasicAuth)).unwrap(),
+        json!({
+            "id": null, "created_at": null, "consumer": {"id": ID}, "username": "alice",
+            "password": "secret", "tags": null,
+        })
+    );
+    refuses(
+        Kind::BasicAuth,
+        json!({"consumer": {"id": ID}}),
+        &[
+            "username: required field missing",
+            "password: required field missing",
+        ],
+    );
+    refuses(
+        Kind::HmacAuth,
+        json!({"username": "a", "secret": ""}),
+        &[
+            "consumer: required field missing",
+            "secret: length must be at least 1",
+        ],
+    );
+    assert_eq!(
+        parse(Kind::Jwt, smallest(Kind::Jwt)).unwrap(),
+        json!({
+            "id": null, "created_at": null, "consumer": {"id": ID}, "key": null, "secret": null,
+            "rsa_public_key": null, "algorithm": "HS256", "tags": null,
+        })
+    );
+    refuses_field(
+        Kind::Jwt,
+        "algorithm",
+        json!("none"),
+        "algorithm: expected one of: HS256, HS384, HS512, RS256, RS384, RS512, ES256, ES384, \
+         ES512, PS256, PS384, PS512, EdDSA",
+    );
+    let with_key = |algorithm: &str, key: Value| {
+        let mut body = with(Kind::Jwt, "algorithm", json!(algorithm));
+        body["rsa_public_key"] = key;
+        parse(Kind::Jwt, body)
+    };
+    assert_eq!(
+        with_key("RS256", Value::Null).unwrap_err(),
+        [
+            "failed conditional validation given value of field 'algorithm'",
+            "rsa_public_key: required field missing",
+        ]
+    );
+    assert_eq!(
+        with_key("ES256", json!("no key")).unwrap_err(),
+        [
+            "rsa_public_key: invalid key: expected a PEM block that begins with \
+          -----BEGIN PUBLIC KEY-----"
+        ]
+    );
+    let rsa = json!(include_str!("../public_key/keys/rsa.pem"));
+    assert_eq!(
+        with_key("PS512", rsa.clone()).unwrap()["rsa_public_key"],
+        rsa
+    );
+    assert!(with_key("HS256", json!("ignored, as in Kong")).is_ok());
+    refuses(
+        Kind::Acl,
+        json!({"consumer": {"id": ID}}),
+        &["group: required field missing"],
+    );
+    let acl = parse(Kind::Acl, smallest(Kind::Acl)).unwrap();
+    let id: Uuid = ID.parse().unwrap();
+    assert_eq!(
+        index(Kind::Acl, &acl).unique,
+        [unique_child(Kind::Acl, id, "staff").unwrap()]
+    );
+}
+
+#[test]
 fn plugins() {
     let kind = Kind::Plugin;
     assert_eq!(
@@ -558,7 +640,7 @@ fn a_writer_completes_what_was_not_given() {
         id,
         created_at: 1,
         updated_at: 2,
-        random_key: "secret",
+        random_keys: ["secret", "other"],
     };
     let mut key = parse(Kind::KeyAuth, smallest(Kind::KeyAuth)).unwrap();
     fill.apply(Kind::KeyAuth, &mut key);
@@ -566,6 +648,18 @@ fn a_writer_completes_what_was_not_given() {
     assert_eq!(key["key"], "secret");
     assert_eq!(key["created_at"], 1);
     assert_eq!(key.get("updated_at"), None);
+    let mut jwt = parse(Kind::Jwt, smallest(Kind::Jwt)).unwrap();
+    fill.apply(Kind::Jwt, &mut jwt);
+    assert_eq!(
+        (&jwt["key"], &jwt["secret"]),
+        (&json!("secret"), &json!("other"))
+    );
+    let mut given = parse(Kind::Jwt, with(Kind::Jwt, "key", json!("issuer"))).unwrap();
+    fill.apply(Kind::Jwt, &mut given);
+    assert_eq!(
+        (&given["key"], &given["secret"]),
+        (&json!("issuer"), &json!("other"))
+    );
     let mut service = parse(
         Kind::Service,
         json!({"id": ID, "host": "a", "created_at": 9}),

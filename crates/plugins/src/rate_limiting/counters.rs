@@ -3,8 +3,9 @@
 //! Sharded by key, so that cores rarely meet. A count and the decision on it are one step under
 //! the shard's lock: a burst on several cores cannot exceed a limit.
 
+use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::{AHashMap, RandomState};
 use uuid::Uuid;
@@ -36,6 +37,20 @@ pub enum Identity {
     Ip(IpAddr),
     Header(Box<[u8]>),
     Path(Box<str>),
+    /// One of several limits of `response-ratelimiting`, for a caller.
+    Limit(Arc<str>, Box<Identity>),
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Identity::Consumer(id) | Identity::Credential(id) | Identity::Service(id) => id.fmt(f),
+            Identity::Ip(ip) => ip.fmt(f),
+            Identity::Header(value) => f.write_str(&String::from_utf8_lossy(value)),
+            Identity::Path(path) => f.write_str(path),
+            Identity::Limit(_, caller) => caller.fmt(f),
+        }
+    }
 }
 
 /// Requests counted in one window.
@@ -44,6 +59,16 @@ struct Count {
     start_ms: u64,
     end_ms: u64,
     used: u64,
+}
+
+impl Count {
+    /// What is counted, if this is the count of that window.
+    fn in_window(&self, window: Window) -> u64 {
+        match self.start_ms == window.start_ms {
+            true => self.used,
+            false => 0,
+        }
+    }
 }
 
 type Counts = [Count; Period::ALL.len()];
@@ -99,25 +124,14 @@ impl Counters {
     ///
     /// `limits` holds each period at most once.
     pub fn take(&self, key: Key, limits: &[Limit], now_ms: u64) -> Taken {
-        let at = self.shard_of(&key.identity);
-        let mut shard = self.shards[at]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if shard.counts.len() >= shard.sweep_at {
-            shard.sweep(now_ms);
-        }
+        let mut shard = self.shard(&key, now_ms);
         let counts = shard.counts.entry(key).or_default();
         let mut taken = Taken {
             used: [0; Period::ALL.len()],
             refused_by: None,
         };
         for (index, limit) in limits.iter().enumerate() {
-            let count = &counts[limit.period as usize];
-            taken.used[index] = if count.start_ms == limit.window.start_ms {
-                count.used
-            } else {
-                0
-            };
+            taken.used[index] = counts[limit.period as usize].in_window(limit.window);
             if taken.used[index] >= limit.limit && taken.refused_by.is_none() {
                 taken.refused_by = Some(index);
             }
@@ -133,6 +147,44 @@ impl Counters {
             }
         }
         taken
+    }
+
+    /// What is counted in each of the windows now; nothing is counted by asking.
+    pub fn used(&self, key: &Key, limits: &[Limit], now_ms: u64) -> [u64; Period::ALL.len()] {
+        let shard = self.shard(key, now_ms);
+        let mut used = [0; Period::ALL.len()];
+        if let Some(counts) = shard.counts.get(key) {
+            for (used, limit) in used.iter_mut().zip(limits) {
+                *used = counts[limit.period as usize].in_window(limit.window);
+            }
+        }
+        used
+    }
+
+    /// Counts `amount` in each of the windows, whatever their limits are.
+    pub fn add(&self, key: Key, limits: &[Limit], amount: u64, now_ms: u64) {
+        let mut shard = self.shard(&key, now_ms);
+        let counts = shard.counts.entry(key).or_default();
+        for limit in limits {
+            let count = &mut counts[limit.period as usize];
+            let Window { start_ms, end_ms } = limit.window;
+            *count = Count {
+                start_ms,
+                end_ms,
+                used: count.in_window(limit.window).saturating_add(amount),
+            };
+        }
+    }
+
+    fn shard(&self, key: &Key, now_ms: u64) -> MutexGuard<'_, Shard> {
+        let at = self.shard_of(&key.identity);
+        let mut shard = self.shards[at]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if shard.counts.len() >= shard.sweep_at {
+            shard.sweep(now_ms);
+        }
+        shard
     }
 
     /// Which shard counts a caller. Ids are random already; the rest is hashed.
@@ -175,6 +227,8 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn key(n: u128) -> Key {
@@ -258,5 +312,42 @@ mod tests {
             "{} keys held",
             counters.len()
         );
+    }
+
+    proptest! {
+        /// Beside a list of the requests that passed, counted anew each time.
+        #[test]
+        fn a_request_passes_while_every_window_has_room_and_counts_only_then(
+            stated in proptest::collection::vec((0_usize..6, 1_u64..5), 1..4),
+            steps in proptest::collection::vec((0_u64..40_000, 1_u128..3), 1..60),
+        ) {
+            let mut stated = stated;
+            stated.sort_unstable();
+            stated.dedup_by_key(|(period, _)| *period);
+            let counters = Counters::default();
+            let mut passed: Vec<(u64, u128)> = Vec::new();
+            let mut now_ms = 1_709_250_000_000; // a few minutes before a leap day's end
+            for (step_ms, caller) in steps {
+                now_ms += step_ms;
+                let limits: Vec<Limit> = stated
+                    .iter()
+                    .map(|&(period, most)| limit(Period::ALL[period], most, now_ms))
+                    .collect();
+                let count = |limit: &Limit| {
+                    let inside = |&&(at, who): &&(u64, u128)| {
+                        who == caller && (limit.window.start_ms..limit.window.end_ms).contains(&at)
+                    };
+                    passed.iter().filter(inside).count() as u64
+                };
+                let expected: Vec<u64> = limits.iter().map(count).collect();
+                let full = limits.iter().zip(&expected).position(|(limit, used)| *used >= limit.limit);
+                let taken = counters.take(key(caller), &limits, now_ms);
+                prop_assert_eq!(taken.refused_by, full);
+                prop_assert_eq!(&taken.used[..limits.len()], &expected[..]);
+                if full.is_none() {
+                    passed.push((now_ms, caller));
+                }
+            }
+        }
     }
 }

@@ -1,27 +1,32 @@
 //! `rate-limiting`: refuses requests over a number per calendar window.
 
 mod counters;
+mod limits;
+mod shared;
 mod window;
+
+use std::sync::Arc;
 
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, StatusCode};
-use sallyport_model::schema::{EntityCheck, Field, FieldError, Match, Path, Record};
+use sallyport_model::schema::{EntityCheck, Field, Match, Record};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 pub use counters::Counters;
-use counters::{Identity, Key, Limit, Taken};
+use counters::Taken;
+pub(crate) use counters::{Identity, Key, Limit};
+pub(crate) use limits::{Limits, RawLimits, Windows, checks, fields};
+pub(crate) use shared::{add, counts, read};
 use window::Period;
 
-use crate::exchange::{Env, Exchange, Flow, Handler, Reply};
+use crate::exchange::{Env, Exchange, Flow, Handler, Reply, Resume};
+use crate::redis::{self, RedisError, RedisServer, RedisValue};
 use crate::{CompileError, Plugin};
 
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
-
-/// The fields of the limits, shortest window first.
-const LIMITS: &[&str] = &["second", "minute", "hour", "day", "month", "year"];
 
 /// `X-RateLimit-Limit-<Period>` and `X-RateLimit-Remaining-<Period>`, in the order of periods.
 const PERIOD_HEADERS: [(HeaderName, HeaderName); Period::ALL.len()] = [
@@ -51,6 +56,25 @@ const PERIOD_HEADERS: [(HeaderName, HeaderName); Period::ALL.len()] = [
     ),
 ];
 
+const ABOUT: &str = "\
+Windows are calendar seconds, minutes, hours, days, months and years in UTC. A refused request is not
+counted in any of them. Deciding and counting are one step, so a burst cannot exceed a limit (Kong counts
+afterwards, and can). Headers: `X-RateLimit-Limit-*`, `X-RateLimit-Remaining-*` for each window,
+`RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset` for the one with least left, and `Retry-After`
+on a refusal (429 unless `error_code` says otherwise).
+
+| policy | where is counted |
+|---|---|
+| `local` | in each gateway for itself, over all its cores; lost when the process ends |
+| `redis` | in one Redis (or Valkey) server for all gateways, under Kong's keys, so gateways of Kong count with them |
+| `cluster` | refused: it needs a gateway with a database |
+
+With `redis`, one script a request decides and counts, over one pipelined connection for each core. While
+the server is gone, requests pass without being counted and without headers (`fault_tolerant: true`) or get
+500; a server that cannot be reached is tried again after a second. With `ssl_verify`, its certificate must
+chain to `lua_ssl_trusted_certificate`. `sync_rate` other than -1 is refused.
+";
+
 /// The plugin, as the registry lists it.
 pub(crate) struct RateLimiting;
 
@@ -63,29 +87,53 @@ impl Plugin for RateLimiting {
         910
     }
 
+    fn summary(&self) -> &'static str {
+        "refuses requests over a number per calendar window"
+    }
+
+    fn about(&self) -> &'static str {
+        ABOUT
+    }
+
     fn schema(&self) -> Record {
-        let limit = |period: Period| Field::number(period.field()).above(0);
-        let mut fields: Vec<Field> = Period::ALL.into_iter().map(limit).collect();
+        let mut fields: Vec<Field> = fields("Requests in one such window.").collect();
         fields.extend([
             Field::string("limit_by")
                 .one_of(&["consumer", "credential", "ip", "service", "header", "path"])
-                .default(json!("consumer")),
-            Field::string("header_name"),
-            Field::string("path").check(starts_with_slash),
+                .default(json!("consumer"))
+                .about("Whose requests are counted together; the client's address where that is unknown."),
+            Field::string("header_name").about("The header, for `limit_by: header`."),
+            Field::string("path")
+                .check(starts_with_slash)
+                .about("The path, for `limit_by: path`."),
             Field::string("policy")
                 .one_of(&["local", "cluster", "redis"])
                 .default(json!("local"))
-                .check(only_local),
+                .check(redis::policy)
+                .about("Where is counted: in each gateway, or in Redis for all of them."),
             Field::boolean("fault_tolerant")
                 .required()
-                .default(json!(true)),
-            Field::record("redis", redis()).required(),
+                .default(json!(true))
+                .about("Whether requests pass uncounted while Redis is gone; 500 otherwise."),
+            Field::record("redis", redis::record())
+                .required()
+                .about("The server, for `policy: redis`."),
             Field::boolean("hide_client_headers")
                 .required()
-                .default(json!(false)),
-            Field::number("error_code").above(0).default(json!(429)),
-            Field::string("error_message").default(json!("API rate limit exceeded")),
-            Field::number("sync_rate").required().default(json!(-1)),
+                .default(json!(false))
+                .about("Whether clients are told nothing about their limits."),
+            Field::number("error_code")
+                .above(0)
+                .default(json!(429))
+                .about("Status of a refusal."),
+            Field::string("error_message")
+                .default(json!("API rate limit exceeded"))
+                .about("What a refusal says."),
+            Field::number("sync_rate")
+                .required()
+                .default(json!(-1))
+                .check(always_in_step)
+                .about("Must stay -1: Redis is asked for every request."),
         ]);
         let required_with = |limit_by: &'static [&'static str], then_field| {
             let if_match = Match::OneOf(limit_by);
@@ -96,34 +144,19 @@ impl Plugin for RateLimiting {
                 then_match: Match::Set,
             }
         };
-        Record::new(fields)
-            .check(EntityCheck::AtLeastOneOf(LIMITS))
+        let record = checks()
+            .into_iter()
+            .fold(Record::new(fields), Record::check);
+        redis::with_redis(record)
             .check(required_with(&["header"], "header_name"))
             .check(required_with(&["path"], "path"))
-            .check(EntityCheck::Custom {
-                fields: LIMITS,
-                run: limits_ascend,
-            })
     }
 
     fn compile(&self, config: &Value) -> Result<Box<dyn Handler>, CompileError> {
+        let redis = redis::server(config)?;
+        let limits = Limits::from(RawLimits::deserialize(config)?);
         let config = Config::deserialize(config)?;
-        let limits = Period::ALL
-            .into_iter()
-            .zip([
-                config.second,
-                config.minute,
-                config.hour,
-                config.day,
-                config.month,
-                config.year,
-            ])
-            .filter_map(|(period, limit)| {
-                let limit = limit? as u64;
-                Some((period, limit, HeaderValue::from(limit)))
-            })
-            .collect();
-        Ok(Box::new(Active {
+        let rules = Rules {
             limits,
             limit_by: match config.limit_by {
                 RawLimitBy::Consumer => LimitBy::Consumer,
@@ -137,37 +170,18 @@ impl Plugin for RateLimiting {
                 RawLimitBy::Path => LimitBy::Path(config.path.unwrap_or_default().into()),
             },
             hide_client_headers: config.hide_client_headers,
+            fault_tolerant: config.fault_tolerant,
             error_code: StatusCode::from_u16(config.error_code as u16)
                 .map_err(CompileError::value)?,
             error_message: config.error_message,
-        }))
-    }
-}
-
-fn redis() -> Record {
-    Record::new([
-        Field::string("host"),
-        Field::integer("port")
-            .between(0, 65_535)
-            .default(json!(6379)),
-        Field::integer("timeout")
-            .between(0, 2_147_483_646)
-            .default(json!(2000)),
-        Field::string("username").referenceable(),
-        Field::string("password").referenceable().encrypted(),
-        Field::integer("database").default(json!(0)),
-        Field::boolean("ssl").default(json!(false)),
-        Field::boolean("ssl_verify").default(json!(false)),
-        Field::string("server_name"),
-    ])
-}
-
-fn only_local(policy: &Value) -> Result<(), String> {
-    match policy.as_str() {
-        Some("local") | None => Ok(()),
-        Some(other) => Err(format!(
-            "policy '{other}' is not supported by this build; use 'local'"
-        )),
+        };
+        Ok(match redis {
+            None => Box::new(Local(rules)),
+            Some(server) => Box::new(Shared {
+                rules: Arc::new(rules),
+                server,
+            }),
+        })
     }
 }
 
@@ -178,40 +192,30 @@ fn starts_with_slash(path: &Value) -> Result<(), String> {
     }
 }
 
-/// A longer window may not allow less than a shorter one.
-fn limits_ascend(config: &Map<String, Value>, path: &Path, errors: &mut Vec<FieldError>) {
-    let mut shorter: Option<(&str, f64)> = None;
-    for &name in LIMITS {
-        let Some(limit) = config.get(name).and_then(Value::as_f64) else {
-            continue;
-        };
-        if let Some((before, lower)) = shorter
-            && limit < lower
-        {
-            let message = format!(
-                "The limit for {name}({limit:.1}) cannot be lower than the limit for \
-                 {before}({lower:.1})"
-            );
-            errors.push(FieldError::entity(path.clone(), message));
-        }
-        shorter = Some((name, limit));
+fn always_in_step(sync_rate: &Value) -> Result<(), String> {
+    match sync_rate.as_f64() {
+        Some(rate) if rate != -1.0 => Err(
+            "this build asks Redis for every request and does not count behind its back; use -1"
+                .to_owned(),
+        ),
+        _ => Ok(()),
     }
 }
 
 #[derive(Deserialize)]
 struct Config {
-    second: Option<f64>,
-    minute: Option<f64>,
-    hour: Option<f64>,
-    day: Option<f64>,
-    month: Option<f64>,
-    year: Option<f64>,
     limit_by: RawLimitBy,
     header_name: Option<String>,
     path: Option<String>,
+    #[serde(default = "yes")]
+    fault_tolerant: bool,
     hide_client_headers: bool,
     error_code: f64,
     error_message: String,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -234,37 +238,76 @@ enum LimitBy {
     Path(Box<str>),
 }
 
-struct Active {
-    /// Each period with its limit, as a number and as a header.
-    limits: Vec<(Period, u64, HeaderValue)>,
+struct Rules {
+    limits: Limits,
     limit_by: LimitBy,
     hide_client_headers: bool,
+    fault_tolerant: bool,
     error_code: StatusCode,
     error_message: String,
 }
 
-impl Handler for Active {
+/// Counts in this gateway.
+struct Local(Rules);
+
+impl Handler for Local {
     fn access(&self, exchange: &mut Exchange, env: &Env<'_>) -> Flow {
-        let now_ms = exchange.now_ms;
-        let mut buffer = [Limit {
-            period: Period::Second,
-            limit: 0,
-            window: Period::Second.window(0),
-        }; Period::ALL.len()];
-        for (slot, &(period, limit, _)) in buffer.iter_mut().zip(&self.limits) {
-            *slot = Limit {
-                period,
-                limit,
-                window: period.window(now_ms),
-            };
-        }
-        let limits = &buffer[..self.limits.len()];
-        let key = Key {
+        let Local(rules) = self;
+        let limits = rules.limits.at(exchange.now_ms);
+        let key = rules.key(exchange);
+        let taken = env.node.counters.take(key, &limits, exchange.now_ms);
+        rules.decide(exchange, &limits, taken)
+    }
+}
+
+/// Counts in Redis.
+struct Shared {
+    rules: Arc<Rules>,
+    server: Arc<RedisServer>,
+}
+
+impl Handler for Shared {
+    fn access(&self, exchange: &mut Exchange, env: &Env<'_>) -> Flow {
+        let limits = self.rules.limits.at(exchange.now_ms);
+        let key = self.rules.key(exchange);
+        let command = shared::take(&key, &limits, exchange.now_ms);
+        let asked = env.node.redis.ask(&self.server, command);
+        let rules = self.rules.clone();
+        Flow::Wait(Box::pin(async move {
+            let answer = asked.await;
+            let resume: Resume =
+                Box::new(move |exchange, _| rules.answered(exchange, &limits, answer));
+            resume
+        }))
+    }
+}
+
+impl Rules {
+    fn key(&self, exchange: &Exchange) -> Key {
+        Key {
             route: exchange.route,
             service: exchange.service,
             identity: self.identity(exchange),
-        };
-        let taken = env.counters.take(key, limits, now_ms);
+        }
+    }
+
+    fn answered(
+        &self,
+        exchange: &mut Exchange,
+        limits: &Windows,
+        answer: Result<RedisValue, RedisError>,
+    ) -> Flow {
+        let taken = answer
+            .ok()
+            .and_then(|answer| shared::taken(&answer, limits));
+        match taken {
+            Some(taken) => self.decide(exchange, limits, taken),
+            None if self.fault_tolerant => Flow::Continue,
+            None => Flow::Respond(Reply::failure()),
+        }
+    }
+
+    fn decide(&self, exchange: &mut Exchange, limits: &[Limit], taken: Taken) -> Flow {
         let reset_s = self.tell_client(exchange, limits, taken);
         if taken.refused_by.is_none() {
             return Flow::Continue;
@@ -275,9 +318,7 @@ impl Handler for Active {
         }
         Flow::Respond(reply)
     }
-}
 
-impl Active {
     fn identity(&self, exchange: &Exchange) -> Identity {
         let consumer = || {
             exchange
@@ -317,7 +358,7 @@ impl Active {
             if !self.hide_client_headers {
                 let (limit_name, remaining_name) = &PERIOD_HEADERS[limit.period as usize];
                 let headers = &mut exchange.response_headers;
-                headers.set(limit_name, &self.limits[index].2);
+                headers.set(limit_name, &self.limits[index].shown);
                 headers.set_number(remaining_name, remaining);
             }
             if tightest
@@ -333,7 +374,7 @@ impl Active {
         let reset_s = limits[index].window.reset_s(exchange.now_ms);
         if !self.hide_client_headers {
             let headers = &mut exchange.response_headers;
-            headers.set(&LIMIT, &self.limits[index].2);
+            headers.set(&LIMIT, &self.limits[index].shown);
             headers.set_number(&REMAINING, remaining);
             headers.set_number(&RESET, reset_s);
         }

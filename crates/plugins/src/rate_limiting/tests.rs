@@ -111,9 +111,21 @@ fn bad_configurations_are_named() {
         Err("cannot be lower than the limit for second"),
     );
     check_config(
-        json!({"minute": 5, "policy": "redis"}),
-        Err("not supported by this build"),
+        json!({"minute": 5, "policy": "cluster"}),
+        Err("needs a gateway with a database"),
     );
+    check_config(
+        json!({"minute": 5, "policy": "redis"}),
+        Err("redis.host: required field missing"),
+    );
+    check_config(
+        json!({"minute": 5, "policy": "redis", "redis_host": "r.example"}),
+        Ok(()),
+    );
+    let counting = json!({"minute": 5, "policy": "redis", "redis_host": "r", "sync_rate": 1});
+    check_config(counting, Err("asks Redis for every request"));
+    let below = json!({"minute": 5, "policy": "redis", "redis": {"host": "r", "database": -1}});
+    check_config(below, Err("there is no database -1"));
     check_config(
         json!({"minute": 5, "limit_by": "header"}),
         Err("header_name"),

@@ -90,6 +90,8 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[track_caller]
@@ -169,5 +171,37 @@ mod tests {
         assert_eq!(window.reset_s(0), 60);
         assert_eq!(window.reset_s(59_001), 1);
         assert_eq!(window.reset_s(60_500), 1);
+    }
+
+    proptest! {
+        /// From 1970 to 9999.
+        #[test]
+        fn windows_are_aligned_and_leave_no_gap(now_ms in 0_u64..253_000_000_000_000) {
+            let mut shorter: Option<Window> = None;
+            for period in Period::ALL {
+                let window = period.window(now_ms);
+                prop_assert!((window.start_ms..window.end_ms).contains(&now_ms));
+                // every millisecond of it says the same, and the next begins where it ends
+                prop_assert_eq!(period.window(window.start_ms), window);
+                prop_assert_eq!(period.window(window.end_ms - 1), window);
+                prop_assert_eq!(period.window(window.end_ms).start_ms, window.end_ms);
+                let whole_s = (window.end_ms - window.start_ms) / 1_000;
+                prop_assert!((1..=whole_s).contains(&window.reset_s(now_ms)));
+                // on the calendar: a longer window begins and ends with a shorter one
+                if let Some(shorter) = shorter {
+                    prop_assert!(window.start_ms <= shorter.start_ms);
+                    prop_assert!(shorter.end_ms <= window.end_ms);
+                }
+                let start = Timestamp::from_millisecond(window.start_ms.cast_signed()).unwrap();
+                let start = start.to_zoned(TimeZone::UTC);
+                prop_assert_eq!(start.subsec_nanosecond(), 0);
+                prop_assert!(period < Period::Minute || start.second() == 0);
+                prop_assert!(period < Period::Hour || start.minute() == 0);
+                prop_assert!(period < Period::Day || start.hour() == 0);
+                prop_assert!(period < Period::Month || start.day() == 1);
+                prop_assert!(period < Period::Year || start.month() == 1);
+                shorter = Some(window);
+            }
+        }
     }
 }

@@ -132,13 +132,14 @@ fn service(name: &str, port: u16) -> String {
     )
 }
 
-struct Deck<'a> {
+/// decK on one control plane, in a directory of its own.
+pub(crate) struct Deck<'a> {
     control: &'a Control,
     dir: TempDir,
 }
 
 impl Deck<'_> {
-    fn new(control: &Control) -> Deck<'_> {
+    pub(crate) fn new(control: &Control) -> Deck<'_> {
         Deck {
             control,
             dir: tempfile::tempdir().unwrap(),
@@ -146,7 +147,7 @@ impl Deck<'_> {
     }
 
     #[track_caller]
-    fn run(&self, args: &[&str]) -> Finished {
+    pub(crate) fn run(&self, args: &[&str]) -> Finished {
         self.control
             .deck(self.dir.path(), args)
             .expect("the test asked for it first")
@@ -154,7 +155,7 @@ impl Deck<'_> {
 
     /// Runs it on this file and checks what it says it did.
     #[track_caller]
-    fn does(&self, action: &str, file: &str, created: u32, updated: u32, deleted: u32) {
+    pub(crate) fn does(&self, action: &str, file: &str, created: u32, updated: u32, deleted: u32) {
         let done = self.run(&[action, "-s", file]).success();
         let summary = format!("Created: {created}\n  Updated: {updated}\n  Deleted: {deleted}\n");
         assert!(
@@ -164,7 +165,7 @@ impl Deck<'_> {
         );
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 }

@@ -8,20 +8,25 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod audit_log;
+mod auth;
 mod bad_input;
 mod certs;
 mod config_sync;
 mod database;
 mod deck;
+mod deck_traffic;
 mod forward_proxy;
 mod gateway;
 mod hybrid_frames;
 mod key_auth;
 mod lab;
 mod last_known_good;
+mod plugins;
 mod ports;
 mod quickstart;
 mod rate_limit;
 mod rate_limiting;
 mod readme;
+mod redis;
+mod traffic;
 mod websocket;

@@ -90,8 +90,10 @@ fn links_between_pages_lead_somewhere() {
     .into_iter()
     .map(PathBuf::from)
     .collect::<Vec<_>>();
-    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
-        pages.push(Path::new("docs").join(entry.unwrap().file_name()));
+    for dir in ["docs", "docs/plugins"].map(Path::new) {
+        let entries = std::fs::read_dir(root().join(dir)).unwrap();
+        let files = entries.map(|entry| dir.join(entry.unwrap().file_name()));
+        pages.extend(files.filter(|file| root().join(file).is_file()));
     }
     let mut links = 0;
     for name in pages {

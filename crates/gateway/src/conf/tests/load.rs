@@ -225,6 +225,10 @@ fn single_problems() {
         "plugins = bundled, mine",
         "plugin \"mine\" is not in this build",
     );
+    problem(
+        "plugins = bundled, oauth2",
+        "plugin \"oauth2\" is not in this build: tokens need a database",
+    );
     problem("nginx_http_client_max_body_size = 1x", "a size such as");
     problem("nginx_main_worker_processes = 0", "auto or a number");
     problem("upstream_keepalive_pool_size = -1", "whole number from 0");

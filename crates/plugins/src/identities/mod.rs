@@ -1,0 +1,258 @@
+//! Consumers and their credentials, indexed for the authentication plugins.
+
+mod jwt;
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use http::{HeaderName, HeaderValue};
+use sallyport_model::entities::{self, ConfigTable, Foreign};
+use subtle::ConstantTimeEq as _;
+use uuid::Uuid;
+
+use crate::exchange::Credential;
+use crate::fields::Fields;
+
+pub(crate) use jwt::{Failure, Signed, TokenKey};
+
+const ID: HeaderName = HeaderName::from_static("x-consumer-id");
+const CUSTOM_ID: HeaderName = HeaderName::from_static("x-consumer-custom-id");
+const USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
+const CREDENTIAL: HeaderName = HeaderName::from_static("x-credential-identifier");
+const ANONYMOUS: HeaderName = HeaderName::from_static("x-anonymous-consumer");
+
+/// A consumer, with its header values made once.
+#[derive(Debug)]
+pub struct Consumer {
+    /// The entity.
+    pub id: Uuid,
+    id_value: HeaderValue,
+    username: Option<HeaderValue>,
+    custom_id: Option<HeaderValue>,
+    groups: Vec<Box<str>>,
+    /// All groups, as the upstream is told.
+    groups_value: Option<HeaderValue>,
+}
+
+impl Consumer {
+    fn new(consumer: &entities::Consumer, groups: Vec<Box<str>>) -> Consumer {
+        let value = |text: &Option<String>| text.as_deref().and_then(text_value);
+        let groups_value = match groups.is_empty() {
+            true => None,
+            false => text_value(&groups.join(", ")),
+        };
+        Consumer {
+            id: consumer.id,
+            id_value: uuid_value(consumer.id),
+            username: value(&consumer.username),
+            custom_id: value(&consumer.custom_id),
+            groups,
+            groups_value,
+        }
+    }
+
+    /// The names of its groups.
+    pub fn groups(&self) -> &[Box<str>] {
+        &self.groups
+    }
+
+    /// Its groups as a header has them, with comma and space between; `None` without groups.
+    pub fn groups_value(&self) -> Option<&HeaderValue> {
+        self.groups_value.as_ref()
+    }
+
+    /// What names it for people: user name, else custom id, else id.
+    pub(crate) fn shown_as(&self) -> &HeaderValue {
+        let named = self.username.as_ref().or(self.custom_id.as_ref());
+        named.unwrap_or(&self.id_value)
+    }
+}
+
+/// Who a credential belongs to.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The consumer.
+    pub consumer: Arc<Consumer>,
+    /// The credential's entity.
+    pub credential: Credential,
+}
+
+/// A password as it is stored, and whose it is.
+#[derive(Debug)]
+pub(crate) struct Password {
+    pub(crate) owner: Owner,
+    /// The hash; `None` if what the configuration has is none, which matches no password.
+    digest: Option<[u8; 20]>,
+}
+
+impl Password {
+    /// Whether this is the password. Takes the same time wherever they differ.
+    pub(crate) fn is(&self, given: &[u8]) -> bool {
+        let given = sallyport_model::basic_auth::digest(self.owner.consumer.id, given);
+        self.digest
+            .is_some_and(|stored| stored.ct_eq(&given).into())
+    }
+}
+
+/// A secret that signs requests, and whose it is.
+pub(crate) struct Signer {
+    pub(crate) owner: Owner,
+    pub(crate) secret: Box<[u8]>,
+}
+
+/// All consumers and credentials of one configuration.
+#[derive(Default)]
+pub struct Identities {
+    consumers: AHashMap<Uuid, Arc<Consumer>>,
+    usernames: AHashMap<String, Uuid>,
+    keys: AHashMap<Box<[u8]>, Owner>,
+    passwords: AHashMap<Box<[u8]>, Password>,
+    signers: AHashMap<Box<[u8]>, Signer>,
+    tokens: AHashMap<Box<str>, TokenKey>,
+}
+
+impl Identities {
+    /// Indexes a configuration. Credentials of unknown consumers are left out; the configuration
+    /// was checked for them before.
+    pub fn new(table: &ConfigTable) -> Identities {
+        let mut groups: AHashMap<Uuid, Vec<Box<str>>> = AHashMap::new();
+        for acl in &table.acls {
+            let of = groups.entry(acl.consumer.0).or_default();
+            of.push(acl.group.as_str().into());
+        }
+        let mut consumers = AHashMap::with_capacity(table.consumers.len());
+        for consumer in &table.consumers {
+            let groups = groups.remove(&consumer.id).unwrap_or_default();
+            consumers.insert(consumer.id, Arc::new(Consumer::new(consumer, groups)));
+        }
+        let usernames = table
+            .consumers
+            .iter()
+            .filter_map(|consumer| Some((consumer.username.clone()?, consumer.id)))
+            .collect();
+        let owner = |consumer: Foreign, id: Uuid, identifier: Option<&str>| {
+            let named = identifier.and_then(text_value);
+            Some(Owner {
+                consumer: consumers.get(&consumer.0)?.clone(),
+                credential: Credential {
+                    id,
+                    identifier: named.unwrap_or_else(|| uuid_value(id)),
+                },
+            })
+        };
+        let keys = table.keyauth_credentials.iter().filter_map(|key| {
+            let owner = owner(key.consumer, key.id, None)?;
+            Some((key.key.as_bytes().into(), owner))
+        });
+        let passwords = table.basicauth_credentials.iter().filter_map(|basic| {
+            let password = Password {
+                owner: owner(basic.consumer, basic.id, Some(&basic.username))?,
+                digest: digest(&basic.password),
+            };
+            Some((basic.username.as_bytes().into(), password))
+        });
+        let signers = table.hmacauth_credentials.iter().filter_map(|hmac| {
+            let signer = Signer {
+                owner: owner(hmac.consumer, hmac.id, Some(&hmac.username))?,
+                secret: hmac.secret.as_bytes().into(),
+            };
+            Some((hmac.username.as_bytes().into(), signer))
+        });
+        let tokens = table.jwt_secrets.iter().filter_map(|jwt| {
+            let owner = owner(jwt.consumer, jwt.id, Some(&jwt.key))?;
+            Some((jwt.key.as_str().into(), TokenKey::new(jwt, owner)))
+        });
+        Identities {
+            usernames,
+            keys: keys.collect(),
+            passwords: passwords.collect(),
+            signers: signers.collect(),
+            tokens: tokens.collect(),
+            consumers,
+        }
+    }
+
+    /// Whose key this is.
+    pub fn key(&self, key: &[u8]) -> Option<&Owner> {
+        self.keys.get(key)
+    }
+
+    /// The password of a user of `basic-auth`.
+    pub(crate) fn password(&self, username: &[u8]) -> Option<&Password> {
+        self.passwords.get(username)
+    }
+
+    /// The secret of a user of `hmac-auth`.
+    pub(crate) fn signer(&self, username: &[u8]) -> Option<&Signer> {
+        self.signers.get(username)
+    }
+
+    /// What verifies the tokens that name this key.
+    pub(crate) fn token_key(&self, key: &str) -> Option<&TokenKey> {
+        self.tokens.get(key)
+    }
+
+    /// The consumer with this id.
+    pub(crate) fn consumer_by_id(&self, id: Uuid) -> Option<&Arc<Consumer>> {
+        self.consumers.get(&id)
+    }
+
+    /// The consumer with this id or user name, as the `anonymous` settings name it.
+    pub fn consumer(&self, id_or_username: &str) -> Option<&Arc<Consumer>> {
+        let id = match Uuid::parse_str(id_or_username) {
+            Ok(id) => id,
+            Err(_) => *self.usernames.get(id_or_username)?,
+        };
+        self.consumers.get(&id)
+    }
+}
+
+/// Tells the upstream who calls, and removes what the client claimed about it.
+///
+/// `credential` is `None` for an anonymous consumer.
+pub(crate) fn tell_upstream(
+    headers: &mut Fields,
+    consumer: &Consumer,
+    credential: Option<&Credential>,
+) {
+    headers.set(&ID, &consumer.id_value);
+    set(headers, &CUSTOM_ID, consumer.custom_id.as_ref());
+    set(headers, &USERNAME, consumer.username.as_ref());
+    set(
+        headers,
+        &CREDENTIAL,
+        credential.map(|credential| &credential.identifier),
+    );
+    match credential {
+        Some(_) => headers.remove(&ANONYMOUS),
+        None => headers.set(&ANONYMOUS, &HeaderValue::from_static("true")),
+    }
+}
+
+/// Makes this the only line of its name, or removes what there is.
+pub(crate) fn set(headers: &mut Fields, name: &HeaderName, value: Option<&HeaderValue>) {
+    match value {
+        Some(value) => headers.set(name, value),
+        None => headers.remove(name),
+    }
+}
+
+/// Twenty bytes out of their hexadecimal form.
+fn digest(text: &str) -> Option<[u8; 20]> {
+    let mut bytes = [0; 20];
+    if text.len() != 40 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+fn text_value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(text.as_bytes()).ok()
+}
+
+pub(crate) fn uuid_value(id: Uuid) -> HeaderValue {
+    HeaderValue::from_str(&id.to_string()).expect("a UUID is ASCII")
+}
