@@ -18,6 +18,7 @@ type Index = u32;
 #[derive(Default)]
 pub(crate) struct Handlers {
     all: Vec<Box<dyn Handler>>,
+    any_logs: bool,
     by_scope: AHashMap<Scope, Index>,
     by_consumer: AHashMap<Scope, Arc<AHashMap<Uuid, Index>>>,
 }
@@ -72,6 +73,7 @@ impl Handlers {
                 Err(reason) => problems.push((plugin.id, plugin.name.clone(), reason)),
                 Ok((at, handler)) => {
                     let index = handlers.all.len() as Index;
+                    handlers.any_logs |= handler.logs();
                     handlers.all.push(handler);
                     let id = |foreign: Option<Foreign>| foreign.map(|Foreign(id)| id);
                     let scope = Scope {
@@ -99,6 +101,18 @@ impl Handlers {
             true => Ok(handlers),
             false => Err(problems),
         }
+    }
+
+    /// Puts another handler in the place of one that chains were made with.
+    #[cfg(test)]
+    pub(crate) fn replace(&mut self, index: u32, handler: Box<dyn Handler>) {
+        self.any_logs |= handler.logs();
+        self.all[index as usize] = handler;
+    }
+
+    /// Whether some handler wants to know how requests end.
+    pub(crate) fn any_logs(&self) -> bool {
+        self.any_logs
     }
 
     /// The handler at an index that a chain of the same configuration gave.

@@ -1,21 +1,24 @@
 //! Role: data plane. Takes traffic, runs plugins, balances over upstreams.
 
+mod api;
 mod balancer;
+mod certificates;
 mod chain;
 pub mod conf;
 pub mod config_sync;
 mod configuration;
 mod dns;
 mod enabled;
+mod entities;
 mod follow;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod last_known_good;
+pub mod logs;
 mod proxy;
 pub mod router;
 mod start;
-mod status;
 
 pub use balancer::{
     AddressHealth, Health, SetHealthError, TargetHealth, UpstreamHealth, Upstreams,

@@ -5,8 +5,10 @@
 
 mod exchange;
 mod fields;
+mod finished;
 mod identities;
 mod key_auth;
+pub mod metrics;
 mod rate_limiting;
 mod schemas;
 #[cfg(test)]
@@ -20,6 +22,7 @@ pub use exchange::{
     ResponseHead, Resume,
 };
 pub use fields::{Fields, decimal};
+pub use finished::{Entity, Finished, Latencies, LogEntry, ResponseSource, TlsSession, Try};
 pub use identities::{Consumer, Identities, KeyOwner};
 pub use rate_limiting::Counters;
 pub use schemas::{Schemas, schemas};

@@ -11,6 +11,7 @@ use crate::Plugin;
 use crate::exchange::{Env, Exchange, Flow, Handler, ReplyBody, Request, RequestBody};
 use crate::fields::Fields;
 use crate::identities::Identities;
+use crate::metrics::Metrics;
 use crate::rate_limiting::Counters;
 
 /// What a plugin did in its turn.
@@ -25,6 +26,7 @@ pub(crate) struct Bench {
     handler: Box<dyn Handler>,
     identities: Identities,
     counters: Counters,
+    metrics: Metrics,
 }
 
 impl Bench {
@@ -36,6 +38,7 @@ impl Bench {
                 .expect("a valid configuration compiles"),
             identities: identities(),
             counters: Counters::default(),
+            metrics: Metrics::default(),
         }
     }
 
@@ -43,6 +46,7 @@ impl Bench {
         let env = Env {
             identities: &self.identities,
             counters: &self.counters,
+            metrics: &self.metrics,
         };
         match self.handler.access(exchange, &env) {
             Flow::Continue => Outcome::Continued,

@@ -19,6 +19,7 @@ mod hybrid_frames;
 mod key_auth;
 mod lab;
 mod last_known_good;
+mod operations;
 mod ports;
 mod quickstart;
 mod rate_limit;
