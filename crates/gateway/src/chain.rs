@@ -19,6 +19,7 @@ type Index = u32;
 pub(crate) struct Handlers {
     all: Vec<Box<dyn Handler>>,
     read_captures: bool,
+    any_logs: bool,
     by_scope: AHashMap<Scope, Index>,
     by_consumer: AHashMap<Scope, Arc<AHashMap<Uuid, Index>>>,
 }
@@ -74,6 +75,7 @@ impl Handlers {
                 Ok((at, handler)) => {
                     let index = handlers.all.len() as Index;
                     handlers.read_captures |= handler.reads_captures();
+                    handlers.any_logs |= handler.logs();
                     handlers.all.push(handler);
                     let id = |foreign: Option<Foreign>| foreign.map(|Foreign(id)| id);
                     let scope = Scope {
@@ -106,6 +108,18 @@ impl Handlers {
     /// Whether any of them reads what a route captures.
     pub(crate) fn read_captures(&self) -> bool {
         self.read_captures
+    }
+
+    /// Puts another handler in the place of one that chains were made with.
+    #[cfg(test)]
+    pub(crate) fn replace(&mut self, index: u32, handler: Box<dyn Handler>) {
+        self.any_logs |= handler.logs();
+        self.all[index as usize] = handler;
+    }
+
+    /// Whether some handler wants to know how requests end.
+    pub(crate) fn any_logs(&self) -> bool {
+        self.any_logs
     }
 
     /// The handler at an index that a chain of the same configuration gave.

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::balancer::{Balancer, Balancers, Peers};
 use crate::chain::{Chain, Chains, Handlers};
 use crate::conf::Dns;
+use crate::entities::Entities;
 use crate::router::{Match, Query, Router, Work};
 
 /// A configuration made ready to serve.
@@ -34,6 +35,10 @@ pub struct Configuration {
     plugins: Content,
     /// Those of all upstreams, whether a service uses them or not.
     pub(crate) balancers: Vec<Arc<Balancer>>,
+    /// Whether the Admin API shows the entities.
+    keeps_all: bool,
+    /// What the APIs and log plugins show, as far as somebody may ask.
+    pub(crate) entities: Entities,
     router: Router,
     /// By the slots of the router.
     routes: Vec<Option<ServedRoute>>,
@@ -100,6 +105,8 @@ impl Configuration {
             global_chain: Arc::default(),
             chains: Chains::default(),
             plugins: Content::default(),
+            keeps_all: false,
+            entities: Entities::default(),
             router: Router::new(flavor),
             balancers: Vec::new(),
             routes: Vec::new(),
@@ -181,6 +188,15 @@ impl Configuration {
             identities: Identities::new(table),
             global_chain: chains.of(None, None),
             chains: chains.finish(),
+            keeps_all: self.keeps_all,
+            entities: entities(
+                declared,
+                match (self.keeps_all, handlers.any_logs()) {
+                    (true, _) => &Kind::ALL,
+                    (false, true) => &LOGGED,
+                    (false, false) => &ALWAYS,
+                },
+            ),
             handlers,
             plugins,
             balancers: upstreams.into_values().collect(),
@@ -188,6 +204,13 @@ impl Configuration {
             routes,
             work,
         })
+    }
+
+    /// The same, and those that come after it keep all entities for the Admin API.
+    #[must_use]
+    pub(crate) fn keeping_all(mut self, keeps_all: bool) -> Configuration {
+        self.keeps_all = keeps_all;
+        self
     }
 
     /// The route of a request, and its match.
@@ -223,6 +246,26 @@ fn handlers(plugins: &[entities::Plugin], problems: &mut Vec<Unservable>) -> Han
         }));
         Handlers::default()
     })
+}
+
+/// What the Status API shows.
+const ALWAYS: [Kind; 2] = [Kind::Upstream, Kind::Target];
+/// And what log plugins tell.
+const LOGGED: [Kind; 5] = [
+    Kind::Upstream,
+    Kind::Target,
+    Kind::Route,
+    Kind::Service,
+    Kind::Consumer,
+];
+
+fn entities(declared: &Declared, kinds: &[Kind]) -> Entities {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Entities::new(
+        &declared.value,
+        kinds,
+        now.map_or(0, |since| since.as_secs()),
+    )
 }
 
 /// Fields that the schema knows and this gateway does not act on.

@@ -80,22 +80,27 @@ impl Follower {
     }
 }
 
+/// What a gateway has before it has a configuration: nothing.
+pub(crate) fn first(conf: &Conf) -> Configuration {
+    Configuration::empty(conf.router_flavor).keeping_all(!conf.admin_listen.is_empty())
+}
+
 /// What a gateway serves until its control plane says something else: the last configuration
 /// that was in force, or nothing. What is wrong with the files is logged.
 pub(crate) fn last_known_good(conf: &Conf, balancers: &Balancers) -> Configuration {
     let loaded = match LastKnownGood::new(&conf.prefix).load() {
-        Ok(None) => return Configuration::empty(conf.router_flavor),
+        Ok(None) => return first(conf),
         Ok(Some(loaded)) => loaded,
         Err(error) => {
             error!(%error, "starting without a configuration");
-            return Configuration::empty(conf.router_flavor);
+            return first(conf);
         }
     };
     if let Some(problem) = loaded.newest_problem {
         warn!(%problem, "the newest last-known-good configuration is unusable, taking the previous");
     }
     let hash = loaded.saved.hash;
-    let nothing = Configuration::empty(conf.router_flavor);
+    let nothing = first(conf);
     let plugins = Enabled::new(conf);
     match compile(loaded.saved.payload, hash, &plugins, (&nothing, balancers)) {
         Ok(configuration) => {

@@ -1,22 +1,25 @@
 //! Role: data plane. Takes traffic, runs plugins, balances over upstreams.
 
+mod api;
 mod balancer;
+mod certificates;
 mod chain;
 pub mod conf;
 pub mod config_sync;
 mod configuration;
 mod dns;
 mod enabled;
+mod entities;
 mod follow;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod last_known_good;
+pub mod logs;
 mod proxy;
 mod redis;
 pub mod router;
 mod start;
-mod status;
 
 pub use balancer::{
     AddressHealth, Health, SetHealthError, TargetHealth, UpstreamHealth, Upstreams,

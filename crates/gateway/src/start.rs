@@ -3,29 +3,32 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::HeaderValue;
 use rustls::RootCertStore;
-use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
-use rustls::sign::CertifiedKey;
+use rustls::server::ServerConfig;
 use sallyport_model::declarative::{Format, parse_text};
 use sallyport_runtime::listen::ListenError;
-use sallyport_runtime::tls::{self, ClientAuth, Identity, ServerTrust, trust_store};
+use sallyport_runtime::tls::{self, ClientAuth, ServerTrust, trust_store};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_hash::hashes;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
+use crate::api::{self, Kind, Node};
 use crate::balancer::{Balancers, ProbeTls, Upstreams, keep};
-use crate::conf::{Conf, Declarative, Listener, Material, RouterFlavor};
-use crate::config_sync::LinkState;
+use crate::certificates::Certificates;
+use crate::conf::{Conf, Declarative, Listener, Material, RouterFlavor, Source};
+use crate::config_sync::{LinkState, hostname, node_id};
 use crate::configuration::{Configuration, Unservable};
 use crate::enabled::Enabled;
-use crate::follow::{FollowError, Follower, last_known_good};
+use crate::follow::{FollowError, Follower, first, last_known_good};
+use crate::logs::{Access, AccessFormat, LogFileError, LogFiles};
 use crate::proxy::{Bound, Options, Shared, Via, Workers, open};
-use crate::status;
 
 /// Why the gateway did not start. Nothing is bound then.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,9 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
+    /// A log file cannot be written.
+    #[error(transparent)]
+    Log(#[from] LogFileError),
     /// The link to the control plane cannot be set up.
     #[error(transparent)]
     Follow(#[from] FollowError),
@@ -67,12 +73,17 @@ fn lines(problems: &[String]) -> String {
 pub struct Gateway {
     proxy: Vec<SocketAddr>,
     status: Vec<SocketAddr>,
+    admin: Vec<SocketAddr>,
     shared: Arc<Shared>,
     workers: Workers,
     follower: Option<Follower>,
-    status_tasks: status::Server,
     /// What goes on whether there is traffic or not.
     background: JoinSet<()>,
+    apis: [api::Server; 2],
+    apis_stop: CancellationToken,
+    logs: Arc<LogFiles>,
+    certificates: ListenerCertificates,
+    enabled: Enabled,
     stop: CancellationToken,
 }
 
@@ -84,13 +95,20 @@ impl Gateway {
     pub async fn start(conf: Conf, material: Material) -> Result<Gateway, StartError> {
         let balancers = Arc::new(Balancers::new(conf.dns.clone()));
         let configuration = match (&material.declarative, &conf.cluster) {
-            (Some(declarative), _) => declared(declarative, &conf, &balancers)?,
+            (Some(declarative), _) => declared(
+                declarative,
+                &Enabled::new(&conf),
+                (&first(&conf), &balancers),
+            )?,
             (None, Some(_)) => last_known_good(&conf, &balancers),
-            (None, None) => Configuration::empty(conf.router_flavor),
+            (None, None) => first(&conf),
         };
         let stop = CancellationToken::new();
-        let options = options(&conf)?;
-        let bounds = bounds(&conf, &material)?;
+        let mut logs = LogFiles::default();
+        let access_log = access_log(&conf, &mut logs)?;
+        let options = options(&conf, access_log)?;
+        let certificates = ListenerCertificates::new(&conf, &material);
+        let bounds = bounds(&conf, &certificates)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let listeners = open(
             &bounds,
@@ -100,7 +118,20 @@ impl Gateway {
         let proxy = listeners
             .first()
             .map(|all| all.iter().map(|(b, _)| b.address).collect());
-        let status = status::open(&conf.status_listen, &material.status)?;
+        let status_log = logs.access(&conf.status_access_log, AccessFormat::Combined)?;
+        let status = api::open(
+            Kind::Status,
+            &conf.status_listen,
+            &certificates.status,
+            status_log,
+        )?;
+        let admin_log = admin_access_log(&conf, &mut logs)?;
+        let admin = api::open(
+            Kind::Admin,
+            &conf.admin_listen,
+            &certificates.admin,
+            admin_log,
+        )?;
         let probe_tls = ProbeTls {
             verified: options.tls_verified.clone(),
             unverified: options.tls_unverified.clone(),
@@ -115,16 +146,37 @@ impl Gateway {
         // those that did start serve nobody
         let workers =
             Workers::start(&shared, listeners, &stop, GRACE).inspect_err(|_| stop.cancel())?;
-        let status_addresses = status.iter().filter_map(|l| l.local_addr().ok()).collect();
-        let status_tasks = status::serve(status, shared.clone(), stop.clone());
+        let logs = Arc::new(logs);
+        let node = Arc::new(Node {
+            shared: shared.clone(),
+            id: own_id(&conf),
+            hostname: hostname(),
+            version: conf.kong_version.clone(),
+            settings: api::settings(&conf),
+            enabled: Enabled::new(&conf),
+            takes_config: conf.cluster.is_none(),
+            link: follower.as_ref().map(Follower::state),
+            logs: logs.clone(),
+            draining: AtomicBool::new(false),
+            stop: stop.clone(),
+        });
+        let (status_addresses, admin_addresses) = (status.addresses(), admin.addresses());
+        // they answer until the last request is over, so that a load balancer sees what happens
+        let apis_stop = CancellationToken::new();
+        let apis = [status, admin].map(|sockets| api::serve(sockets, &node, &apis_stop));
         Ok(Gateway {
             proxy: proxy.unwrap_or_default(),
             status: status_addresses,
+            admin: admin_addresses,
             shared,
             workers,
             follower,
-            status_tasks,
             background,
+            apis,
+            apis_stop,
+            logs,
+            certificates,
+            enabled: Enabled::new(&conf),
             stop,
         })
     }
@@ -134,11 +186,20 @@ impl Gateway {
     /// # Errors
     /// The problems of the declarative configuration.
     pub fn check(conf: &Conf, material: &Material) -> Result<(), StartError> {
-        match &material.declarative {
+        Gateway::check_document(conf, material.declarative.as_ref())
+    }
+
+    /// The same, where other files of the settings may be missing.
+    ///
+    /// # Errors
+    /// The problems of the declarative configuration.
+    pub fn check_document(conf: &Conf, document: Option<&Declarative>) -> Result<(), StartError> {
+        match document {
             None => Ok(()),
             Some(declarative) => {
                 let balancers = Balancers::new(conf.dns.clone());
-                declared(declarative, conf, &balancers).map(drop)
+                let before = (&first(conf), &balancers);
+                declared(declarative, &Enabled::new(conf), before).map(drop)
             }
         }
     }
@@ -151,6 +212,11 @@ impl Gateway {
     /// Addresses of the Status API.
     pub fn status_addresses(&self) -> &[SocketAddr] {
         &self.status
+    }
+
+    /// Addresses of the Admin API.
+    pub fn admin_addresses(&self) -> &[SocketAddr] {
+        &self.admin
     }
 
     /// Hash of the configuration in force; zeros while there is none.
@@ -170,13 +236,42 @@ impl Gateway {
             .map(|follower| follower.state().borrow().clone())
     }
 
+    /// Takes the certificates and the declarative configuration of `material`, which was read
+    /// anew, and opens all log files anew. Connections stay; requests under way finish with the
+    /// configuration they began with. On an error nothing changes but the log files.
+    ///
+    /// # Errors
+    /// The problems of the declarative configuration.
+    pub fn reload(&self, material: &Material) -> Result<(), StartError> {
+        self.logs.reopen();
+        let configuration = match &material.declarative {
+            Some(declarative) => Some(declared(
+                declarative,
+                &self.enabled,
+                (&self.shared.configuration(), &self.shared.balancers),
+            )?),
+            None => None,
+        };
+        self.certificates.exchange(material);
+        if let Some(configuration) = configuration {
+            let (hash, routes) = (configuration.hash, configuration.routes());
+            self.shared.swap(configuration);
+            info!(%hash, routes, "configuration in force");
+        }
+        Ok(())
+    }
+
+    /// Opens all log files anew, for log rotation.
+    pub fn reopen_logs(&self) {
+        self.logs.reopen();
+    }
+
     /// Stops: no new connections, requests under way get time to finish.
     pub async fn stop(self) {
         self.stop.cancel();
         if let Some(follower) = self.follower {
             follower.stop().await;
         }
-        self.status_tasks.finish().await;
         let workers = self.workers;
         if tokio::task::spawn_blocking(move || workers.join())
             .await
@@ -184,12 +279,18 @@ impl Gateway {
         {
             warn!("the workers' end was lost");
         }
+        self.apis_stop.cancel();
+        for api in self.apis {
+            api.finish().await;
+        }
         let mut background = self.background;
         while let Some(ended) = background.join_next().await {
             if let Err(error) = ended {
                 warn!(%error, "a background task panicked");
             }
         }
+        let logs = self.logs;
+        _ = tokio::task::spawn_blocking(move || logs.finish()).await;
         info!("gateway stopped");
     }
 }
@@ -200,29 +301,75 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The configuration of a declarative document.
 fn declared(
     declarative: &Declarative,
-    conf: &Conf,
-    balancers: &Balancers,
+    plugins: &Enabled,
+    (before, balancers): (&Configuration, &Balancers),
 ) -> Result<Configuration, StartError> {
     let Declarative { origin, text } = declarative;
     let refuse = |problems: Vec<String>| StartError::Declarative {
         origin: origin.clone(),
         problems,
     };
-    let declared = parse_text(text, Format::File, &Enabled::new(conf))
+    let declared = parse_text(text, Format::File, plugins)
         .map_err(|bad| refuse(bad.iter().map(ToString::to_string).collect()))?;
     for warning in &declared.warnings {
         warn!(%warning, origin, "declarative configuration");
     }
     let hash = hashes(&declared.value).config;
-    Configuration::empty(conf.router_flavor)
+    before
         .next_with(&declared, hash, balancers)
         .map_err(|bad| refuse(bad.iter().map(Unservable::to_string).collect()))
 }
 
-fn bounds(conf: &Conf, material: &Material) -> Result<Vec<Bound>, StartError> {
+/// The certificates of each kind of listener.
+struct ListenerCertificates {
+    proxy: Certificates,
+    status: Certificates,
+    admin: Certificates,
+    /// Whether settings name them.
+    named: [bool; 3],
+}
+
+impl ListenerCertificates {
+    fn new(conf: &Conf, material: &Material) -> ListenerCertificates {
+        let settings = [&conf.ssl_cert, &conf.status_ssl_cert, &conf.admin_ssl_cert];
+        ListenerCertificates {
+            proxy: Certificates::new(&material.proxy),
+            status: Certificates::new(&material.status),
+            admin: Certificates::new(&material.admin),
+            named: settings.map(|setting| !setting.is_empty()),
+        }
+    }
+
+    /// Those that settings name; a generated one stays as it is.
+    fn exchange(&self, material: &Material) {
+        let [proxy, status, admin] = self.named;
+        for (named, certificates, identities) in [
+            (proxy, &self.proxy, &material.proxy),
+            (status, &self.status, &material.status),
+            (admin, &self.admin, &material.admin),
+        ] {
+            if named {
+                certificates.exchange(identities);
+            }
+        }
+    }
+}
+
+/// The id this node is known by. A gateway without a control plane that cannot keep one takes
+/// another at each start.
+fn own_id(conf: &Conf) -> Uuid {
+    node_id(&conf.prefix, conf.node_id).unwrap_or_else(|error| {
+        warn!(%error, "the node has another id at each start");
+        let mut bytes = [0; 16];
+        _ = getrandom::fill(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    })
+}
+
+fn bounds(conf: &Conf, certificates: &ListenerCertificates) -> Result<Vec<Bound>, StartError> {
     // with nginx, one listener that speaks HTTP/2 makes all of them do
     let http2 = conf.proxy_listen.iter().any(|listener| listener.http2);
-    let secure = tls_config(&material.proxy, http2)?;
+    let secure = tls_config(&certificates.proxy, http2)?;
     let bound = |listener: &Listener| {
         let options = listener.options();
         Ok(Bound {
@@ -247,33 +394,49 @@ fn bounds(conf: &Conf, material: &Material) -> Result<Vec<Bound>, StartError> {
 
 /// TLS for a listener that has these certificates; `None` without any.
 pub(crate) fn tls_config(
-    identities: &[Identity],
+    certificates: &Certificates,
     http2: bool,
 ) -> Result<Option<Arc<ServerConfig>>, StartError> {
-    if identities.is_empty() {
+    if certificates.is_empty() {
         return Ok(None);
     }
     let both: [&[u8]; 2] = [b"h2", b"http/1.1"];
     let alpn = if http2 { &both[..] } else { &both[1..] };
-    let keys = identities.iter().map(Identity::certified_key).collect();
-    tls::server::server_config_by_name(Arc::new(ByKeyType(keys)), ClientAuth::Off, alpn)
+    let certificates = Arc::new(certificates.clone());
+    tls::server::server_config_by_name(certificates, ClientAuth::Off, alpn)
         .map(|config| Some(Arc::new(config)))
         .map_err(|error| StartError::Tls(error.to_string()))
 }
 
-/// Shows the first certificate whose key type the client knows (RSA and ECDSA may both be given).
-#[derive(Debug)]
-struct ByKeyType(Vec<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for ByKeyType {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let known = hello.signature_schemes();
-        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(known).is_some();
-        self.0.iter().find(fits).or(self.0.first()).cloned()
+/// The access log of the Admin API; see [`access_log`].
+fn admin_access_log(conf: &Conf, logs: &mut LogFiles) -> Result<Option<Access>, StartError> {
+    if conf.admin_listen.is_empty() {
+        return Ok(None);
+    }
+    let opened = logs.access(&conf.admin_access_log, AccessFormat::Combined);
+    match (opened, conf.source_of("admin_access_log")) {
+        (Err(error), Source::Default) => {
+            warn!(%error, "requests to the Admin API are not logged; admin_access_log says where else");
+            Ok(None)
+        }
+        (opened, _) => Ok(opened?),
     }
 }
 
-fn options(conf: &Conf) -> Result<Options, StartError> {
+/// The access log of the proxy. That its default place cannot be written keeps nobody from
+/// starting.
+fn access_log(conf: &Conf, logs: &mut LogFiles) -> Result<Option<Access>, StartError> {
+    let opened = logs.access(&conf.proxy_access_log, AccessFormat::Kong);
+    match (opened, conf.source_of("proxy_access_log")) {
+        (Err(error), Source::Default) => {
+            warn!(%error, "requests are not logged; proxy_access_log says where else");
+            Ok(None)
+        }
+        (opened, _) => Ok(opened?),
+    }
+}
+
+pub(crate) fn options(conf: &Conf, access_log: Option<Access>) -> Result<Options, StartError> {
     let roots = match trust_store(&conf.lua_ssl_trusted_certificate) {
         Ok(roots) => roots,
         Err(error) => {
@@ -302,6 +465,7 @@ fn options(conf: &Conf) -> Result<Options, StartError> {
         cache_bytes_max: conf.mem_cache_size,
         keepalive: conf.upstream_keepalive,
         error_type: conf.error_default_type,
+        access_log,
         tls_verified: client(ServerTrust::Roots(Arc::new(roots)))?,
         tls_unverified: client(ServerTrust::Anybody)?,
     })

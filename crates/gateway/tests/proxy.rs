@@ -51,7 +51,7 @@ impl Running {
         let prefix = std::env::temp_dir();
         let text = format!(
             "database = off\nprefix = {}\nproxy_listen = 127.0.0.1:0\nstatus_listen = off\n\
-             admin_listen = off\nnginx_main_worker_processes = 1\n{conf}\n",
+             admin_listen = off\nproxy_access_log = off\nnginx_main_worker_processes = 1\n{conf}\n",
             prefix.display()
         );
         let environment = [(
@@ -531,7 +531,7 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
     let echo = Echo::start();
     let gateway = Running::start(echo.addr(), json!({}), "");
     let text = format!(
-        "database = off\nprefix = /tmp\nproxy_listen = {} reuseport\nstatus_listen = off\nadmin_listen = off\n",
+        "database = off\nprefix = /tmp\nproxy_listen = {} reuseport\nstatus_listen = off\nadmin_listen = off\nproxy_access_log = off\n",
         gateway.address
     );
     let (conf, _) = Conf::load(Some(&text), [], &[]).unwrap();

@@ -10,7 +10,9 @@ use http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, Uri, Version
 use uuid::Uuid;
 
 use crate::fields::Fields;
+use crate::finished::Finished;
 use crate::identities::{Consumer, Identities};
+use crate::metrics::Metrics;
 use crate::node::Node;
 
 /// `Content-Type` of the gateway's own JSON.
@@ -108,6 +110,8 @@ pub struct Env<'a> {
     pub identities: &'a Identities,
     /// What outlives configurations: counters, stored responses, ways out.
     pub node: &'a Arc<Node>,
+    /// What this node counts for Prometheus, which outlives configurations.
+    pub metrics: &'a Metrics,
 }
 
 /// What happens after a plugin's turn in the access phase.
@@ -276,4 +280,14 @@ pub trait Handler: Send + Sync {
 
     /// The body that the client got, as [`BodyUse::Copy`] announced.
     fn body_copied(&self, _exchange: &mut Exchange, _body: Bytes) {}
+
+    /// Whether [`log`](Handler::log) does anything. Requests that nobody logs are not measured.
+    fn logs(&self) -> bool {
+        false
+    }
+
+    /// Once the request is over: exactly once for each that this handler was chosen for, whether
+    /// it was answered, refused, broke off, or its client went away. Runs on the core that served
+    /// it and must not block; only called if [`logs`](Handler::logs).
+    fn log(&self, _exchange: &mut Exchange, _finished: &Finished<'_>, _env: &Env<'_>) {}
 }

@@ -84,6 +84,12 @@ impl Fields {
         self.lines.is_empty()
     }
 
+    /// Bytes of the head that the lines were [taken from](Fields::of_head), and of what was added
+    /// to it.
+    pub fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// Number of lines.
     pub fn len(&self) -> usize {
         self.lines.len()

@@ -14,6 +14,7 @@ mod correlation_id;
 mod cors;
 mod exchange;
 mod fields;
+mod finished;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod hmac_auth;
@@ -21,6 +22,7 @@ mod identities;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+pub mod metrics;
 mod node;
 mod params;
 mod proxy_cache;
@@ -49,6 +51,7 @@ pub use exchange::{
     RequestBody, ResponseHead, Resume,
 };
 pub use fields::{Fields, decimal};
+pub use finished::{Entity, Finished, Latencies, LogEntry, ResponseSource, TlsSession, Try};
 pub use identities::{Consumer, Identities, Owner};
 pub use node::Node;
 pub use proxy_cache::Cache;

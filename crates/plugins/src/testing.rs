@@ -20,6 +20,7 @@ use crate::exchange::{
 };
 use crate::fields::Fields;
 use crate::identities::{Identities, Owner, uuid_value};
+use crate::metrics::Metrics;
 use crate::node::Node;
 
 /// What a plugin did in its turn.
@@ -71,6 +72,7 @@ pub(crate) struct Bench {
     handler: Box<dyn Handler>,
     identities: Identities,
     node: Arc<Node>,
+    metrics: Metrics,
     body: Vec<u8>,
 }
 
@@ -83,6 +85,7 @@ impl Bench {
                 .expect("a valid configuration compiles"),
             identities: identities(),
             node: Arc::default(),
+            metrics: Metrics::default(),
             body: Vec::new(),
         }
     }
@@ -104,6 +107,7 @@ impl Bench {
         let env = Env {
             identities: &self.identities,
             node: &self.node,
+            metrics: &self.metrics,
         };
         let mut flow = self.handler.access(exchange, &env);
         loop {
@@ -173,6 +177,7 @@ impl Bench {
         let env = Env {
             identities: &self.identities,
             node: &self.node,
+            metrics: &self.metrics,
         };
         match self.handler.access(exchange, &env) {
             Flow::Continue => Outcome::Continued,

@@ -14,6 +14,7 @@ use crate::exchange::{
 };
 use crate::fields::Fields;
 use crate::identities::Identities;
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::testing::{exchange, identities, validate};
 
@@ -66,6 +67,7 @@ impl Trial {
         let env = Env {
             identities: &self.identities,
             node: &self.node,
+            metrics: &Metrics::default(),
         };
         let mut flow = self.handler.access(exchange, &env);
         loop {

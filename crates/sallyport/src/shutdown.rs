@@ -1,4 +1,4 @@
-//! When to stop.
+//! When to stop, and what else an operator signals.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -32,6 +32,43 @@ impl Shutdown {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
             _ = self.quit.recv() => {}
+        }
+    }
+}
+
+/// What an operator asks for without stopping anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// Read files anew (SIGHUP).
+    Reload,
+    /// Open log files anew (SIGUSR1).
+    Reopen,
+}
+
+/// Listens for hints; made early, as [`Shutdown`].
+pub(crate) struct Hints {
+    hangup: Signal,
+    user: Signal,
+}
+
+impl Hints {
+    /// Starts to listen.
+    ///
+    /// # Panics
+    /// As [`Shutdown::listen`].
+    pub(crate) fn listen() -> Hints {
+        let handler = |kind| signal(kind).expect("signal handlers can be set");
+        Hints {
+            hangup: handler(SignalKind::hangup()),
+            user: handler(SignalKind::user_defined1()),
+        }
+    }
+
+    /// Waits for a hint that was not waited for yet.
+    pub(crate) async fn next(&mut self) -> Hint {
+        tokio::select! {
+            _ = self.hangup.recv() => Hint::Reload,
+            _ = self.user.recv() => Hint::Reopen,
         }
     }
 }

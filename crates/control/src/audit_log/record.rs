@@ -187,14 +187,15 @@ pub(crate) async fn record(
         };
         match written {
             Ok(_) => response,
-            Err(failure) if facts.is_change => {
+            // what was refused changed nothing: its own answer says why
+            Err(failure) if facts.is_change && status.is_success() => {
                 let what = format!(
                     "the request was carried out with status {}",
                     status.as_u16()
                 );
                 not_recorded(&failure, &what)
             }
-            // logged by the writer; an answer that changes nothing is not held back
+            // logged by the writer; an answer that changed nothing is not held back
             Err(_) => response,
         }
     };

@@ -23,26 +23,6 @@ pub(super) fn check(conf: &Conf, reader: &mut Reader) {
 
 /// Warns about what was asked for and will not happen.
 fn without_effect(conf: &Conf, reader: &mut Reader) {
-    let logs = [
-        (
-            "proxy_access_log",
-            "access logs are not written by this build",
-        ),
-        ("proxy_error_log", "this build logs to standard error only"),
-        (
-            "admin_listen",
-            "the Admin API is not in this build: nothing listens there",
-        ),
-    ];
-    for (key, message) in logs {
-        let set = reader
-            .settings
-            .get(key)
-            .map(|setting| setting.value.as_str());
-        if set.is_some_and(|value| !matches!(value, "" | "off" | "/dev/stderr")) {
-            reader.settings.warn(key, message);
-        }
-    }
     for (key, listeners) in [
         ("proxy_listen", &conf.proxy_listen),
         ("status_listen", &conf.status_listen),

@@ -53,6 +53,24 @@ impl fmt::Debug for Declarative {
     }
 }
 
+impl Declarative {
+    /// Reads it, if the settings name one.
+    ///
+    /// # Errors
+    /// The file is missing or unreadable, with the property that names it.
+    pub fn read(conf: &Conf) -> Result<Option<Declarative>, Vec<Problem>> {
+        let mut problems = Problems {
+            conf,
+            found: Vec::new(),
+        };
+        let declarative = declarative(conf, &mut problems);
+        match problems.found.is_empty() {
+            true => Ok(declarative),
+            false => Err(problems.found),
+        }
+    }
+}
+
 impl Material {
     /// Reads all files.
     ///

@@ -92,6 +92,10 @@ pub struct Conf {
     pub proxy_access_log: LogTarget,
     /// Where everything else is logged.
     pub proxy_error_log: LogTarget,
+    /// Where requests to the Admin API are logged.
+    pub admin_access_log: LogTarget,
+    /// Where requests to the Status API are logged.
+    pub status_access_log: LogTarget,
     /// Names of the plugins that may be configured, each of them in this build.
     pub plugins: Vec<String>,
     /// The public port of a listener port, where they differ: listener port → public port.
@@ -233,6 +237,8 @@ impl Conf {
             log_level: proxy::log_level(reader),
             proxy_access_log: proxy::log_target(reader, "proxy_access_log", &prefix),
             proxy_error_log: proxy::log_target(reader, "proxy_error_log", &prefix),
+            admin_access_log: proxy::log_target(reader, "admin_access_log", &prefix),
+            status_access_log: proxy::log_target(reader, "status_access_log", &prefix),
             plugins: plugins(reader, installed),
             port_maps: proxy::port_maps(reader),
             node_id: node_id(reader),

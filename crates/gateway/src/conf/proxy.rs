@@ -11,6 +11,7 @@ use sallyport_model::RouterFlavor;
 use super::CertificateSetting;
 use super::listener::{self, Listener};
 use super::reader::Reader;
+use crate::logs::AccessFormat;
 
 /// nginx's levels, least severe first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,10 +125,20 @@ pub(super) fn log_target(reader: &mut Reader, key: &str, prefix: &Path) -> LogTa
             );
             LogTarget::Off
         }
-        Some(path) => LogTarget::File {
-            path: prefix.join(path),
-            format: words.next().map(str::to_owned),
-        },
+        Some(path) => {
+            let format = words.next().map(str::to_owned);
+            if let Some(name) = &format
+                && key.ends_with("access_log")
+                && AccessFormat::named(name).is_none()
+            {
+                let known = AccessFormat::NAMES.join(", ");
+                reader.problem(key, format!("no log format {name}; possible: {known}"));
+            }
+            LogTarget::File {
+                path: prefix.join(path),
+                format,
+            }
+        }
     }
 }
 

@@ -76,6 +76,13 @@ pub enum LinkState {
     },
 }
 
+impl LinkState {
+    /// Whether the control plane is connected.
+    pub fn is_connected(&self) -> bool {
+        matches!(self, LinkState::Up)
+    }
+}
+
 /// Keeps the link up until `stop`, then closes it.
 ///
 /// Needs a tokio runtime with I/O and time. Failures are never final: the client dials again.

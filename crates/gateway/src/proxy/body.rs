@@ -1,5 +1,6 @@
 //! Request bodies on their way upstream.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -66,6 +67,8 @@ impl BodySource for Http2Body {
 /// A body of which plugins may have read a part, or all.
 pub(super) struct HeldBody<'a> {
     source: &'a mut dyn BodySource,
+    /// Bytes that came from it.
+    taken: &'a Cell<u64>,
     /// What was read and is not sent yet.
     parts: VecDeque<Bytes>,
     /// Length of what takes the place of the client's body, bytes.
@@ -73,9 +76,10 @@ pub(super) struct HeldBody<'a> {
 }
 
 impl<'a> HeldBody<'a> {
-    pub(super) fn new(source: &'a mut dyn BodySource) -> HeldBody<'a> {
+    pub(super) fn new(source: &'a mut dyn BodySource, taken: &'a Cell<u64>) -> HeldBody<'a> {
         HeldBody {
             source,
+            taken,
             parts: VecDeque::new(),
             replaced: None,
         }
@@ -97,7 +101,7 @@ impl<'a> HeldBody<'a> {
         let failure = |status| Err(Refusal::failure(status, options));
         let mut bytes: u64 = self.parts.iter().map(|part| part.len() as u64).sum();
         while bytes <= bytes_max {
-            let next = poll_fn(|cx| self.source.poll_data(cx));
+            let next = poll_fn(|cx| self.poll_source(cx));
             match tokio::time::timeout(PAUSE_MAX, next).await {
                 Err(_) => return failure(StatusCode::REQUEST_TIMEOUT),
                 Ok(Some(Err(ClientGone))) => return failure(StatusCode::BAD_REQUEST),
@@ -122,6 +126,14 @@ impl<'a> HeldBody<'a> {
         Ok(())
     }
 
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ClientGone>>> {
+        let polled = self.source.poll_data(cx);
+        if let Poll::Ready(Some(Ok(part))) = &polled {
+            self.taken.set(self.taken.get() + part.len() as u64);
+        }
+        polled
+    }
+
     /// Sends what plugins made of the body, if they have all of it.
     pub(super) fn replace(&mut self, body: &RequestBody) {
         if let RequestBody::Here(bytes) = body {
@@ -142,7 +154,7 @@ impl BodySource for HeldBody<'_> {
         match self.parts.pop_front() {
             Some(part) => Poll::Ready(Some(Ok(part))),
             None if self.replaced.is_some() => Poll::Ready(None),
-            None => self.source.poll_data(cx),
+            None => self.poll_source(cx),
         }
     }
 }

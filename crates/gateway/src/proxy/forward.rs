@@ -7,10 +7,11 @@ use http::header::{HOST, SET_COOKIE};
 use http::uri::{Authority, Scheme};
 use http::{Method, StatusCode};
 use sallyport_plugins::{Exchange, Reply};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::body::BodySource;
 use super::clock::now;
+use super::fault::Fault;
 use super::headers::{self, Told};
 use super::options::Options;
 use super::pool::Key;
@@ -42,6 +43,7 @@ impl Turn<'_> {
         if let Some(hashed) = peers.hash(hashable, &self.worker.cursors) {
             progress.hashed = hashed;
         }
+        self.tally.asks(&sent.target);
         loop {
             let failure = match self.attempt(exchange, body, &mut progress, sent).await {
                 Ok(mut answer) => {
@@ -55,6 +57,7 @@ impl Turn<'_> {
                 }
                 Err(failure) => failure,
             };
+            self.tally.failed(failure.status());
             debug!(service = %sent.service.id, reason = %failure, "try failed");
             let again = match &failure {
                 Failure::Pick(_) => false,
@@ -80,7 +83,7 @@ impl Turn<'_> {
                 peers.report(&watched, report);
             }
             if !again || tries_left == 0 {
-                warn!(service = %sent.service.id, reason = %failure, "request failed");
+                self.report(failure.fault(), &failure, exchange);
                 return Err(failure.refusal(options));
             }
             tries_left -= 1;
@@ -99,6 +102,7 @@ impl Turn<'_> {
         let worker = self.worker;
         let options = &worker.options;
         let service = sent.service;
+        self.tally.tries(worker);
         progress.at = None;
         let choice = Choice {
             names: &worker.balancers.names,
@@ -117,6 +121,7 @@ impl Turn<'_> {
         } = picked;
         progress.at = Some(socket);
         progress.watched = watched;
+        self.tally.dials(socket);
         let head = &exchange.request;
         let authority = head.uri.authority().map(host_of);
         // RFC 9112 section 3.2.2: the target's host, if it has one, is the host
@@ -129,6 +134,7 @@ impl Turn<'_> {
         progress.reused = false;
         let mut upstream = self.connect(socket, service, upstream_host).await?;
         progress.reused = upstream.requests > 0;
+        self.tally.connected(progress.reused);
         let told = Told {
             client: self.client,
             client_ip: exchange.client_ip,
@@ -177,6 +183,7 @@ impl Turn<'_> {
             later: None,
         };
         let answered = now();
+        self.tally.answered(answer.status, started, answered);
         let shown = &options.shown;
         let headers = &mut answer.headers;
         if shown.upstream_status {
@@ -274,16 +281,37 @@ impl Failure {
         match self {
             Failure::Pick(PickError::NoPeer) => own("failure to get a peer from the ring-balancer"),
             Failure::Pick(PickError::Resolve(_)) => own("name resolution failed"),
+            _ => failure(self.status()),
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Failure::Send(
+                SendError::TooLarge | SendError::ClientTimeout | SendError::ClientGone,
+            ) => Fault::Client,
+            Failure::Pick(PickError::NoPeer) => Fault::Gateway,
+            Failure::Pick(PickError::Resolve(_))
+            | Failure::Connect(_)
+            | Failure::ConnectTimeout
+            | Failure::Send(_) => Fault::Upstream,
+        }
+    }
+
+    /// What the client is answered if this try was the last.
+    fn status(&self) -> StatusCode {
+        match self {
+            Failure::Pick(_) => StatusCode::SERVICE_UNAVAILABLE,
             Failure::Connect(_)
             | Failure::Send(SendError::Io(_) | SendError::Closed | SendError::NotHttp(_)) => {
-                failure(StatusCode::BAD_GATEWAY)
+                StatusCode::BAD_GATEWAY
             }
             Failure::ConnectTimeout | Failure::Send(SendError::Timeout) => {
-                failure(StatusCode::GATEWAY_TIMEOUT)
+                StatusCode::GATEWAY_TIMEOUT
             }
-            Failure::Send(SendError::TooLarge) => failure(StatusCode::PAYLOAD_TOO_LARGE),
-            Failure::Send(SendError::ClientTimeout) => failure(StatusCode::REQUEST_TIMEOUT),
-            Failure::Send(SendError::ClientGone) => failure(StatusCode::BAD_REQUEST),
+            Failure::Send(SendError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Failure::Send(SendError::ClientTimeout) => StatusCode::REQUEST_TIMEOUT,
+            Failure::Send(SendError::ClientGone) => StatusCode::BAD_REQUEST,
         }
     }
 }

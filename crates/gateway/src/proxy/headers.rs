@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::BytesMut;
 use http::header::{CONNECTION, SERVER, VIA};
 use http::{HeaderName, HeaderValue, Version};
-use sallyport_plugins::Fields;
+use sallyport_plugins::{Fields, TlsSession};
 use tokio::net::TcpStream;
 
 use super::http1::framing::Length;
@@ -27,6 +27,8 @@ pub(crate) struct Client {
     pub(crate) peer: IpAddr,
     pub(crate) peer_value: HeaderValue,
     pub(crate) tls: bool,
+    /// What its handshake agreed on, as logs tell it.
+    pub(crate) session: Option<TlsSession>,
     /// Lower case.
     pub(crate) sni: Option<String>,
     /// The port the client connected to, as seen from outside.
@@ -62,6 +64,7 @@ impl Client {
             peer,
             peer_value: HeaderValue::from_str(&peer.to_string()).expect("an address is ASCII"),
             tls,
+            session: None,
             sni: sni.map(str::to_ascii_lowercase),
             port,
             peer_port: None,

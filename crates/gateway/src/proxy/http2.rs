@@ -84,9 +84,19 @@ async fn answer(
         body,
         mut later,
     } = serve(worker, client, head, &mut Http2Body(body)).await;
+    let map = headers.to_map();
+    if let Some(later) = &mut later {
+        // what it would be without compression
+        let bytes = headers.text_bytes();
+        later.head(headers, bytes);
+        later.sent_more(bytes);
+    }
     if let AnswerBody::Full(bytes) = &body
         && let Some(mut later) = later.take()
     {
+        if !head_only {
+            later.sent_more(bytes.len());
+        }
         later.data(bytes);
         later.end();
     }
@@ -108,7 +118,7 @@ async fn answer(
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    *response.headers_mut() = headers.to_map();
+    *response.headers_mut() = map;
     response
 }
 
@@ -160,6 +170,7 @@ impl Body for AnswerStream {
                 };
                 let polled = reading.poll_data(cx);
                 if let (Poll::Ready(Some(Ok(data))), Some(later)) = (&polled, &mut *later) {
+                    later.sent_more(data.len());
                     later.data(data);
                 }
                 if reading.is_over() {

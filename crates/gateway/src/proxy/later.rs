@@ -1,21 +1,20 @@
 //! What plugins do with the body of a response: before its head is sent, and once it went through.
 
 use std::future::poll_fn;
-use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
-use sallyport_plugins::{BodyUse, Exchange, ResponseHead};
+use sallyport_plugins::{BodyUse, Fields, ResponseHead};
 
+use super::flight::Flight;
 use super::serve::{Answer, AnswerBody};
 use super::upstream::SendError;
-use super::worker::{Held, Worker};
-use crate::chain::Handlers;
+use super::worker::Worker;
 
 /// What plugins still do while a response goes to the client.
 pub(crate) struct Later {
-    exchange: Exchange,
-    configuration: Rc<Held>,
+    /// Its log phase comes last.
+    flight: Flight,
     /// Handlers that get a copy of the body, and the most bytes that they take.
     copies: Vec<(u32, u64)>,
     /// The body so far; `None` once it is larger than any of them takes.
@@ -23,8 +22,35 @@ pub(crate) struct Later {
 }
 
 impl Later {
+    /// Nothing but the log phase.
+    pub(super) fn of(flight: Flight) -> Later {
+        Later {
+            flight,
+            copies: Vec::new(),
+            copy: None,
+        }
+    }
+
+    /// The head is about to be sent; it has this many bytes.
+    pub(super) fn head(&mut self, headers: Fields, bytes: usize) {
+        self.flight.head(headers, bytes);
+    }
+
+    /// So many bytes went to the client, head and body.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.flight.sent(bytes);
+    }
+
+    /// So many more bytes went to the client.
+    pub(super) fn sent_more(&mut self, bytes: usize) {
+        self.flight.sent_more(bytes);
+    }
+
     /// A part of the body went to the client.
     pub(crate) fn data(&mut self, part: &[u8]) {
+        if self.copy.is_none() {
+            return;
+        }
         let most = self.copies.iter().map(|copy| copy.1).max().unwrap_or(0);
         if let Some(copy) = &mut self.copy {
             if (copy.len() + part.len()) as u64 <= most {
@@ -42,11 +68,22 @@ impl Later {
         };
         for &(handler, bytes_max) in &self.copies {
             if copy.len() as u64 <= bytes_max {
-                let handler = self.configuration.handlers.get(handler);
-                handler.body_copied(&mut self.exchange, copy.clone());
+                let Flight {
+                    configuration,
+                    exchange,
+                    ..
+                } = &mut self.flight;
+                let handler = configuration.handlers.get(handler);
+                handler.body_copied(exchange, copy.clone());
             }
         }
     }
+}
+
+/// A response that a plugin waited for and that did not come whole.
+pub(super) struct Broken {
+    pub(super) error: SendError,
+    pub(super) flight: Box<Flight>,
 }
 
 /// Lets the chosen handlers have the body of a response, once all headers are filtered.
@@ -55,20 +92,24 @@ impl Later {
 /// The upstream broke off while the body was read.
 pub(super) async fn filter_body(
     worker: &Worker,
-    configuration: &Rc<Held>,
-    chosen: &[u32],
-    mut exchange: Exchange,
+    mut flight: Flight,
     answer: &mut Answer,
-) -> Result<(), SendError> {
-    let handlers: &Handlers = &configuration.handlers;
-    let no_body = exchange.request.method == Method::HEAD
+) -> Result<(), Broken> {
+    let no_body = flight.exchange.request.method == Method::HEAD
         || matches!(
             answer.status,
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         );
     let mut copies = Vec::new();
-    for &index in chosen {
-        let handler = handlers.get(index);
+    for at in 0..flight.chosen.len() {
+        let Flight {
+            exchange,
+            configuration,
+            chosen,
+            ..
+        } = &mut flight;
+        let index = chosen[at];
+        let handler = configuration.handlers.get(index);
         if !handler.filters_bodies() {
             continue;
         }
@@ -76,7 +117,7 @@ pub(super) async fn filter_body(
             status: &mut answer.status,
             headers: &mut answer.headers,
         };
-        match handler.body_use(&exchange, &head) {
+        match handler.body_use(exchange, &head) {
             BodyUse::Pass => {}
             BodyUse::Copy(bytes_max) => copies.push((index, bytes_max)),
             BodyUse::Drop => {
@@ -85,20 +126,30 @@ pub(super) async fn filter_body(
             }
             BodyUse::Replace(_) if no_body => {}
             BodyUse::Replace(bytes_max) => {
-                if let Some(body) = hold(worker, &mut answer.body, bytes_max).await? {
-                    let body = handler.replace_body(&mut exchange, &mut head, body);
+                let held = hold(worker, &mut answer.body, bytes_max).await;
+                let held = match held {
+                    Ok(held) => held,
+                    Err(error) => {
+                        return Err(Broken {
+                            error,
+                            flight: Box::new(flight),
+                        });
+                    }
+                };
+                if let Some(body) = held {
+                    let body = handler.replace_body(exchange, &mut head, body);
                     head.headers.remove(&http::header::CONTENT_LENGTH);
                     answer.body = AnswerBody::Full(body);
                 }
             }
         }
     }
-    if !copies.is_empty() {
+    let copied = !copies.is_empty();
+    if copied || flight.is_logged() {
         answer.later = Some(Box::new(Later {
-            exchange,
-            configuration: configuration.clone(),
+            flight,
             copies,
-            copy: Some(BytesMut::new()),
+            copy: copied.then(BytesMut::new),
         }));
     }
     Ok(())

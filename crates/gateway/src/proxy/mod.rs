@@ -2,17 +2,23 @@
 
 mod body;
 mod clock;
+mod fault;
+mod flight;
 mod forward;
 mod headers;
 pub(crate) mod http1;
 mod http2;
 mod later;
 mod listeners;
+#[cfg(test)]
+mod log_tests;
 mod options;
 mod pool;
 mod reply;
 mod serve;
+mod session;
 mod silence;
+mod tally;
 mod tunnel;
 mod upstream;
 mod worker;

@@ -8,6 +8,7 @@ use http::{HeaderValue, Version};
 use rustls::ClientConfig;
 
 use crate::conf::{ErrorType, HeadersAdded, RealIp, UpstreamKeepalive};
+use crate::logs::Access;
 
 /// Settings that every request reads.
 pub(crate) struct Options {
@@ -29,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) cache_bytes_max: u64,
     pub(crate) keepalive: UpstreamKeepalive,
     pub(crate) error_type: ErrorType,
+    /// Where answered requests are logged; `None` if they are not.
+    pub(crate) access_log: Option<Access>,
     /// For upstreams whose certificate is verified.
     pub(crate) tls_verified: Arc<ClientConfig>,
     /// For upstreams whose certificate is not.

@@ -7,22 +7,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE, HOST, LOCATION, SERVER, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Uri};
-use http::{Extensions, HeaderValue, Method, StatusCode};
+use http::{Extensions, HeaderValue, Method, StatusCode, Version};
 use sallyport_plugins::{
     Captures, Env, Exchange, Fields, Flow, Reply, ReplyBody, Request, RequestBody, ResponseHead,
 };
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::error;
 use uuid::Uuid;
 
 use super::body::{BodySource, HeldBody};
 use super::clock::now;
+use super::flight::Flight;
 use super::forward::Sent;
 use super::headers::{self, Client};
 use super::http1::framing::Length;
-use super::later::{Later, filter_body};
+use super::later::{Broken, Later, filter_body};
 use super::options::Options;
 use super::reply::{render, upstream_failure};
+use super::tally::Tally;
 use super::upstream::Upstream;
 use super::worker::Worker;
 use crate::chain::Chain;
@@ -85,16 +87,61 @@ pub(crate) async fn serve(
     body: &mut dyn BodySource,
 ) -> Answer {
     let arrived = now();
-    let configuration = worker.configuration();
-    let options = &worker.options;
-    let request_id = worker.request_id();
-    let mut exchange = Exchange {
-        client_ip: client.address(options, &head.headers),
+    let length = match body.length() {
+        Length::Exact(bytes) => Some(bytes),
+        Length::Chunked | Length::UntilClose => None,
+    };
+    let exchange = exchange(worker, client, head, length, arrived);
+    let mut flight = Flight::new(worker, client, exchange, arrived);
+    let turn = Turn {
+        worker,
+        client,
+        configuration: &flight.configuration,
+        arrived,
+        request_id: &flight.request_id,
+        tally: &flight.tally,
+    };
+    let (exchange, chosen) = (&mut flight.exchange, &mut flight.chosen);
+    let (mut answer, proxied) = match turn.run(exchange, body, chosen).await {
+        Ok(answer) => (answer, true),
+        Err(refusal) => {
+            let id = flight.request_id.to_str().unwrap_or_default();
+            let headers = &exchange.request.headers;
+            (render(refusal.reply, headers, refusal.default, id), false)
+        }
+    };
+    finish(&turn, exchange, chosen, &mut answer, proxied);
+    flight.answered(answer.status, proxied);
+    let handlers = &flight.configuration.handlers;
+    let filtered = flight
+        .chosen
+        .iter()
+        .any(|&handler| handlers.get(handler).filters_bodies());
+    if (filtered || flight.is_logged())
+        && let Err(broken) = filter_body(worker, flight, &mut answer).await
+    {
+        let Broken { error, mut flight } = broken;
+        error!(fault = "upstream", reason = %error, "a response that a plugin waited for broke off");
+        flight.answered(StatusCode::BAD_GATEWAY, false);
+        answer = refusal(worker, StatusCode::BAD_GATEWAY, &flight.request_id);
+        if flight.is_logged() {
+            answer.later = Some(Box::new(Later::of(*flight)));
+        }
+    }
+    answer
+}
+
+fn exchange(
+    worker: &Worker,
+    client: &Client,
+    head: Request,
+    length: Option<u64>,
+    arrived: Instant,
+) -> Exchange {
+    Exchange {
+        client_ip: client.address(&worker.options, &head.headers),
         request: head,
-        body: RequestBody::Coming(match body.length() {
-            Length::Exact(bytes) => Some(bytes),
-            Length::Chunked | Length::UntilClose => None,
-        }),
+        body: RequestBody::Coming(length),
         now_ms: worker.unix_ms(arrived),
         route: None,
         service: None,
@@ -105,45 +152,40 @@ pub(crate) async fn serve(
         upstream_host: None,
         state: Extensions::new(),
         response_headers: Fields::new(),
+    }
+}
+
+/// The answer to what is not even a request; `line` is how it began.
+pub(crate) fn refuse_line(
+    worker: &Rc<Worker>,
+    client: &Client,
+    status: StatusCode,
+    line: &[u8],
+) -> Answer {
+    let arrived = now();
+    let head = Request {
+        method: Method::GET,
+        uri: Uri::default(),
+        version: Version::HTTP_11,
+        headers: Fields::new(),
     };
-    let mut chosen = Chosen::new();
-    let turn = Turn {
-        worker,
-        client,
-        configuration: &configuration,
-        arrived,
-        request_id: &request_id,
-    };
-    let (mut answer, proxied) = match turn.run(&mut exchange, body, &mut chosen).await {
-        Ok(answer) => (answer, true),
-        Err(refusal) => {
-            let id = request_id.to_str().unwrap_or_default();
-            let headers = &exchange.request.headers;
-            (render(refusal.reply, headers, refusal.default, id), false)
-        }
-    };
-    finish(&turn, &mut exchange, &chosen, &mut answer, proxied);
-    let handlers = &configuration.handlers;
-    if chosen
-        .iter()
-        .any(|&handler| handlers.get(handler).filters_bodies())
-        && let Err(error) =
-            filter_body(worker, &configuration, &chosen, exchange, &mut answer).await
-    {
-        warn!(reason = %error, "a response that a plugin waited for broke off");
-        return refuse(worker, StatusCode::BAD_GATEWAY);
+    let exchange = exchange(worker, client, head, None, arrived);
+    let mut flight = Flight::new(worker, client, exchange, arrived);
+    flight.is_no_request(line);
+    flight.answered(status, false);
+    let mut answer = refusal(worker, status, &flight.request_id);
+    if flight.is_logged() {
+        answer.later = Some(Box::new(Later::of(flight)));
     }
     answer
 }
 
-/// The answer to what is not even a request.
-pub(crate) fn refuse(worker: &Worker, status: StatusCode) -> Answer {
-    let options = &worker.options;
-    let id = worker.request_id();
+/// An answer that no plugin sees.
+fn refusal(worker: &Worker, status: StatusCode, id: &HeaderValue) -> Answer {
     let reply = Reply::error(status, upstream_failure(status));
     let text = id.to_str().unwrap_or_default();
-    let mut answer = render(reply, &Fields::new(), options.error_type, text);
-    mark_own(&mut answer.headers, worker, &id);
+    let mut answer = render(reply, &Fields::new(), worker.options.error_type, text);
+    mark_own(&mut answer.headers, worker, id);
     answer
 }
 
@@ -203,6 +245,7 @@ pub(super) struct Turn<'a> {
     pub(super) configuration: &'a Configuration,
     pub(super) arrived: Instant,
     pub(super) request_id: &'a HeaderValue,
+    pub(super) tally: &'a Tally,
 }
 
 impl Turn<'_> {
@@ -268,7 +311,7 @@ impl Turn<'_> {
                 &exchange.request.headers,
             )));
         }
-        let mut body = HeldBody::new(body);
+        let mut body = HeldBody::new(body, &self.tally.body_bytes);
         self.access(&route.chain, exchange, &mut body, chosen)
             .await?;
         body.replace(&exchange.body);
@@ -309,6 +352,7 @@ impl Turn<'_> {
         let env = Env {
             identities: &self.configuration.identities,
             node: &self.worker.node,
+            metrics: &self.worker.metrics,
         };
         let mut answer = None;
         for slot in 0..chain.len() {
@@ -364,7 +408,7 @@ pub(super) fn millis(span: Duration) -> u64 {
 /// The host a request is for: lower case, without port, without the dot of the root, as nginx
 /// reads it; and the port behind it. Whatever follows the colon: a route must not be missed for
 /// a port that is none.
-fn request_host<'a>(uri: &'a Uri, headers: &'a Fields) -> (Cow<'a, str>, Option<u16>) {
+pub(super) fn request_host<'a>(uri: &'a Uri, headers: &'a Fields) -> (Cow<'a, str>, Option<u16>) {
     let header = || headers.get_str(&HOST);
     let authority = uri.authority().map(Authority::as_str);
     let authority = authority.map(|text| text.rsplit_once('@').map_or(text, |(_, host)| host));

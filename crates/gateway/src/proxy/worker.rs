@@ -6,13 +6,14 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use sallyport_plugins::Node;
+use sallyport_plugins::metrics::Metrics;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, timeout};
@@ -30,6 +31,7 @@ use super::upstream::Upstream;
 use super::{http1, http2};
 use crate::balancer::{Balancers, Cursors};
 use crate::configuration::Configuration;
+use crate::logs::{Lines, LocalTime};
 use crate::redis::Links;
 
 /// How long a client may take for a TLS handshake. Source: nginx `client_header_timeout`.
@@ -43,6 +45,7 @@ pub(crate) struct Shared {
     /// Grows with every swap, so that a worker sees one with a plain load.
     generation: AtomicU64,
     pub(crate) node: Arc<Node>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) options: Arc<Options>,
     pub(crate) balancers: Arc<Balancers>,
     /// Requests answered.
@@ -51,6 +54,10 @@ pub(crate) struct Shared {
     pub(crate) accepted: AtomicU64,
     /// Client connections open now.
     pub(crate) open: AtomicU64,
+    /// Requests under way now, about a second ago.
+    pub(crate) under_way: AtomicI64,
+    /// Workers that serve, and those there should be.
+    workers: [AtomicUsize; 2],
 }
 
 impl Shared {
@@ -67,11 +74,14 @@ impl Shared {
             configuration: ArcSwap::from_pointee(configuration),
             generation: AtomicU64::new(1),
             node: Arc::new(node),
+            metrics: Arc::default(),
             options: Arc::new(options),
             balancers,
             requests: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             open: AtomicU64::new(0),
+            under_way: AtomicI64::new(0),
+            workers: Default::default(),
         }
     }
 
@@ -80,6 +90,13 @@ impl Shared {
         self.balancers.put_in_force(&configuration.balancers);
         self.configuration.store(Arc::new(configuration));
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many workers serve, and how many there should be. Each of them takes the configuration
+    /// in force for its next request.
+    pub(crate) fn workers_serving(&self) -> (usize, usize) {
+        let [serving, all] = &self.workers;
+        (serving.load(Ordering::Relaxed), all.load(Ordering::Relaxed))
     }
 
     /// The configuration in force.
@@ -105,6 +122,10 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     pub(super) options: Arc<Options>,
     pub(super) node: Arc<Node>,
+    pub(super) metrics: Arc<Metrics>,
+    /// The access log's lines; `None` if it is off.
+    pub(super) access: Option<Lines>,
+    local_time: RefCell<LocalTime>,
     pub(super) pool: Rc<Pool>,
     pub(super) balancers: Arc<Balancers>,
     pub(super) cursors: Cursors,
@@ -118,6 +139,8 @@ pub(super) struct Worker {
     moment: Cell<(Instant, u64)>,
     // counted here and published on each tick: a shared line would bounce between cores
     requests: Cell<u64>,
+    under_way: Cell<i64>,
+    under_way_published: Cell<i64>,
 }
 
 impl Worker {
@@ -126,6 +149,9 @@ impl Worker {
         Worker {
             options: shared.options.clone(),
             node: shared.node.clone(),
+            metrics: shared.metrics.clone(),
+            access: shared.options.access_log.clone().map(Lines::new),
+            local_time: RefCell::default(),
             pool: Rc::new(Pool::new(shared.options.keepalive)),
             balancers: shared.balancers.clone(),
             cursors: Cursors::new(seed[0] ^ seed[1]),
@@ -136,6 +162,8 @@ impl Worker {
             date: RefCell::new((0, HeaderValue::from_static(""))),
             moment: Cell::new(both_clocks()),
             requests: Cell::new(0),
+            under_way: Cell::new(0),
+            under_way_published: Cell::new(0),
             shared,
         }
     }
@@ -144,6 +172,17 @@ impl Worker {
     pub(super) fn unix_ms(&self, at: Instant) -> u64 {
         let (moment, unix_ms) = self.moment.get();
         unix_ms + at.saturating_duration_since(moment).as_millis() as u64
+    }
+
+    /// Nanoseconds since the Unix epoch at a moment about now.
+    pub(super) fn unix_ns(&self, at: Instant) -> u64 {
+        let (moment, unix_ms) = self.moment.get();
+        unix_ms * 1_000_000 + at.saturating_duration_since(moment).as_nanos() as u64
+    }
+
+    /// A time as access logs tell it.
+    pub(super) fn with_local_time(&self, unix_ms: u64, then: impl FnOnce(&str)) {
+        then(self.local_time.borrow_mut().at(unix_ms));
     }
 
     /// The configuration in force, without touching what other cores write.
@@ -170,6 +209,11 @@ impl Worker {
             *digit = b"0123456789abcdef"[(id >> (124 - 4 * at)) as usize & 15];
         }
         HeaderValue::from_bytes(&text).expect("hex digits are a header value")
+    }
+
+    /// A request begins (1) or ends (-1).
+    pub(super) fn counts_under_way(&self, change: i64) {
+        self.under_way.set(self.under_way.get() + change);
     }
 
     /// Whether connections end with the request under way.
@@ -206,6 +250,15 @@ impl Worker {
         self.shared
             .requests
             .fetch_add(self.requests.take(), Ordering::Relaxed);
+        if let Some(access) = &self.access {
+            access.hand_in();
+        }
+        let under_way = self.under_way.get();
+        let before = self.under_way_published.replace(under_way);
+        if under_way != before {
+            let more = under_way - before;
+            self.shared.under_way.fetch_add(more, Ordering::Relaxed);
+        }
     }
 }
 
@@ -231,6 +284,7 @@ impl Workers {
         grace: Duration,
     ) -> io::Result<Workers> {
         let mut threads = Vec::new();
+        shared.workers[1].store(listeners.len(), Ordering::Relaxed);
         for (n, listeners) in listeners.into_iter().enumerate() {
             let mut seed = [0; 16];
             getrandom::fill(&mut seed).map_err(io::Error::other)?;
@@ -263,6 +317,7 @@ impl Workers {
 }
 
 async fn run(worker: Rc<Worker>, listeners: Listeners, stop: CancellationToken, grace: Duration) {
+    let _serving = Serving::new(&worker.shared);
     let mut accepting = JoinSet::new();
     for (bound, listener) in listeners {
         let (worker, stop) = (worker.clone(), stop.clone());
@@ -272,6 +327,7 @@ async fn run(worker: Rc<Worker>, listeners: Listeners, stop: CancellationToken, 
     loop {
         tokio::select! {
             _ = tick.tick() => worker.tick(),
+            () = lines_due(&worker) => {}
             ended = accepting.join_next() => match ended {
                 None => break,
                 Some(Err(error)) => warn!(%error, "a listener ended"),
@@ -280,6 +336,14 @@ async fn run(worker: Rc<Worker>, listeners: Listeners, stop: CancellationToken, 
         }
     }
     worker.tick();
+}
+
+/// Hands in log lines that waited long enough.
+async fn lines_due(worker: &Worker) {
+    match &worker.access {
+        Some(access) => access.hand_in_soon().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Accepts until `stop`, then lets open connections finish within `grace`.
@@ -336,6 +400,22 @@ async fn accept(
     if timeout(grace, finish).await.is_err() {
         warn!(open = connections.len(), "grace period over, closing");
         connections.shutdown().await;
+    }
+}
+
+/// A worker in the count of those that serve, however it ends.
+struct Serving(Arc<Shared>);
+
+impl Serving {
+    fn new(shared: &Arc<Shared>) -> Serving {
+        shared.workers[0].fetch_add(1, Ordering::Relaxed);
+        Serving(shared.clone())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.workers[0].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -405,8 +485,9 @@ async fn connection(
         Ok(Ok(stream)) => {
             let (tcp, session) = stream.get_ref();
             let h2 = session.alpn_protocol() == Some(b"h2");
-            let client =
+            let mut client =
                 Client::new(options, peer, port, true, session.server_name()).on(tcp, options);
+            client.session = Some(super::session::session(session));
             match h2 {
                 true => http2::run(worker, client, stream, stop).await,
                 false => http1::server::run(worker, &client, stream, busy).await,

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use sallyport_gateway::Gateway;
-use sallyport_gateway::conf::{Conf, Material, Problem};
-use tracing::{info, warn};
+use sallyport_gateway::conf::{Conf, Declarative, Material, Problem, Warning};
+use tracing::{error, info, warn};
 
-use crate::logging;
-use crate::shutdown::Shutdown;
+use crate::logging::{self, ErrorLog};
+use crate::shutdown::{Hint, Hints, Shutdown};
 
 /// Where Kong looks for its settings when no file is named.
 const DEFAULT_PATHS: [&str; 2] = ["/etc/kong/kong.conf", "/etc/kong.conf"];
@@ -17,6 +17,9 @@ const DEFAULT_PATHS: [&str; 2] = ["/etc/kong/kong.conf", "/etc/kong.conf"];
 ///
 /// Settings come from the file, then from `KONG_*` environment variables. Without
 /// `cluster_control_plane` the gateway runs alone from `declarative_config`.
+///
+/// SIGHUP reads certificates and the declarative file anew and reopens the logs, without dropping
+/// a connection; SIGUSR1 only reopens the logs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Settings file [default: /etc/kong/kong.conf, then /etc/kong.conf, if there is one]
@@ -33,14 +36,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let (conf, warnings) = Conf::load(text.as_deref(), environment, &installed())?;
-    let material = Material::read(&conf).map_err(|problems| anyhow!("{}", lines(&problems)))?;
-    logging::start(logging::level_of_kong(conf.log_level));
-    for warning in warnings {
-        warn!(%warning, "kong.conf");
-    }
     if args.check {
-        return Gateway::check(&conf, &material).map_err(Into::into);
+        logging::start(logging::level_of_kong(conf.log_level));
+        warn_of(&warnings);
+        return check(&conf);
     }
+    let material = read(&conf)?;
+    let error_log = ErrorLog::start(&conf)?;
+    warn_of(&warnings);
+    let ran = serve(conf, material, &error_log);
+    error_log.finish();
+    ran
+}
+
+fn serve(conf: Conf, material: Material, error_log: &ErrorLog) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -48,13 +57,67 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .context("could not start the runtime")?;
     runtime.block_on(async {
         let mut shutdown = Shutdown::listen();
-        let gateway = Gateway::start(conf, material).await?;
-        info!(proxy = ?gateway.proxy_addresses(), status = ?gateway.status_addresses(), "gateway started");
-        shutdown.requested().await;
+        let mut hints = Hints::listen();
+        let gateway = Gateway::start(conf.clone(), material).await?;
+        info!(
+            proxy = ?gateway.proxy_addresses(), status = ?gateway.status_addresses(),
+            admin = ?gateway.admin_addresses(), "gateway started"
+        );
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => break,
+                hint = hints.next() => {
+                    error_log.reopen();
+                    match hint {
+                        Hint::Reopen => gateway.reopen_logs(),
+                        Hint::Reload => reload(&conf, &gateway),
+                    }
+                }
+            }
+        }
         info!("stopping");
         gateway.stop().await;
         Ok(())
     })
+}
+
+/// Reads the files that the settings name anew. What is wrong with them is logged, and everything
+/// stays as it was.
+fn reload(conf: &Conf, gateway: &Gateway) {
+    let reloaded = read(conf).and_then(|material| Ok(gateway.reload(&material)?));
+    match reloaded {
+        Ok(()) => info!("reloaded"),
+        Err(error) => {
+            gateway.reopen_logs();
+            error!(reason = %format_args!("{error:#}"), "not reloaded, everything stays as it was");
+        }
+    }
+}
+
+fn read(conf: &Conf) -> anyhow::Result<Material> {
+    Material::read(conf).map_err(|problems| anyhow!("{}", lines(&problems)))
+}
+
+/// Everything that is wrong with the files and with the declarative configuration, at once.
+fn check(conf: &Conf) -> anyhow::Result<()> {
+    let files = read(conf).err().map(|error| error.to_string());
+    // what is wrong with this file alone is among the former
+    let document = Declarative::read(conf).unwrap_or_default();
+    let document = Gateway::check_document(conf, document.as_ref()).err();
+    let all: Vec<String> = files
+        .into_iter()
+        .chain(document.map(|error| error.to_string()))
+        .collect();
+    match all.is_empty() {
+        true => Ok(()),
+        false => Err(anyhow!("{}", all.join("\n"))),
+    }
+}
+
+fn warn_of(warnings: &[Warning]) {
+    for warning in warnings {
+        warn!(%warning, "kong.conf");
+    }
 }
 
 /// Names of the plugins of this build.

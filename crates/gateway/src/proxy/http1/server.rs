@@ -12,15 +12,16 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tracing::debug;
+use tracing::{error, info};
 
 use super::framing::{Body, Length, Step};
 use super::head::{HEAD_BYTES_MAX, HeadError, RequestHead, take_request};
 use super::write::{self, Framing};
+use crate::logs::CLIENT_FAULTS;
 use crate::proxy::body::{BodySource, ClientGone};
 use crate::proxy::headers::Client;
 use crate::proxy::later::Later;
-use crate::proxy::serve::{Answer, AnswerBody, refuse, serve};
+use crate::proxy::serve::{Answer, AnswerBody, refuse_line, serve};
 use crate::proxy::silence::Silence;
 use crate::proxy::tunnel::{TunnelError, Way};
 use crate::proxy::upstream::{SendError, Upstream, fill};
@@ -53,10 +54,19 @@ where
         buffer: BytesMut::new(),
         out: BytesMut::new(),
         silence: Silence::new(),
+        sent: 0,
     };
     let ended = connection.requests(worker, client, busy).await;
     if let Err(reason) = ended {
-        debug!(%reason, "connection ended");
+        let peer = client.peer;
+        match reason {
+            End::Upstream(reason) => {
+                error!(fault = "upstream", %reason, %peer, "a response broke off");
+            }
+            reason => {
+                info!(target: CLIENT_FAULTS, fault = "client", %reason, %peer, "connection ended");
+            }
+        }
     }
 }
 
@@ -84,6 +94,8 @@ struct Connection<S> {
     /// What is to be sent.
     out: BytesMut,
     silence: Silence,
+    /// Bytes of the answer under way that went out.
+    sent: u64,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -105,13 +117,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         HeadError::UriTooLong => StatusCode::URI_TOO_LONG,
                         HeadError::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
                     };
-                    debug!(?error, "bad request head");
+                    let (fault, peer) = ("client", client.peer);
+                    info!(target: CLIENT_FAULTS, fault, %peer, reason = ?error, "bad request head");
                     let asked = Asked {
                         version: Version::HTTP_11,
                         head_only: false,
                     };
-                    self.answer(worker, refuse(worker, status), asked, false)
-                        .await?;
+                    let line = first_line(&self.buffer);
+                    let answer = refuse_line(worker, client, status, line);
+                    self.answer(worker, answer, asked, false).await?;
                     self.linger().await;
                     return Ok(());
                 }
@@ -242,18 +256,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             framing,
             keep_alive,
         );
+        self.sent = 0;
+        if let Some(later) = &mut later {
+            later.head(headers, self.out.len());
+        }
         match body {
             AnswerBody::Full(bytes) => {
                 if framing != Framing::None {
                     self.out.extend_from_slice(&bytes);
                 }
-                self.flush().await?;
+                let flushed = self.flush().await;
                 if let Some(later) = &mut later {
+                    later.sent(self.sent);
+                    flushed?;
                     later.data(&bytes);
+                } else {
+                    flushed?;
                 }
             }
             AnswerBody::Tunnel(mut upstream) => {
                 self.flush().await?;
+                if let Some(later) = &mut later {
+                    later.sent(self.sent);
+                }
                 self.tunnel(&mut upstream).await?;
                 return Ok(false);
             }
@@ -300,7 +325,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if over && chunked {
                 self.out.extend_from_slice(write::LAST_CHUNK);
             }
-            self.flush().await?;
+            let flushed = self.flush().await;
+            if let Some(later) = &mut later {
+                later.sent(self.sent);
+            }
+            flushed?;
             if over {
                 return Ok(());
             }
@@ -329,6 +358,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stream,
             out,
             silence,
+            sent: all_sent,
             ..
         } = self;
         poll_fn(|cx| {
@@ -339,6 +369,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     Poll::Ready(Ok(sent)) => {
                         silence.broken();
+                        *all_sent += sent as u64;
                         out.advance(sent);
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
@@ -369,6 +400,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         _ = tokio::time::timeout(LINGER_TIME, read).await;
     }
+}
+
+/// How what came begins, up to the end of the line.
+fn first_line(buffer: &[u8]) -> &[u8] {
+    const SHOWN_MAX: usize = 1024;
+    let end = memchr::memchr2(b'\r', b'\n', buffer).unwrap_or(buffer.len());
+    &buffer[..end.min(SHOWN_MAX)]
 }
 
 /// What of a request decides how it is answered.

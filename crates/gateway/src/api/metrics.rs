@@ -1,0 +1,162 @@
+//! What every gateway tells Prometheus, with the metric names of Kong's plugin.
+//!
+//! Metrics of services and routes are fed by the plugin through [`Metrics`]. Source: data-plane
+//! reference 7.18; what only nginx and Lua have (timers, shared dictionaries) is left out.
+//!
+//! [`Metrics`]: sallyport_plugins::metrics::Metrics
+
+use std::sync::atomic::Ordering;
+
+use sallyport_plugins::metrics::{Exposition, Family, Kind};
+
+use super::Node;
+use crate::balancer::{Health, Upstreams};
+use crate::proxy::Shared;
+
+const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Family {
+    Family {
+        name,
+        help,
+        kind: Kind::Gauge,
+        labels,
+    }
+}
+
+static CONNECTIONS: Family = gauge(
+    "kong_nginx_connections_total",
+    "Number of connections by subsystem",
+    &["node_id", "subsystem", "state"],
+);
+static REQUESTS: Family = gauge(
+    "kong_nginx_requests_total",
+    "Total number of requests",
+    &["node_id", "subsystem"],
+);
+static MEMORY: Family = gauge(
+    "kong_memory_workers_lua_vms_bytes",
+    "Resident bytes of the gateway's process",
+    &["node_id", "pid", "kong_subsystem"],
+);
+static NODE: Family = gauge(
+    "kong_node_info",
+    "Kong Node metadata information",
+    &["node_id", "version"],
+);
+static DATASTORE: Family = gauge(
+    "kong_datastore_reachable",
+    "Datastore reachable from Kong, 0 is unreachable",
+    &[],
+);
+static CONNECTED: Family = gauge(
+    "kong_control_plane_connected",
+    "Kong connected to control plane, 0 is unconnected",
+    &[],
+);
+static TARGET_HEALTH: Family = gauge(
+    "kong_upstream_target_health",
+    "Health status of targets of upstream. States = healthchecks_off|healthy|unhealthy|dns_error, value is 1 when state is populated.",
+    &["upstream", "target", "address", "state", "subsystem"],
+);
+static LOG_LINES_DROPPED: Family = Family {
+    name: "sallyport_log_lines_dropped_total",
+    help: "Lines of access logs that a disk could not take",
+    kind: Kind::Counter,
+    labels: &[],
+};
+static ROUTES: Family = gauge(
+    "sallyport_routes",
+    "Routes of the configuration in force",
+    &[],
+);
+
+/// Client connections now.
+pub(super) struct Connections {
+    pub(super) active: u64,
+    /// Those with a request under way, as far as one connection carries one.
+    pub(super) writing: u64,
+    pub(super) waiting: u64,
+}
+
+pub(super) fn connections(shared: &Shared) -> Connections {
+    let active = shared.open.load(Ordering::Relaxed);
+    let under_way = shared.under_way.load(Ordering::Relaxed);
+    let writing = u64::try_from(under_way).unwrap_or(0).min(active);
+    Connections {
+        active,
+        writing,
+        waiting: active - writing,
+    }
+}
+
+/// The whole exposition.
+pub(super) fn text(node: &Node) -> String {
+    let mut out = Exposition::default();
+    let shared = &node.shared;
+    let id = node.id.to_string();
+    let accepted = shared.accepted.load(Ordering::Relaxed);
+    let requests = shared.requests.load(Ordering::Relaxed);
+    let now = connections(shared);
+    for (state, count) in [
+        ("accepted", accepted),
+        ("active", now.active),
+        ("handled", accepted),
+        ("reading", 0),
+        ("total", requests),
+        ("waiting", now.waiting),
+        ("writing", now.writing),
+    ] {
+        out.value(&CONNECTIONS, &[&id, "http", state], count as f64);
+    }
+    out.value(&REQUESTS, &[&id, "http"], requests as f64);
+    out.value(&DATASTORE, &[], 1.0);
+    if let Some(link) = &node.link {
+        let connected = link.borrow().is_connected();
+        out.value(&CONNECTED, &[], f64::from(u8::from(connected)));
+    }
+    out.value(&NODE, &[&id, &node.version], 1.0);
+    let process = std::process::id().to_string();
+    out.value(&MEMORY, &[&id, &process, "http"], resident_bytes() as f64);
+    target_health(&mut out, shared);
+    out.value(&ROUTES, &[], shared.configuration().routes() as f64);
+    out.value(&LOG_LINES_DROPPED, &[], node.logs.dropped() as f64);
+    shared.metrics.write(&mut out);
+    out.into_text()
+}
+
+/// One line for each address of a target, or for a target without any, and each state.
+fn target_health(out: &mut Exposition, shared: &Shared) {
+    const STATES: [Health; 4] = [
+        Health::HealthchecksOff,
+        Health::Healthy,
+        Health::Unhealthy,
+        Health::DnsError,
+    ];
+    for upstream in Upstreams(shared.balancers.clone()).health() {
+        for target in &upstream.targets {
+            let known = target
+                .addresses
+                .iter()
+                .map(|address| (address.address.to_string(), address.health));
+            let none = target.addresses.is_empty();
+            let none = none.then(|| (String::new(), target.health));
+            for (address, health) in known.chain(none) {
+                for state in STATES {
+                    let word = state.as_str().to_ascii_lowercase();
+                    let labels = [&upstream.name[..], &target.target, &address, &word, "http"];
+                    let value = f64::from(u8::from(health == state));
+                    out.value(&TARGET_HEALTH, &labels, value);
+                }
+            }
+        }
+    }
+}
+
+/// Memory of this process; 0 where the system does not tell.
+pub(super) fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+    kib.and_then(|kib| kib.trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
+}

@@ -1,0 +1,100 @@
+//! The entities of a configuration as the Admin API and log plugins show them.
+
+use std::collections::BTreeMap;
+
+use sallyport_model::Kind;
+use sallyport_model::schema::{self, Type};
+use sallyport_plugins::Entity;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// JSON texts of entities, by kind and id. Text is the smallest form that is quick to send.
+#[derive(Default)]
+pub(crate) struct Entities(BTreeMap<Kind, Vec<Entry>>);
+
+/// One of them.
+pub(crate) struct Entry {
+    pub(crate) id: Uuid,
+    /// `name`, or a consumer's `username`.
+    name: Option<Box<str>>,
+    pub(crate) raw: Box<RawValue>,
+}
+
+impl Entities {
+    /// Those of some kinds, of a flat `config_table`, with references as objects. Entities that do not say when
+    /// they were made were made at `now`, in seconds since the Unix epoch.
+    pub(crate) fn new(config_table: &Value, kinds: &[Kind], now: u64) -> Entities {
+        let list = |kind: Kind| {
+            let all = config_table[kind.table()].as_array();
+            let mut list: Vec<_> = all
+                .into_iter()
+                .flatten()
+                .filter_map(|entity| entry(kind, entity.clone(), now))
+                .collect();
+            list.sort_unstable_by_key(|entry| entry.id);
+            list.shrink_to_fit();
+            list
+        };
+        Entities(kinds.iter().map(|&kind| (kind, list(kind))).collect())
+    }
+
+    /// All of a kind, by id.
+    pub(crate) fn all(&self, kind: Kind) -> &[Entry] {
+        self.0.get(&kind).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// One entity.
+    pub(crate) fn get(&self, kind: Kind, id: Uuid) -> Option<&RawValue> {
+        self.entry(kind, id).map(|entry| &*entry.raw)
+    }
+
+    fn entry(&self, kind: Kind, id: Uuid) -> Option<&Entry> {
+        let all = self.all(kind);
+        let at = all.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        Some(&all[at])
+    }
+
+    /// One entity, as log plugins get it.
+    pub(crate) fn logged(&self, kind: Kind, id: Uuid) -> Option<Entity<'_>> {
+        let entry = self.entry(kind, id)?;
+        Some(Entity {
+            name: entry.name.as_deref(),
+            json: &entry.raw,
+        })
+    }
+
+    /// All of them as a declarative document, in JSON (which is YAML too).
+    pub(crate) fn document(&self) -> String {
+        let mut text = String::from("{\"_format_version\":\"3.0\",\"_transform\":false");
+        for kind in Kind::ALL {
+            let texts: Vec<&str> = self.all(kind).iter().map(|entry| entry.raw.get()).collect();
+            if !texts.is_empty() {
+                text.push_str(&format!(",\"{}\":[{}]", kind.table(), texts.join(",")));
+            }
+        }
+        text.push('}');
+        text
+    }
+}
+
+fn entry(kind: Kind, mut entity: Value, now: u64) -> Option<Entry> {
+    let id = entity["id"].as_str()?.parse().ok()?;
+    for field in &schema::of(kind).record.fields {
+        let is_time = matches!(field.name, "created_at" | "updated_at");
+        if is_time && entity[field.name].is_null() {
+            entity[field.name] = json!(now);
+        }
+        if let Type::Foreign(_) = field.ty
+            && entity[field.name].is_string()
+        {
+            entity[field.name] = json!({"id": entity[field.name]});
+        }
+    }
+    let name = entity["name"].as_str().or(entity["username"].as_str());
+    Some(Entry {
+        id,
+        name: name.map(Into::into),
+        raw: to_raw_value(&entity).ok()?,
+    })
+}

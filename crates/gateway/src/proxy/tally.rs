@@ -1,0 +1,127 @@
+//! What is counted of one request while it is served.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+
+use http::StatusCode;
+use sallyport_plugins::Try;
+use tokio::time::Instant;
+
+use super::clock::now;
+use super::worker::Worker;
+
+/// Numbers of one request. Nothing is counted that nobody asks for.
+pub(super) struct Tally {
+    /// Whether a log plugin may want to know everything.
+    detailed: bool,
+    /// Bytes of the request's body that came.
+    pub(super) body_bytes: Cell<u64>,
+    /// When the request was sent on, and when the head of the response was there.
+    pub(super) proxied: Cell<Option<(Instant, Instant)>>,
+    upstream: RefCell<Upstream>,
+    /// When the latest try began.
+    tried: Cell<Option<Instant>>,
+}
+
+/// What went to the upstream.
+#[derive(Default)]
+pub(super) struct Upstream {
+    /// Path and query.
+    pub(super) uri: String,
+    pub(super) tries: Vec<Try>,
+}
+
+impl Tally {
+    pub(super) fn new(detailed: bool) -> Tally {
+        Tally {
+            detailed,
+            body_bytes: Cell::new(0),
+            proxied: Cell::new(None),
+            upstream: RefCell::default(),
+            tried: Cell::new(None),
+        }
+    }
+
+    /// Whether a log plugin may want to know everything.
+    pub(super) fn is_detailed(&self) -> bool {
+        self.detailed
+    }
+
+    /// What went to the upstream so far.
+    pub(super) fn upstream(&mut self) -> &Upstream {
+        self.upstream.get_mut()
+    }
+
+    /// This is what the upstream is asked for.
+    pub(super) fn asks(&self, target: &str) {
+        if self.detailed {
+            target.clone_into(&mut self.upstream.borrow_mut().uri);
+        }
+    }
+
+    /// A try begins.
+    pub(super) fn tries(&self, worker: &Worker) {
+        if !self.detailed {
+            return;
+        }
+        let began = now();
+        let unix_ns = worker.unix_ns(began);
+        self.tried.set(Some(began));
+        self.upstream.borrow_mut().tries.push(Try {
+            balancer_start: unix_ns / 1_000_000,
+            balancer_start_ns: unix_ns,
+            ip: None,
+            port: None,
+            balancer_latency: 0,
+            balancer_latency_ns: 0,
+            keepalive: false,
+            state: None,
+            code: None,
+            status: None,
+        });
+    }
+
+    /// An address is chosen.
+    pub(super) fn dials(&self, address: SocketAddr) {
+        self.latest(|tried| {
+            tried.ip = Some(address.ip());
+            tried.port = Some(address.port());
+        });
+    }
+
+    /// A connection is there; whether it had served a request before.
+    pub(super) fn connected(&self, reused: bool) {
+        self.latest(|tried| {
+            let took = self
+                .tried
+                .get()
+                .map_or(0, |began| began.elapsed().as_nanos() as u64);
+            tried.keepalive = reused;
+            tried.balancer_latency = took / 1_000_000;
+            tried.balancer_latency_ns = took;
+        });
+    }
+
+    /// The head of a response is there.
+    pub(super) fn answered(&self, status: StatusCode, sent: Instant, at: Instant) {
+        self.proxied.set(Some((sent, at)));
+        self.latest(|tried| tried.status = Some(status.as_u16()));
+    }
+
+    /// The try failed, and this is what it counts as.
+    pub(super) fn failed(&self, status: StatusCode) {
+        self.latest(|tried| {
+            tried.state = Some("failed");
+            tried.code = Some(status.as_u16());
+            tried.status = tried.code;
+        });
+    }
+
+    fn latest(&self, then: impl FnOnce(&mut Try)) {
+        if self.detailed
+            && let Some(latest) = self.upstream.borrow_mut().tries.last_mut()
+        {
+            then(latest);
+        }
+    }
+}
