@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
-use regex::Regex;
 use sallyport_model::declarative::Declared;
-use sallyport_model::entities::{self, ConfigTable, PathHandling, Protocol, Route, Service};
+use sallyport_model::entities::{self, ConfigTable, PathHandling, Protocol, Service};
 use sallyport_model::schema::{self, FieldError};
 use sallyport_model::{Kind, RouterFlavor};
 use sallyport_plugins::Identities;
@@ -60,8 +59,6 @@ pub(crate) struct ServedRoute {
     pub(crate) tls_only: Option<u16>,
     pub(crate) service: Option<Arc<ServedService>>,
     pub(crate) chain: Arc<Chain>,
-    /// Regular expressions of its paths, if its upstream hashes what they capture.
-    pub(crate) captures: Box<[Regex]>,
 }
 
 /// What of a service matters for a request.
@@ -179,7 +176,6 @@ impl Configuration {
                 },
                 tls_only: tls_only.then_some(route.https_redirect_status_code),
                 chain: chains.of(Some(route.id), service.as_ref().map(|s| s.id)),
-                captures: captures(route, service.as_deref()),
                 service,
             });
         }
@@ -311,16 +307,6 @@ fn upstreams<'a>(
         }
     }
     made
-}
-
-/// The regular expressions of a route's paths, if its upstream hashes what they capture. The
-/// router has refused those that cannot be built.
-fn captures(route: &Route, service: Option<&ServedService>) -> Box<[Regex]> {
-    let needed = service.is_some_and(|service| service.peers.needs_captures());
-    let paths = route.paths.iter().flatten().filter(|_| needed);
-    paths
-        .filter_map(|path| Regex::new(&format!("^(?:{})", path.strip_prefix('~')?)).ok())
-        .collect()
 }
 
 /// Every service, with its peers.

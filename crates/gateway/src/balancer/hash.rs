@@ -8,7 +8,6 @@ use std::borrow::Cow;
 use http::header::COOKIE;
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
-use regex::Regex;
 use sallyport_model::balancing::HashOn;
 use sallyport_model::entities::Upstream;
 use sallyport_plugins::{Exchange, Fields};
@@ -43,8 +42,6 @@ pub(crate) struct Hashable<'a> {
     pub(crate) exchange: &'a Exchange,
     /// The path as the client sent it.
     pub(crate) raw_path: &'a str,
-    /// The regular expressions of the route's paths, if there are any.
-    pub(crate) captures: &'a [Regex],
 }
 
 /// The hash of a request.
@@ -90,7 +87,7 @@ impl HashBy {
         })
     }
 
-    /// Whether the route's regular expressions are needed.
+    /// Whether what the route captures is needed.
     pub(crate) fn needs_captures(&self) -> bool {
         self.inputs
             .iter()
@@ -189,12 +186,8 @@ impl Input {
             Input::Path => Some(bytes(router::normalise(request.raw_path))),
             Input::QueryArg(name) => argument(head.uri.query()?, name),
             Input::UriCapture(name) => {
-                let path = router::normalise(request.raw_path);
-                let matched = request
-                    .captures
-                    .iter()
-                    .find_map(|regex| regex.captures(&path))?;
-                Some(matched.name(name)?.as_str().as_bytes().to_vec().into())
+                let text = request.exchange.uri_captures.named(name)?;
+                Some(text.as_bytes().into())
             }
         }
     }
@@ -258,11 +251,25 @@ fn argument<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
 #[cfg(test)]
 mod tests {
     use sallyport_model::entities::{self, ConfigTable};
-    use sallyport_plugins::{Credential, Identities, Request, RequestBody};
+    use sallyport_plugins::{Captures, Credential, Identities, Request, RequestBody};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::balancer::tests::upstream;
+
+    /// What a route `~/users/(?<id>[^/]+)` captures.
+    fn captures(uri: &str) -> Captures {
+        let id = uri
+            .strip_prefix("/users/")
+            .and_then(|rest| rest.split('/').next());
+        Captures {
+            indexed: Vec::new(),
+            named: id
+                .map(|id| ("id".to_owned(), id.to_owned()))
+                .into_iter()
+                .collect(),
+        }
+    }
 
     fn exchange(uri: &str, headers: &[(&str, &str)]) -> Exchange {
         let mut fields = Fields::new();
@@ -284,7 +291,7 @@ mod tests {
             service: None,
             consumer: None,
             credential: None,
-            uri_captures: sallyport_plugins::Captures::default(),
+            uri_captures: captures(uri),
             upstream_path: None,
             upstream_host: None,
             state: http::Extensions::default(),
@@ -294,16 +301,8 @@ mod tests {
 
     fn hash(fields: Value, exchange: &Exchange) -> Hashed {
         let by = HashBy::new(&upstream(fields)).unwrap();
-        let captures = [
-            Regex::new("^(?:/other/(?<id>.*))").unwrap(),
-            Regex::new("^(?:/users/(?<id>[^/]+))").unwrap(),
-        ];
         let raw_path = exchange.request.uri.path();
-        let request = Hashable {
-            exchange,
-            raw_path,
-            captures: &captures,
-        };
+        let request = Hashable { exchange, raw_path };
         by.hash(request, || 7)
     }
 

@@ -224,7 +224,7 @@ impl Peers {
         }))
     }
 
-    /// Whether the regular expressions of a route's paths are needed.
+    /// Whether what the route captures is needed.
     pub(crate) fn needs_captures(&self) -> bool {
         match self {
             Peers::Many(balancer) => balancer.hash_by.needs_captures(),

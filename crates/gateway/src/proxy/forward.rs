@@ -38,7 +38,6 @@ impl Turn<'_> {
         let hashable = Hashable {
             exchange,
             raw_path: sent.raw_path,
-            captures: &sent.route.captures,
         };
         if let Some(hashed) = peers.hash(hashable, &self.worker.cursors) {
             progress.hashed = hashed;

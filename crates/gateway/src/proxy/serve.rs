@@ -285,7 +285,9 @@ impl Turn<'_> {
             };
             let reads_captures = self.configuration.handlers.read_captures();
             self.configuration.find(&query).map(|(route, found)| {
-                let captures = reads_captures.then(|| found.captures(&query)).flatten();
+                let hashed = route.service.as_ref();
+                let needed = reads_captures || hashed.is_some_and(|it| it.peers.needs_captures());
+                let captures = needed.then(|| found.captures(&query)).flatten();
                 (route, found, captures)
             })
         };
