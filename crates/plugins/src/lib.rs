@@ -25,6 +25,7 @@ mod key_auth;
 pub mod metrics;
 mod node;
 mod params;
+mod prometheus;
 mod proxy_cache;
 mod rate_limiting;
 mod redirect;
@@ -81,6 +82,7 @@ pub const ALL: &[&dyn Plugin] = &[
     &response_transformer::ResponseTransformer,
     &redirect::Redirect,
     &proxy_cache::ProxyCache,
+    &prometheus::Prometheus,
     &request_termination::RequestTermination,
 ];
 

@@ -10,6 +10,7 @@ use http::request::Builder;
 use sallyport_model::basic_auth::hash_password;
 use sallyport_model::entities::ConfigTable;
 use sallyport_model::schema;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::Plugin;
@@ -19,6 +20,7 @@ use crate::exchange::{
     ResponseHead,
 };
 use crate::fields::Fields;
+use crate::finished::{Entity, Finished, Latencies, ResponseSource};
 use crate::identities::{Identities, Owner, uuid_value};
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -330,4 +332,87 @@ pub(crate) fn identities() -> Identities {
         ],
     });
     Identities::new(&serde_json::from_value::<ConfigTable>(table).expect("the table is valid"))
+}
+
+/// What became of [`logged`].
+pub(crate) struct Logged {
+    /// Whether the handler wanted to know.
+    pub(crate) logs: bool,
+}
+
+/// Logs one request of `alice` to the service `orders` by a route without a name, after `change`.
+#[track_caller]
+pub(crate) fn logged(
+    plugin: &dyn Plugin,
+    config: Value,
+    change: impl FnOnce(&mut Finished<'_>),
+) -> Logged {
+    logged_with(plugin, config, &Metrics::default(), change)
+}
+
+/// The same, counted there.
+#[track_caller]
+pub(crate) fn logged_with(
+    plugin: &dyn Plugin,
+    config: Value,
+    metrics: &Metrics,
+    change: impl FnOnce(&mut Finished<'_>),
+) -> Logged {
+    logged_at(plugin, config, metrics, &Arc::default(), change)
+}
+
+/// The same, on this node.
+#[track_caller]
+pub(crate) fn logged_at(
+    plugin: &dyn Plugin,
+    config: Value,
+    metrics: &Metrics,
+    node: &Arc<Node>,
+    change: impl FnOnce(&mut Finished<'_>),
+) -> Logged {
+    let config = validate(plugin, config).expect("the test's configuration is valid");
+    let handler = plugin.compile(&config).expect("it compiles");
+    let raw = |value: Value| RawValue::from_string(value.to_string()).expect("it is JSON");
+    let route = raw(json!({"id": uuid::Uuid::from_u128(7), "paths": ["/v1"]}));
+    let service = raw(json!({"id": uuid::Uuid::from_u128(8), "host": "orders.example"}));
+    let consumer = raw(json!({"id": uuid::Uuid::from_u128(1), "username": "alice"}));
+    let entity = |name, json| Some(Entity { name, json });
+    let mut exchange = exchange(http::Request::get("/v1/orders").header("Host", "api.example"));
+    let uri = exchange.request.uri.clone();
+    let mut finished = Finished {
+        request_id: "0123",
+        method: &http::Method::GET,
+        uri: &uri,
+        host: "api.example",
+        port: 8000,
+        tls: None,
+        request_bytes: 90,
+        status: StatusCode::OK,
+        response_headers: &Fields::new(),
+        response_bytes: 120,
+        source: ResponseSource::Upstream,
+        latencies: Latencies {
+            kong: 1,
+            proxy: 7,
+            request: 9,
+            receive: 1,
+        },
+        upstream_uri: "/orders",
+        tries: &[],
+        route: entity(None, &route),
+        service: entity(Some("orders"), &service),
+        consumer: entity(Some("alice"), &consumer),
+    };
+    change(&mut finished);
+    let logs = handler.logs();
+    if logs {
+        let identities = Identities::default();
+        let env = Env {
+            identities: &identities,
+            node,
+            metrics,
+        };
+        handler.log(&mut exchange, &finished, &env);
+    }
+    Logged { logs }
 }
