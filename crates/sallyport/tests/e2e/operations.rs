@@ -439,3 +439,35 @@ fn a_hangup_takes_new_certificates_and_keeps_connections() {
     node.wait_for_log("logs/error.log", &["not reloaded", "ssl_cert"]);
     assert_eq!(shown(&open()), after);
 }
+
+#[test]
+fn prometheus_counts_by_service_and_route() {
+    let echo = Echo::start();
+    let node = Node::start(
+        &format!(
+            "_format_version: '3.0'\n\
+             plugins:\n\
+             - {{name: prometheus, config: {{status_code_metrics: true, latency_metrics: true}}}}\n\
+             services:\n\
+             - {{name: shop, url: '{}', routes: [{{name: cart, paths: [/cart]}}]}}\n",
+            echo.url()
+        ),
+        "",
+    );
+    for _ in 0..3 {
+        let answer = get(format!("http://127.0.0.1:{}/cart", node.proxy)).send();
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    // the log phase runs behind the answer
+    eventually("all three are counted", soon(), || {
+        let text = node.status("/metrics").text();
+        let counted = text.lines().any(|line| {
+            line.starts_with("kong_http_requests_total{")
+                && ["service=\"shop\"", "route=\"cart\"", "code=\"200\""]
+                    .iter()
+                    .all(|label| line.contains(label))
+                && line.ends_with(" 3")
+        });
+        counted && text.contains("kong_request_latency_ms_bucket{")
+    });
+}
