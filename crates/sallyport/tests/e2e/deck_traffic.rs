@@ -7,6 +7,7 @@ use crate::lab::{Control, Gateway, has_all, soon, write};
 
 /// Each with what it cannot do without and little else.
 const PLUGINS: &[(&str, &str)] = &[
+    ("prometheus", "{per_consumer: true}"),
     ("correlation-id", "{echo_downstream: true}"),
     ("request-size-limiting", "{allowed_payload_size: 8}"),
     (
