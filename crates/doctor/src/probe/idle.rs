@@ -2,18 +2,16 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use sallyport_contract::Flow;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::{Options, millis, proxy, resolve, tcp};
+use super::{Options, all, millis, proxy, resolve, tcp};
 use crate::check::{Check, Target};
 use crate::judge::{Fate, judge_idle};
 use crate::report::Outcome;
@@ -30,40 +28,26 @@ pub async fn idle(
     checks: Vec<Check>,
     options: Options,
     longest: Duration,
-    mut progress: impl FnMut(&Outcome),
+    progress: impl FnMut(&Outcome),
 ) -> Vec<Outcome> {
-    let options = Arc::new(options);
-    let room = Arc::new(Semaphore::new(options.at_once.max(1)));
     let is_tcp = |check: &Check| matches!(&check.flow, Flow::Port(port) if port.to_string().ends_with("/tcp"));
-    let mut running = JoinSet::new();
-    for (at, check) in checks.into_iter().filter(is_tcp).enumerate() {
-        let (options, room) = (options.clone(), room.clone());
-        running.spawn(async move {
-            let permit = room.acquire_owned().await;
+    let checks = checks.into_iter().filter(is_tcp).collect();
+    all(
+        checks,
+        options,
+        progress,
+        move |check, options| async move {
             let began = Instant::now();
             let fates = Box::pin(pauses(&check, &options, longest)).await;
-            drop(permit);
-            let outcome = Outcome {
+            Outcome {
                 verdict: judge_idle(&check, &fates),
                 check,
                 took_ms: millis(began),
                 untrusted_issuer: None,
-            };
-            (at, outcome)
-        });
-    }
-    let mut outcomes = Vec::with_capacity(running.len());
-    while let Some(ended) = running.join_next().await {
-        match ended {
-            Ok((at, outcome)) => {
-                progress(&outcome);
-                outcomes.push((at, outcome));
             }
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-    outcomes.sort_by_key(|(at, _)| *at);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+        },
+    )
+    .await
 }
 
 /// What became of connections that were silent for `longest`, half of it, and so on; longest first.

@@ -53,16 +53,33 @@ pub struct Options {
 pub async fn run(
     checks: Vec<Check>,
     options: Options,
-    mut progress: impl FnMut(&Outcome),
+    progress: impl FnMut(&Outcome),
 ) -> Vec<Outcome> {
+    all(checks, options, progress, |check, options| async move {
+        one(check, &options).await
+    })
+    .await
+}
+
+/// Does `one` for every check, at most `options.at_once` at once.
+async fn all<F>(
+    checks: Vec<Check>,
+    options: Options,
+    mut progress: impl FnMut(&Outcome),
+    one: impl Fn(Check, Arc<Options>) -> F,
+) -> Vec<Outcome>
+where
+    F: Future<Output = Outcome> + Send + 'static,
+{
     let options = Arc::new(options);
     let room = Arc::new(Semaphore::new(options.at_once.max(1)));
     let mut running = JoinSet::new();
     for (at, check) in checks.into_iter().enumerate() {
-        let (options, room) = (Arc::clone(&options), Arc::clone(&room));
+        let room = Arc::clone(&room);
+        let outcome = one(check, Arc::clone(&options));
         running.spawn(async move {
             let permit = room.acquire_owned().await;
-            let outcome = one(check, &options).await;
+            let outcome = outcome.await;
             drop(permit);
             (at, outcome)
         });
