@@ -228,8 +228,8 @@ pub enum BodyUse {
     Replace(u64),
     /// The client gets none, and what comes of it is not read.
     Drop,
-    /// The body passes, and the plugin gets a copy once all of it did, if it has no more than
-    /// these bytes.
+    /// The body passes, and the plugin gets a copy once all of it came, before the last part goes
+    /// to the client, if it has no more than these bytes.
     Copy(u64),
 }
 
@@ -278,7 +278,7 @@ pub trait Handler: Send + Sync {
         body
     }
 
-    /// The body that the client got, as [`BodyUse::Copy`] announced.
+    /// The body that the client gets, as [`BodyUse::Copy`] announced.
     fn body_copied(&self, _exchange: &mut Exchange, _body: Bytes) {}
 
     /// Whether [`log`](Handler::log) does anything. Requests that nobody logs are not measured.

@@ -98,7 +98,7 @@ async fn answer(
             later.sent_more(bytes.len());
         }
         later.data(bytes);
-        later.end();
+        later.whole();
     }
     let body = match body {
         AnswerBody::Full(_) if head_only => AnswerStream::Full(None),
@@ -174,8 +174,8 @@ impl Body for AnswerStream {
                     later.data(data);
                 }
                 if reading.is_over() {
-                    if let Some(later) = later.take() {
-                        later.end();
+                    if let Some(mut later) = later.take() {
+                        later.whole();
                     }
                     pool.put(upstream.take().expect("it was there a line ago"));
                 }
@@ -219,9 +219,9 @@ impl Drop for AnswerStream {
             && let Some(upstream) = upstream.take()
         {
             if upstream.is_over()
-                && let Some(later) = later.take()
+                && let Some(mut later) = later.take()
             {
-                later.end();
+                later.whole();
             }
             pool.put(upstream);
         }

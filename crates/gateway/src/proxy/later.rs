@@ -61,8 +61,9 @@ impl Later {
         }
     }
 
-    /// All of the body went to the client.
-    pub(crate) fn end(mut self) {
+    /// All of the body is here. Told before its last part goes out, so that whoever has the whole
+    /// response can rely on it.
+    pub(crate) fn whole(&mut self) {
         let Some(copy) = self.copy.take().map(BytesMut::freeze) else {
             return;
         };

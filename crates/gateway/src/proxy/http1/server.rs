@@ -265,14 +265,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 if framing != Framing::None {
                     self.out.extend_from_slice(&bytes);
                 }
+                if let Some(later) = &mut later {
+                    later.data(&bytes);
+                    later.whole();
+                }
                 let flushed = self.flush().await;
                 if let Some(later) = &mut later {
                     later.sent(self.sent);
-                    flushed?;
-                    later.data(&bytes);
-                } else {
-                    flushed?;
                 }
+                flushed?;
             }
             AnswerBody::Tunnel(mut upstream) => {
                 self.flush().await?;
@@ -288,9 +289,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .await?;
                 worker.pool.put(upstream);
             }
-        }
-        if let Some(later) = later {
-            later.end();
         }
         Ok(keep_alive)
     }
@@ -322,6 +320,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 upstream.consumed(length);
             }
             let over = upstream.is_over();
+            if over && let Some(later) = &mut later {
+                later.whole();
+            }
             if over && chunked {
                 self.out.extend_from_slice(write::LAST_CHUNK);
             }
