@@ -223,17 +223,14 @@ fn finish(
         }
     }
     map.set_all(&exchange.response_headers);
-    let handlers = &turn.configuration.handlers;
-    if chosen
-        .iter()
-        .any(|&handler| handlers.get(handler).filters_headers())
-    {
-        for &handler in chosen {
+    for &index in chosen {
+        let handler = turn.configuration.handlers.get(index);
+        if handler.filters_headers() {
             let mut head = ResponseHead {
                 status: &mut answer.status,
                 headers: &mut answer.headers,
             };
-            handlers.get(handler).header_filter(exchange, &mut head);
+            handler.header_filter(exchange, &mut head);
         }
     }
 }
