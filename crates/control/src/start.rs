@@ -18,9 +18,14 @@ use crate::config_sync::{Links, record, supervise};
 use crate::control_planes::host;
 use crate::ip_addresses::{Feed, in_front_of};
 use crate::listener::{Doors, serve, serve_plain};
+use crate::nodes;
 
 /// For connections to finish and contacts to be stored when the role stops.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a data plane may be silent before it is forgotten, unless a setting says otherwise:
+/// 14 days, as with Kong.
+pub const NODE_PURGE_DELAY: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// How a control plane is to run.
 #[derive(Clone, Debug)]
@@ -38,6 +43,8 @@ pub struct Settings {
     pub geo: String,
     /// Certificate and key that the listener shows.
     pub identity: Identity,
+    /// How long a data plane may be silent before it is forgotten.
+    pub node_purge_delay: Duration,
     /// Where the audit log is, what it takes from others and where it goes.
     pub audit_log: AuditLogSettings,
 }
@@ -204,6 +211,8 @@ pub async fn start_publishing(
     });
     let own = store.clone();
     tasks.spawn("config_sync", |stop| supervise(own, subscriptions, stop));
+    let (own, after) = (store.clone(), settings.node_purge_delay);
+    tasks.spawn("purge", move |stop| nodes::purge(own, after, stop));
     // Ends when the listener's task has let go of the last recorder.
     tasks.spawn("nodes", |_| record(store, inbox));
     tasks.spawn("listener", |stop| serve(listener, doors, stop));

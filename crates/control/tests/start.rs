@@ -23,6 +23,7 @@ fn settings() -> Settings {
         base_domain: support::BASE.to_owned(),
         geo: support::GEO.to_owned(),
         identity: Identity::from_pem(&pair.cert, &pair.key).unwrap(),
+        node_purge_delay: sallyport_control::NODE_PURGE_DELAY,
         audit_log: AuditLogSettings::quiet(tempfile::tempdir().unwrap().keep()),
     }
 }

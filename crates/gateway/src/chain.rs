@@ -22,6 +22,8 @@ pub(crate) struct Handlers {
     any_logs: bool,
     by_scope: AHashMap<Scope, Index>,
     by_consumer: AHashMap<Scope, Arc<AHashMap<Uuid, Index>>>,
+    /// Routes with plugins of their own.
+    own: AHashSet<Uuid>,
 }
 
 /// The part of a scope that is known once a route matched.
@@ -99,6 +101,8 @@ impl Handlers {
             .into_iter()
             .map(|(scope, map)| (scope, Arc::new(map)))
             .collect();
+        let scopes = handlers.by_scope.keys().chain(handlers.by_consumer.keys());
+        handlers.own = scopes.filter_map(|scope| scope.route).collect();
         match problems.is_empty() {
             true => Ok(handlers),
             false => Err(problems),
@@ -203,7 +207,6 @@ pub(crate) struct Chains(AHashMap<(Option<Uuid>, Option<Uuid>), Arc<Chain>>);
 /// Makes [`Chains`]: those of the configuration before are taken over if it has the same plugins.
 pub(crate) struct ChainsMaker<'a> {
     handlers: &'a Handlers,
-    own: AHashSet<Uuid>,
     before: Option<&'a Chains>,
     made: Chains,
 }
@@ -211,20 +214,34 @@ pub(crate) struct ChainsMaker<'a> {
 impl Chains {
     /// Starts to make the chains of a configuration.
     pub(crate) fn maker<'a>(handlers: &'a Handlers, before: Option<&'a Chains>) -> ChainsMaker<'a> {
-        let scopes = handlers.by_scope.keys().chain(handlers.by_consumer.keys());
         ChainsMaker {
             handlers,
-            own: scopes.filter_map(|scope| scope.route).collect(),
             before,
             made: Chains::default(),
         }
+    }
+
+    /// The plugins of one route, without keeping what had to be made.
+    pub(crate) fn find(
+        &self,
+        handlers: &Handlers,
+        route: Uuid,
+        service: Option<Uuid>,
+    ) -> Arc<Chain> {
+        let key = (
+            Some(route).filter(|route| handlers.own.contains(route)),
+            service,
+        );
+        let known = self.0.get(&key).cloned();
+        known.unwrap_or_else(|| Arc::new(handlers.chain(key.0, key.1)))
     }
 }
 
 impl ChainsMaker<'_> {
     /// The plugins of one route; without a route only the global ones.
     pub(crate) fn of(&mut self, route: Option<Uuid>, service: Option<Uuid>) -> Arc<Chain> {
-        let key = (route.filter(|route| self.own.contains(route)), service);
+        let own = |route: &Uuid| self.handlers.own.contains(route);
+        let key = (route.filter(own), service);
         let before = self.before.and_then(|chains| chains.0.get(&key));
         let make = || {
             before

@@ -26,7 +26,7 @@ use crate::conf::{Conf, Declarative, Listener, Material, RouterFlavor, Source};
 use crate::config_sync::{LinkState, hostname, node_id};
 use crate::configuration::{Configuration, Unservable};
 use crate::enabled::Enabled;
-use crate::follow::{FollowError, Follower, first, last_known_good};
+use crate::follow::{FollowError, Follower, Start, first, last_known_good};
 use crate::logs::{Access, AccessFormat, LogFileError, LogFiles};
 use crate::proxy::{Bound, Options, Shared, Via, Workers, open};
 
@@ -94,15 +94,17 @@ impl Gateway {
     /// See [`StartError`].
     pub async fn start(conf: Conf, material: Material) -> Result<Gateway, StartError> {
         let balancers = Arc::new(Balancers::new(conf.dns.clone()));
-        let configuration = match (&material.declarative, &conf.cluster) {
-            (Some(declarative), _) => declared(
+        let mut begin = match (&material.declarative, &conf.cluster) {
+            (Some(declarative), _) => Start::with(declared(
                 declarative,
                 &Enabled::new(&conf),
                 (&first(&conf), &balancers),
-            )?,
+            )?),
             (None, Some(_)) => last_known_good(&conf, &balancers),
-            (None, None) => first(&conf),
+            (None, None) => Start::with(first(&conf)),
         };
+        let source = begin.take_source();
+        let configuration = begin.configuration;
         let stop = CancellationToken::new();
         let mut logs = LogFiles::default();
         let access_log = access_log(&conf, &mut logs)?;
@@ -138,7 +140,7 @@ impl Gateway {
         };
         let shared = Arc::new(Shared::new(options, configuration, balancers.clone()));
         let follower = match &material.cluster {
-            Some(cluster) => Some(Follower::start(&conf, cluster, &shared)?),
+            Some(cluster) => Some(Follower::start(&conf, cluster, &shared, source)?),
             None => None,
         };
         let mut background = JoinSet::new();
@@ -156,6 +158,7 @@ impl Gateway {
             enabled: Enabled::new(&conf),
             takes_config: conf.cluster.is_none(),
             link: follower.as_ref().map(Follower::state),
+            sync: follower.as_ref().map(Follower::stats),
             logs: logs.clone(),
             draining: AtomicBool::new(false),
             stop: stop.clone(),

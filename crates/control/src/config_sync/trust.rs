@@ -92,7 +92,7 @@ pub(super) async fn check(store: &Store, guest: &Guest) -> Result<(), Refusal> {
     })
 }
 
-pub(super) fn now_secs() -> i64 {
+pub(crate) fn now_secs() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

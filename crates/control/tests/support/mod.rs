@@ -54,6 +54,7 @@ impl Lab {
             base_domain: BASE.to_owned(),
             geo: GEO.to_owned(),
             identity: Identity::from_pem(&server.cert, &server.key).unwrap(),
+            node_purge_delay: sallyport_control::NODE_PURGE_DELAY,
             audit_log: AuditLogSettings::quiet(directory.path()),
         };
         let running = start(settings, store.clone(), sallyport_plugins::schemas())

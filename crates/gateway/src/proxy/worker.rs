@@ -87,7 +87,13 @@ impl Shared {
 
     /// Serves `configuration` from the next request on; requests under way finish with theirs.
     pub(crate) fn swap(&self, configuration: Configuration) {
-        self.balancers.put_in_force(&configuration.balancers);
+        let same = Arc::ptr_eq(
+            &self.configuration.load().balancers,
+            &configuration.balancers,
+        );
+        if !same {
+            self.balancers.put_in_force(&configuration.balancers);
+        }
         self.configuration.store(Arc::new(configuration));
         self.generation.fetch_add(1, Ordering::Release);
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use sallyport_control::{AuditLogSettings, Feed, Settings};
@@ -56,6 +57,15 @@ pub(crate) struct Args {
     /// Addresses to publish at ip-addresses.origin.<base domain> (TOML, see docs/ip_addresses.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_IP_ADDRESSES")]
     ip_addresses: Option<PathBuf>,
+    /// Seconds after which a gateway that was never heard of again is forgotten
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = sallyport_control::NODE_PURGE_DELAY.as_secs(),
+        value_parser = clap::value_parser!(u64).range(60..),
+        env = "SALLYPORT_NODE_PURGE_DELAY"
+    )]
+    node_purge_delay: u64,
     /// Settings of the audit log: what it receives and where it goes (TOML, see docs/audit_log.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
@@ -105,6 +115,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             base_domain: args.base_domain,
             geo: args.geo,
             identity: home.identity.clone(),
+            node_purge_delay: Duration::from_secs(args.node_purge_delay),
             audit_log,
         };
         let running = sallyport_control::start_publishing(

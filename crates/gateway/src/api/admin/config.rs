@@ -145,6 +145,7 @@ fn loaded(configuration: &Configuration) -> Value {
         if !list.is_empty() {
             let by_id: Map<String, Value> = list
                 .iter()
+                .copied()
                 .filter_map(|Entry { id, raw, .. }| {
                     Some((id.to_string(), serde_json::from_str(raw.get()).ok()?))
                 })

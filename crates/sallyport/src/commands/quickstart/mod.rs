@@ -85,6 +85,7 @@ async fn start(args: &Args) -> anyhow::Result<()> {
         base_domain: BASE_DOMAIN.to_owned(),
         geo: GEO.to_owned(),
         identity: home.identity.clone(),
+        node_purge_delay: sallyport_control::NODE_PURGE_DELAY,
         audit_log: AuditLogSettings::quiet(&home.path),
     };
     let plugins = sallyport_plugins::schemas();
