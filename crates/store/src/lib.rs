@@ -8,6 +8,7 @@
 
 mod certificates;
 mod control_planes;
+pub mod dump;
 mod engine;
 mod entities;
 mod error;
