@@ -9,6 +9,7 @@
 mod certificates;
 mod cluster;
 mod control_planes;
+pub mod dump;
 mod engine;
 mod entities;
 mod error;
