@@ -6,14 +6,15 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware;
 use sallyport_model::schema::PluginSchemas;
+use sallyport_runtime::certs::LocalCa;
 use sallyport_store::Store;
 use uuid::Uuid;
 
 use crate::audit_log::Audit;
 use crate::config_sync::Publishers;
 use crate::{
-    audit_log, control_planes, core_entities, deck, dp_certificates, identity, nodes, problem,
-    versions,
+    audit_log, control_planes, core_entities, deck, dp_certificates, enrolment, identity, nodes,
+    problem, snapshot, versions,
 };
 
 /// The shared state of the API.
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) plugins: &'static dyn PluginSchemas,
     pub(crate) publishers: Publishers,
     pub(crate) audit: Audit,
+    /// The installation's own authority, if it has one.
+    pub(crate) issuer: Option<Arc<LocalCa>>,
     /// Domain under which host names of control planes live.
     pub(crate) base_domain: String,
     /// Geo of this installation.
@@ -57,6 +60,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(core_entities::routes())
         .merge(dp_certificates::routes())
         .merge(nodes::routes())
+        .merge(enrolment::routes())
+        .merge(snapshot::routes())
         .merge(versions::routes())
         .merge(identity::routes())
         .merge(deck::routes())
@@ -68,6 +73,7 @@ pub(crate) fn router(app: App) -> Router {
             identity::require_token,
         ))
         .merge(audit_log::public_routes())
+        .merge(enrolment::public_routes())
         .layer(middleware::from_fn_with_state(recorder, audit_log::record))
         .with_state(app)
 }

@@ -15,17 +15,20 @@ mod control_planes;
 mod core_entities;
 mod deck;
 mod dp_certificates;
+mod enrolment;
 mod identity;
 mod ip_addresses;
 mod listener;
 mod nodes;
 mod problem;
+mod snapshot;
 mod start;
 mod telemetry;
 mod versions;
 
 pub use audit_log::{
     AuditLogError, AuditLogSettings, ExportError, export, public_key, verify_data, verify_export,
+    verify_signature,
 };
 pub use bootstrap::{Bootstrap, BootstrapError, bootstrap};
 pub use control_planes::host;

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::config_sync::now_secs;
+use crate::config_sync::{EXPIRY_WARN_SECS, now_secs};
 use crate::dp_certificates::{Legacy, id};
 
 pub(crate) fn routes() -> Router<App> {
@@ -50,6 +50,16 @@ fn issues(node: &Node) -> Vec<Value> {
     match seen.sync_status {
         SyncStatus::Normal | SyncStatus::Unknown | SyncStatus::EntitiesRefused => {}
         status => issues.push(problem(status.as_str(), &seen.sync_detail)),
+    }
+    let left = seen.cert_expires_at.saturating_sub(now_secs());
+    if left < EXPIRY_WARN_SECS {
+        issues.push(json!({
+            "code": "certificate_expires_soon",
+            "severity": "warning",
+            "description": format!("its certificate expires in {} days", left / (24 * 3600)),
+            "resolution": "pin another one beside it, give it to the data plane, remove the old one",
+            "affected_resources": [],
+        }));
     }
     let edited = seen.sync_status == SyncStatus::Normal;
     for told in &seen.refused {

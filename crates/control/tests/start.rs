@@ -24,6 +24,9 @@ fn settings() -> Settings {
         geo: support::GEO.to_owned(),
         identity: Identity::from_pem(&pair.cert, &pair.key).unwrap(),
         node_purge_delay: sallyport_control::NODE_PURGE_DELAY,
+        more_geos: Vec::new(),
+        shared_identity: None,
+        issuer: None,
         audit_log: AuditLogSettings::quiet(tempfile::tempdir().unwrap().keep()),
     }
 }

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use crate::balancer::Balancers;
 use crate::conf::{ClusterMaterial, Conf};
 use crate::config_sync::{
-    ClientSettings, LinkState, NodeIdError, SettingsError, hostname, node_id, run,
+    ClientSettings, ClusterTls, LinkState, NodeIdError, SettingsError, hostname, node_id, run,
 };
 use crate::configuration::Configuration;
 use crate::enabled::Enabled;
@@ -40,6 +40,7 @@ pub(crate) struct Follower {
     stop: CancellationToken,
     state: watch::Receiver<LinkState>,
     stats: Arc<Stats>,
+    tls: ClusterTls,
 }
 
 impl Follower {
@@ -60,7 +61,7 @@ impl Follower {
         settings.version = source.version();
         let files = LastKnownGood::new(&conf.prefix);
         let applier = Arc::new(Applier::new(shared, files, Enabled::new(conf), source));
-        let stats = applier.stats.clone();
+        let (stats, tls) = (applier.stats.clone(), settings.tls.clone());
         let stop = CancellationToken::new();
         let (sender, state) = watch::channel(LinkState::default());
         let mut tasks = JoinSet::new();
@@ -70,7 +71,14 @@ impl Follower {
             stop,
             state,
             stats,
+            tls,
         })
+    }
+
+    /// Shows another certificate from the next connection on; the link stays as it is.
+    pub(crate) fn exchange(&self, material: &ClusterMaterial) -> Result<(), FollowError> {
+        let exchanged = self.tls.exchange(material);
+        exchanged.map_err(|error| SettingsError::Certificate(error).into())
     }
 
     /// What came of following so far.

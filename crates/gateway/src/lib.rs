@@ -16,6 +16,7 @@ mod follow;
 pub mod fuzzing;
 mod ids;
 pub mod last_known_good;
+mod log_queue;
 pub mod logs;
 mod proxy;
 mod redis;

@@ -22,7 +22,8 @@ use tokio::sync::mpsc;
 pub(crate) use outlet::{Host, serve};
 pub(crate) use publishers::{Publishers, supervise};
 pub(crate) use recorder::{Recorder, record};
-pub(crate) use trust::{Guest, admit, now_secs};
+pub(crate) use state::exported;
+pub(crate) use trust::{Dialled, EXPIRY_WARN_SECS, Guest, admit, now_secs};
 
 use crate::KONG_VERSION;
 

@@ -24,6 +24,7 @@ use crate::conf::Conf;
 use crate::config_sync::LinkState;
 use crate::enabled::Enabled;
 use crate::follow::Stats;
+use crate::log_queue::Queues;
 use crate::logs::LogFiles;
 use crate::proxy::Shared;
 
@@ -47,6 +48,7 @@ pub(crate) struct Node {
     /// What came of following the control plane; `None` without one.
     pub(crate) sync: Option<Arc<Stats>>,
     pub(crate) logs: Arc<LogFiles>,
+    pub(crate) log_queues: Queues,
     /// Asked to get no new traffic, by a request.
     pub(crate) draining: AtomicBool,
     /// Cancelled when the gateway stops.

@@ -392,4 +392,5 @@ const KNOWN: &[Known] = &[
     // Ours
     acts("sallyport_kong_version", "3.9.1"),
     acts("sallyport_sync", "auto"),
+    acts("sallyport_syslog_socket", "/dev/log"),
 ];

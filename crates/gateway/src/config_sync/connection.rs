@@ -191,7 +191,7 @@ async fn open(settings: &ClientSettings, protocol: Protocol) -> Result<Upgraded,
         }
     };
     let handshake = async {
-        connect(settings.tls.clone(), &settings.tls_name, stream)
+        connect(settings.tls.current(), &settings.tls_name, stream)
             .await
             .map_err(Down::Tls)
     };

@@ -32,7 +32,7 @@ pub use down::Down;
 pub use link::Synced;
 use link::{Changes, Effect, Event, Frame, Link, Outgoing};
 pub use node_id::{NodeIdError, hostname, node_id};
-pub use settings::{ClientSettings, SettingsError, SyncProtocol, Through};
+pub use settings::{ClientSettings, ClusterTls, SettingsError, SyncProtocol, Through};
 
 /// From here on JSON is read on a thread of its own, so that it holds up nothing.
 const LARGE_BYTES: usize = 64 * 1024;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::{ClientConfig, RootCertStore};
 use sallyport_runtime::ForwardProxy;
 use sallyport_runtime::tls::client::ClientConfigError;
@@ -25,8 +26,8 @@ pub struct ClientSettings {
     pub proxy: Option<Through>,
     /// Name asked for by SNI.
     pub tls_name: String,
-    /// Whom to believe and what to show.
-    pub tls: Arc<ClientConfig>,
+    /// Whom to believe and what to show; may be exchanged, for the next connection.
+    pub tls: ClusterTls,
     /// Who is dialling.
     pub query: OutletQuery,
     /// The first frame.
@@ -43,6 +44,31 @@ pub struct ClientSettings {
     pub version: SyncVersion,
     /// Intervals; the default is what Kong uses.
     pub timings: Timings,
+}
+
+/// Whom to believe and what to show, exchangeable; clones share it.
+#[derive(Clone, Debug)]
+pub struct ClusterTls(Arc<ArcSwap<ClientConfig>>);
+
+impl ClusterTls {
+    pub(crate) fn new(material: &ClusterMaterial) -> Result<ClusterTls, ClientConfigError> {
+        let config = client_config(material.trust.clone(), Some(&material.identity))?;
+        Ok(ClusterTls(Arc::new(ArcSwap::from_pointee(config))))
+    }
+
+    /// Takes another certificate, from the next connection on.
+    ///
+    /// # Errors
+    /// It cannot be used; the one before stays.
+    pub(crate) fn exchange(&self, material: &ClusterMaterial) -> Result<(), ClientConfigError> {
+        let config = client_config(material.trust.clone(), Some(&material.identity))?;
+        self.0.store(Arc::new(config));
+        Ok(())
+    }
+
+    pub(super) fn current(&self) -> Arc<ClientConfig> {
+        self.0.load_full()
+    }
 }
 
 /// Which protocols of configuration sync a node tries (`sallyport_sync`).
@@ -113,10 +139,7 @@ impl ClientSettings {
                 .map(|proxy| through(proxy, conf))
                 .transpose()?,
             tls_name: cluster.tls_name().to_owned(),
-            tls: Arc::new(client_config(
-                material.trust.clone(),
-                Some(&material.identity),
-            )?),
+            tls: ClusterTls::new(material)?,
             query: OutletQuery {
                 node_id: node_id.to_string(),
                 node_hostname: Some(hostname),

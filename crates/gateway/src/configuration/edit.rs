@@ -111,9 +111,15 @@ impl Configuration {
                 None => None,
             };
             let slot = router.slot(route.id).expect("every route got a slot");
-            leave(&mut routes_of, routes.get(slot), slot);
             let service_id = service.as_ref().map(|service| service.id);
-            if let Some(id) = service_id {
+            let before = routes.get(slot).and_then(Option::as_ref);
+            let stays = before.is_some_and(|route| {
+                route.service.as_ref().map(|service| service.id) == service_id
+            });
+            if !stays {
+                leave(&mut routes_of, routes.get(slot), slot);
+            }
+            if let Some(id) = service_id.filter(|_| !stays) {
                 let mut slots = routes_of.remove(&id).unwrap_or_default();
                 Arc::make_mut(&mut slots).push(slot as u32);
                 routes_of.insert(id, slots);

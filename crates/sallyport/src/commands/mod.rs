@@ -2,18 +2,23 @@
 
 pub(crate) mod audit;
 pub(crate) mod certs;
+pub(crate) mod client;
 pub(crate) mod control;
 pub(crate) mod described;
 pub(crate) mod doctor;
+pub(crate) mod enrol;
 pub(crate) mod firewall;
 pub(crate) mod gateway;
+mod gateway_bootstrap;
 pub(crate) mod gateway_conf;
+pub(crate) mod node;
 pub(crate) mod plugins;
 pub(crate) mod ports;
 pub(crate) mod ports_explain;
 pub(crate) mod ports_watch;
 pub(crate) mod quickstart;
 pub(crate) mod rate_limit;
+pub(crate) mod wait;
 
 use std::io::{ErrorKind, Write};
 

@@ -16,6 +16,7 @@ pub mod error_report;
 pub mod outlet;
 pub mod reconfigure;
 pub mod rpc;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
 

@@ -45,6 +45,7 @@ impl Bench {
                 updated_at_ms: 0,
             },
             digest: [0; 32],
+            chain: Vec::new(),
             cert_expires_at: i64::MAX,
             ip: [127, 0, 0, 1].into(),
         };
@@ -171,7 +172,8 @@ fn versions_that_are_served() {
         ("3.10.9", true),
         ("3.9.1", true),
         ("3.7.0", true),
-        ("3.6.1", false),
+        ("3.6.1", true),
+        ("3.0.0", true),
         ("3.11.0", false),
         ("2.8.5", false),
         ("4.0.0", false),

@@ -1,4 +1,4 @@
--- Schema version 3: what a data plane runs as a revision, what of it it refused, and tokens by which
+-- Schema version 5: what a data plane runs as a revision, what of it it refused, and tokens by which
 -- a new one is let in once.
 
 ALTER TABLE node ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
