@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::header::{HOST, SET_COOKIE};
 use http::uri::{Authority, Scheme};
 use http::{Method, StatusCode};
+use rustls::ClientConfig;
 use sallyport_plugins::{Exchange, Reply};
+use sallyport_runtime::tls::connect as connect_tls;
 use tracing::debug;
 
 use super::body::BodySource;
@@ -18,7 +21,6 @@ use super::pool::Key;
 use super::serve::{Answer, AnswerBody, Refusal, Turn, millis};
 use super::tunnel;
 use super::upstream::{Limits, SendError, Stream, Upstream};
-use super::worker::Worker;
 use crate::balancer::{Choice, Hashable, Hashed, PickError, Picked, Report, Watched};
 use crate::configuration::{ServedRoute, ServedService};
 use crate::router;
@@ -205,12 +207,15 @@ impl Turn<'_> {
         host: &[u8],
     ) -> Result<Box<Upstream>, Failure> {
         let worker = self.worker;
-        let tls = (service.scheme == Scheme::HTTPS).then(|| (server_name(host), service.verify));
-        let key = Key { address, tls };
+        let tls = service.tls.as_ref();
+        let key = Key {
+            address,
+            tls: tls.map(|tls| (server_name(host), tls.id)),
+        };
         if let Some(upstream) = worker.pool.take(&key).await {
             return Ok(upstream);
         }
-        let connect = worker.connect(key);
+        let connect = worker.connect(key, tls.map(|tls| &tls.http));
         match tokio::time::timeout(service.connect_timeout, connect).await {
             Ok(connected) => connected.map_err(Failure::Connect),
             Err(_) => Err(Failure::ConnectTimeout),
@@ -327,27 +332,22 @@ fn host_of(authority: &Authority) -> &[u8] {
     host.unwrap_or(authority).as_bytes()
 }
 
-fn server_name(host: &[u8]) -> Box<str> {
+/// The name that TLS asks for when `Host` is this.
+pub(super) fn server_name(host: &[u8]) -> Box<str> {
     let host = std::str::from_utf8(host).unwrap_or_default();
     let host = router::split_port(host).map_or(host, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']').into()
 }
 
 /// An open stream to a peer.
-pub(super) async fn open(worker: &Worker, key: &Key) -> std::io::Result<Stream> {
+pub(super) async fn open(key: &Key, tls: Option<&Arc<ClientConfig>>) -> std::io::Result<Stream> {
     let stream = tokio::net::TcpStream::connect(key.address).await?;
     stream.set_nodelay(true)?;
-    let Some((name, verify)) = &key.tls else {
+    let (Some((name, _)), Some(config)) = (&key.tls, tls) else {
         return Ok(Stream::Plain(stream));
     };
-    let config = match verify {
-        true => &worker.options.tls_verified,
-        false => &worker.options.tls_unverified,
-    };
-    let name =
-        rustls::pki_types::ServerName::try_from(name.to_string()).map_err(std::io::Error::other)?;
-    let stream = tokio_rustls::TlsConnector::from(config.clone())
-        .connect(name, stream)
-        .await?;
+    let stream = connect_tls(config.clone(), name, stream)
+        .await
+        .map_err(|failure| std::io::Error::new(failure.source.kind(), failure))?;
     Ok(Stream::Tls(Box::new(stream)))
 }

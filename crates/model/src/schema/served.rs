@@ -14,6 +14,7 @@ pub fn unserved(kind: Kind, entity: &Value) -> Vec<FieldError> {
         Kind::Service => service(entity),
         Kind::Route => route(entity),
         Kind::Upstream => upstream(entity),
+        Kind::Certificate => certificate(entity),
         _ => Vec::new(),
     }
 }
@@ -27,12 +28,8 @@ fn unsupported(field: &str, message: impl Into<String>) -> FieldError {
 
 fn service(service: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if let Some(protocol) = service["protocol"].as_str().filter(|p| !is_http(p)) {
-        errors.push(unsupported("protocol", only_http(protocol)));
-    }
-    if !service["tls_verify_depth"].is_null() {
-        let message = "a limit on the depth is not supported by this build; leave it unset";
-        errors.push(unsupported("tls_verify_depth", message));
+    if let Some(protocol) = service["protocol"].as_str().filter(|p| !is_served(p)) {
+        errors.push(unsupported("protocol", unserved_protocol(protocol)));
     }
     errors
 }
@@ -40,8 +37,8 @@ fn service(service: &Value) -> Vec<FieldError> {
 fn route(route: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let protocols = route["protocols"].as_array().into_iter().flatten();
-    if let Some(protocol) = protocols.filter_map(Value::as_str).find(|p| !is_http(p)) {
-        errors.push(unsupported("protocols", only_http(protocol)));
+    if let Some(protocol) = protocols.filter_map(Value::as_str).find(|p| !is_served(p)) {
+        errors.push(unsupported("protocols", unserved_protocol(protocol)));
     }
     errors
 }
@@ -61,12 +58,26 @@ fn upstream(upstream: &Value) -> Vec<FieldError> {
     }
 }
 
-fn is_http(protocol: &str) -> bool {
-    matches!(protocol, "http" | "https")
+/// A reference would reach the gateway as it is, and nothing there could read it.
+fn certificate(certificate: &Value) -> Vec<FieldError> {
+    let fields = ["cert", "key", "cert_alt", "key_alt"].into_iter();
+    let refers = |field: &&str| {
+        let text = certificate[*field].as_str();
+        text.is_some_and(|text| text.starts_with("{vault://"))
+    };
+    let message = "references to vaults are not supported by this build; give PEM text";
+    fields
+        .filter(refers)
+        .map(|field| unsupported(field, message))
+        .collect()
 }
 
-fn only_http(protocol: &str) -> String {
-    format!("'{protocol}' is not supported by this build, only 'http' and 'https' are")
+fn is_served(protocol: &str) -> bool {
+    !matches!(protocol, "grpc" | "grpcs")
+}
+
+fn unserved_protocol(protocol: &str) -> String {
+    format!("'{protocol}' is not supported by this build")
 }
 
 #[cfg(test)]
@@ -96,9 +107,9 @@ mod tests {
             &["protocol: 'grpc' is not supported"],
         );
         check(
-            Kind::Service,
-            json!({"tls_verify_depth": 2}),
-            &["tls_verify_depth: "],
+            Kind::Certificate,
+            json!({"cert": "{vault://env/cert}", "key": "{vault://env/key}", "key_alt": null}),
+            &["cert: references", "key: references"],
         );
         check(
             Kind::Route,
@@ -108,7 +119,12 @@ mod tests {
         check(
             Kind::Route,
             json!({"protocols": ["tcp"], "sources": [{"ip": "1.2.3.4"}]}),
-            &["protocols: 'tcp'"],
+            &[],
+        );
+        check(
+            Kind::Route,
+            json!({"protocols": ["grpcs"]}),
+            &["protocols: 'grpcs'"],
         );
         check(
             Kind::Upstream,
