@@ -244,7 +244,10 @@ fn a_new_certificate_is_shown_and_nobody_is_dropped() {
     assert!(!check.status.success());
     has_all(
         &check.stderr,
-        &["certificates[0] (", ").key: the private key does not belong"],
+        &[
+            "certificates[0] (",
+            ").key: the private key does not belong",
+        ],
     );
 }
 
