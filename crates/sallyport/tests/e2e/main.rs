@@ -26,6 +26,7 @@ mod key_auth;
 mod lab;
 mod last_known_good;
 mod limits;
+mod log_queue;
 mod operations;
 mod plugins;
 mod ports;
