@@ -1,3 +1,5 @@
 //! The appliance role: what a cluster node runs for the others.
 
+pub mod appliance_cli;
+pub mod backup;
 pub mod rate_limit;
