@@ -2,4 +2,6 @@
 
 pub mod appliance_cli;
 pub mod backup;
+pub mod node;
+pub mod node_control;
 pub mod rate_limit;

@@ -18,6 +18,10 @@ const STEPS: &[(&str, Code)] = &[
         include_str!("../../migrations/sqlite/0002_history.sql"),
         shorten_index_values,
     ),
+    (
+        include_str!("../../migrations/sqlite/0003_cluster.sql"),
+        |_| Ok(()),
+    ),
 ];
 
 /// The newest schema version of this build.
