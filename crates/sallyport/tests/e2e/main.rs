@@ -9,6 +9,7 @@
 
 mod audit_log;
 mod auth;
+mod backup;
 mod bad_input;
 mod bodies;
 mod certs;
