@@ -27,6 +27,7 @@ use crate::config_sync::{LinkState, hostname, node_id};
 use crate::configuration::{Configuration, Unservable};
 use crate::enabled::Enabled;
 use crate::follow::{FollowError, Follower, first, last_known_good};
+use crate::log_queue::{Queues, Ways, supervise};
 use crate::logs::{Access, AccessFormat, LogFileError, LogFiles};
 use crate::proxy::{Bound, Options, Shared, Speaks, Via, Workers, open};
 
@@ -83,6 +84,8 @@ pub struct Gateway {
     apis: [api::Server; 2],
     apis_stop: CancellationToken,
     logs: Arc<LogFiles>,
+    log_queues: Queues,
+    log_queues_stop: CancellationToken,
     certificates: ListenerCertificates,
     enabled: Enabled,
     stop: CancellationToken,
@@ -151,7 +154,14 @@ impl Gateway {
             unverified: options.tls_unverified.clone(),
             roots: trusted(&conf),
         };
-        let shared = Shared::new(options, configuration, balancers.clone(), by_name);
+        let ways = Ways::new(
+            &options.tls_verified,
+            &options.tls_unverified,
+            conf.syslog_socket.clone(),
+        );
+        let (log_queues, new_queues) = Queues::new(ways.clone());
+        let given = (by_name, log_queues.clone());
+        let shared = Shared::new(options, configuration, balancers.clone(), given);
         let shared = Arc::new(shared);
         let follower = match &material.cluster {
             Some(cluster) => Some(Follower::start(&conf, cluster, &shared)?),
@@ -159,6 +169,9 @@ impl Gateway {
         };
         let mut background = JoinSet::new();
         background.spawn(keep(balancers, probe_tls, stop.clone()));
+        // they are emptied once no request is left
+        let log_queues_stop = CancellationToken::new();
+        background.spawn(supervise(new_queues, ways, log_queues_stop.clone()));
         // those that did start serve nobody
         let workers =
             Workers::start(&shared, listeners, &stop, GRACE).inspect_err(|_| stop.cancel())?;
@@ -173,6 +186,7 @@ impl Gateway {
             takes_config: conf.cluster.is_none(),
             link: follower.as_ref().map(Follower::state),
             logs: logs.clone(),
+            log_queues: log_queues.clone(),
             draining: AtomicBool::new(false),
             stop: stop.clone(),
         });
@@ -192,6 +206,8 @@ impl Gateway {
             apis,
             apis_stop,
             logs,
+            log_queues,
+            log_queues_stop,
             certificates,
             enabled: Enabled::new(&conf),
             stop,
@@ -265,7 +281,7 @@ impl Gateway {
     /// # Errors
     /// The problems of the declarative configuration.
     pub fn reload(&self, material: &Material) -> Result<(), StartError> {
-        self.logs.reopen();
+        self.reopen_logs();
         let configuration = match &material.declarative {
             Some(declarative) => Some(declared(
                 declarative,
@@ -286,6 +302,7 @@ impl Gateway {
     /// Opens all log files anew, for log rotation.
     pub fn reopen_logs(&self) {
         self.logs.reopen();
+        self.log_queues.reopen();
     }
 
     /// Stops: no new connections, requests under way get time to finish.
@@ -301,6 +318,7 @@ impl Gateway {
         {
             warn!("the workers' end was lost");
         }
+        self.log_queues_stop.cancel();
         self.apis_stop.cancel();
         for api in self.apis {
             api.finish().await;
@@ -518,6 +536,7 @@ pub(crate) fn options(conf: &Conf, access_log: Option<Access>) -> Result<Options
         port_maps: conf.port_maps.clone(),
         routes_by_address: conf.router_flavor == RouterFlavor::Expressions,
         body_bytes_max: conf.client_max_body_size.unwrap_or(u64::MAX),
+        client: conf.client_limits,
         cache_bytes_max: conf.mem_cache_size,
         keepalive: conf.upstream_keepalive,
         error_type: conf.error_default_type,

@@ -17,6 +17,8 @@ pub(crate) struct UpstreamTls {
     pub(crate) id: u64,
     /// For HTTP/1.1, which is said in the handshake.
     pub(crate) http: Arc<ClientConfig>,
+    /// The same for HTTP/2.
+    pub(crate) http2: Arc<ClientConfig>,
     /// For bytes of which nobody knows what they are.
     pub(crate) bytes: Arc<ClientConfig>,
 }
@@ -136,11 +138,15 @@ fn make(
         (true, Some(depth)) => client_config_within(roots, depth, identity),
     };
     let bytes = made.map_err(|error| format!("client_certificate: {error}"))?;
-    let mut http = bytes.clone();
-    http.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let saying = |protocol: &[u8]| {
+        let mut config = bytes.clone();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Arc::new(config)
+    };
     Ok(UpstreamTls {
         id: NEXT.fetch_add(1, Ordering::Relaxed),
-        http: Arc::new(http),
+        http: saying(b"http/1.1"),
+        http2: saying(b"h2"),
         bytes: Arc::new(bytes),
     })
 }

@@ -362,7 +362,11 @@ const KNOWN: &[Known] = &[
     acts("router_flavor", "traditional_compatible"),
     acts("nginx_http_client_max_body_size", "0"),
     ignored("nginx_http_client_body_buffer_size", "8k"),
-    ignored("nginx_http_keepalive_requests", "10000"),
+    acts("nginx_http_client_header_timeout", "60s"),
+    acts("nginx_http_client_body_timeout", "60s"),
+    acts("nginx_http_keepalive_timeout", "75s"),
+    acts("nginx_http_send_timeout", "60s"),
+    acts("nginx_http_keepalive_requests", "10000"),
     ignored("nginx_http_charset", "UTF-8"),
     inert("nginx_http_lua_regex_match_limit"),
     inert("nginx_http_lua_regex_cache_max_entries"),
@@ -393,4 +397,5 @@ const KNOWN: &[Known] = &[
     inert("resolver_mem_cache_size"),
     // Ours
     acts("sallyport_kong_version", "3.9.1"),
+    acts("sallyport_syslog_socket", "/dev/log"),
 ];

@@ -19,6 +19,7 @@ use crate::certificates::{ByName, Certificates};
 use crate::conf::RouterFlavor;
 use crate::configuration::Configuration;
 use crate::enabled::Enabled;
+use crate::log_queue::{Queues, Ways};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -114,7 +115,10 @@ impl Lab {
         let options = crate::start::options(&conf, None).unwrap();
         let balancers = Arc::new(Balancers::new(conf.dns));
         let named = ByName::new(Certificates::new(&[]));
-        let shared = Arc::new(Shared::new(options, configuration, balancers, named));
+        let unused = Ways::new(&options.tls_verified, &options.tls_unverified, "".into());
+        let (queues, _) = Queues::new(unused);
+        let shared = Shared::new(options, configuration, balancers, (named, queues));
+        let shared = Arc::new(shared);
         let stop = CancellationToken::new();
         let workers = Workers::start(&shared, listeners, &stop, SOON).unwrap();
         Lab {

@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::calls::Connections;
 use super::clock::now;
 use super::forward::open;
 use super::headers::Client;
@@ -35,13 +36,10 @@ use super::{http1, http2, proxy_header, stream};
 use crate::balancer::{Balancers, Cursors};
 use crate::certificates::ByName;
 use crate::configuration::Configuration;
+use crate::log_queue::Queues;
 use crate::logs::{CLIENT_FAULTS, Lines, LocalTime};
 use crate::redis::Links;
 
-/// How long a client may take for a TLS handshake. Source: nginx `client_header_timeout`.
-pub(super) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long a load balancer may take for its PROXY protocol header. Source: nginx, as above.
-const PROXY_HEADER_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often idle connections and old configurations are let go.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -69,18 +67,22 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// With the configuration to start with, made with these balancers. Listeners show what is
-    /// in `certificates`.
+    /// in the certificates given.
     pub(crate) fn new(
         options: Options,
         configuration: Configuration,
         balancers: Arc<Balancers>,
-        certificates: ByName,
+        (certificates, log_queues): (ByName, Queues),
     ) -> Shared {
         balancers.put_in_force(&configuration.balancers);
         certificates.put_in_force(&configuration.named);
         warn_of_streams(&configuration, &options);
         let redis = Links::new(&options.tls_verified, &options.tls_unverified);
-        let node = Node::new(Box::new(redis), options.cache_bytes_max);
+        let node = Node::new(
+            Box::new(redis),
+            Box::new(log_queues),
+            options.cache_bytes_max,
+        );
         Shared {
             configuration: ArcSwap::from_pointee(configuration),
             generation: AtomicU64::new(1),
@@ -154,6 +156,7 @@ pub(super) struct Worker {
     pub(super) stream_access: Option<Lines>,
     local_time: RefCell<LocalTime>,
     pub(super) pool: Rc<Pool>,
+    pub(super) calls: Connections,
     pub(super) balancers: Arc<Balancers>,
     pub(super) cursors: Cursors,
     configuration: RefCell<(u64, Rc<Held>)>,
@@ -181,6 +184,7 @@ impl Worker {
             stream_access: shared.options.stream_access_log.clone().map(Lines::new),
             local_time: RefCell::default(),
             pool: Rc::new(Pool::new(shared.options.keepalive)),
+            calls: Connections::new(shared.options.keepalive),
             balancers: shared.balancers.clone(),
             cursors: Cursors::new(seed[0] ^ seed[1]),
             configuration: RefCell::new((0, current)),
@@ -278,6 +282,7 @@ impl Worker {
     fn tick(&self) {
         self.moment.set(both_clocks());
         self.pool.sweep();
+        self.calls.sweep();
         drop(self.configuration());
         self.shared
             .requests
@@ -509,7 +514,7 @@ async fn connection(
     let options = &worker.options;
     let told = match bound.proxy_protocol {
         false => None,
-        true => match told(bound, &mut stream, peer).await {
+        true => match told(bound, &mut stream, peer, options.client.head).await {
             Ok(told) => told,
             Err(()) => return,
         },
@@ -530,7 +535,7 @@ async fn connection(
         };
     };
     match timeout(
-        HANDSHAKE_TIME_MAX,
+        options.client.head,
         TlsAcceptor::from(tls.clone()).accept(stream),
     )
     .await
@@ -557,8 +562,9 @@ async fn told(
     bound: &Bound,
     stream: &mut TcpStream,
     peer: SocketAddr,
+    head: Duration,
 ) -> Result<Option<(SocketAddr, SocketAddr)>, ()> {
-    let reason = match timeout(PROXY_HEADER_TIME_MAX, proxy_header::take(stream)).await {
+    let reason = match timeout(head, proxy_header::take(stream)).await {
         Ok(Ok(Header::Local)) => return Ok(None),
         Ok(Ok(Header::Proxied {
             source,
@@ -597,7 +603,7 @@ async fn speak_either(
     busy: &Cell<bool>,
 ) {
     busy.set(false); // nothing came yet
-    let first = timeout(HANDSHAKE_TIME_MAX, knows_http2(&stream)).await;
+    let first = timeout(worker.options.client.head, knows_http2(&stream)).await;
     busy.set(true);
     match first {
         Ok(Some(true)) => http2::run(worker, client, stream, stop).await,

@@ -11,49 +11,7 @@ use crate::Kind;
 /// Fields of a checked entity whose values this build's gateway would not act on.
 pub fn unserved(kind: Kind, entity: &Value) -> Vec<FieldError> {
     match kind {
-        Kind::Service => service(entity),
-        Kind::Route => route(entity),
-        Kind::Upstream => upstream(entity),
         Kind::Certificate => certificate(entity),
-        _ => Vec::new(),
-    }
-}
-
-fn unsupported(field: &str, message: impl Into<String>) -> FieldError {
-    let path = field
-        .split('.')
-        .fold(Path::root(), |path, part| path.key(part));
-    FieldError::field(path, message)
-}
-
-fn service(service: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    if let Some(protocol) = service["protocol"].as_str().filter(|p| !is_served(p)) {
-        errors.push(unsupported("protocol", unserved_protocol(protocol)));
-    }
-    errors
-}
-
-fn route(route: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let protocols = route["protocols"].as_array().into_iter().flatten();
-    if let Some(protocol) = protocols.filter_map(Value::as_str).find(|p| !is_served(p)) {
-        errors.push(unsupported("protocols", unserved_protocol(protocol)));
-    }
-    errors
-}
-
-fn upstream(upstream: &Value) -> Vec<FieldError> {
-    let active = &upstream["healthchecks"]["active"];
-    let probes = |state: &str| active[state]["interval"].as_f64().unwrap_or_default() > 0.0;
-    match active["type"].as_str() {
-        Some(kind @ ("grpc" | "grpcs")) if probes("healthy") || probes("unhealthy") => {
-            let message = format!(
-                "'{kind}' probes are not supported by this build; use http, https or tcp, \
-                 or leave both intervals 0"
-            );
-            vec![unsupported("healthchecks.active.type", message)]
-        }
         _ => Vec::new(),
     }
 }
@@ -68,16 +26,8 @@ fn certificate(certificate: &Value) -> Vec<FieldError> {
     let message = "references to vaults are not supported by this build; give PEM text";
     fields
         .filter(refers)
-        .map(|field| unsupported(field, message))
+        .map(|field| FieldError::field(Path::root().key(field), message))
         .collect()
-}
-
-fn is_served(protocol: &str) -> bool {
-    !matches!(protocol, "grpc" | "grpcs")
-}
-
-fn unserved_protocol(protocol: &str) -> String {
-    format!("'{protocol}' is not supported by this build")
 }
 
 #[cfg(test)]
@@ -100,47 +50,16 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_named() {
-        check(Kind::Service, json!({"protocol": "https"}), &[]);
-        check(
-            Kind::Service,
-            json!({"protocol": "grpc"}),
-            &["protocol: 'grpc' is not supported"],
-        );
         check(
             Kind::Certificate,
             json!({"cert": "{vault://env/cert}", "key": "{vault://env/key}", "key_alt": null}),
             &["cert: references", "key: references"],
         );
-        check(
-            Kind::Route,
-            json!({"protocols": ["http"], "sources": []}),
-            &[],
-        );
-        check(
-            Kind::Route,
-            json!({"protocols": ["tcp"], "sources": [{"ip": "1.2.3.4"}]}),
-            &[],
-        );
-        check(
-            Kind::Route,
-            json!({"protocols": ["grpcs"]}),
-            &["protocols: 'grpcs'"],
-        );
-        check(
-            Kind::Upstream,
-            json!({"algorithm": "latency", "use_srv_name": true,
-                   "healthchecks": {"active": {"type": "grpc", "healthy": {"interval": 0}}}}),
-            &[],
-        );
-        check(
-            Kind::Upstream,
-            json!({"healthchecks": {"active": {"type": "https", "healthy": {"interval": 1}}}}),
-            &[],
-        );
-        check(
-            Kind::Upstream,
-            json!({"healthchecks": {"active": {"type": "grpcs", "unhealthy": {"interval": 1}}}}),
-            &["healthchecks.active.type: 'grpcs' probes are not supported"],
-        );
+        let pem = "-----BEGIN CERTIFICATE-----";
+        check(Kind::Certificate, json!({"cert": pem, "key": pem}), &[]);
+        for protocol in ["https", "grpcs", "tls_passthrough", "udp"] {
+            check(Kind::Service, json!({"protocol": protocol}), &[]);
+            check(Kind::Route, json!({"protocols": [protocol]}), &[]);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! TLS building blocks: rustls on ring, TLS 1.2 and 1.3.
 
+mod anchored_server;
 pub mod client;
 mod depth_limited;
 pub mod explain;
@@ -20,11 +21,14 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use client::{ServerTrust, client_config, client_config_within, connect, trust_store};
+pub use anchored_server::OtherAuthority;
+pub use client::{
+    ServerTrust, anchored_client_config, client_config, client_config_within, connect, trust_store,
+};
 pub use depth_limited::ChainTooLong;
 pub use explain::{TlsFailure, explain};
 pub use identity::Identity;
-pub use leaf::{CertDigest, Leaf, leaf_digest, not_after};
+pub use leaf::{CertDigest, Leaf, key_digest, leaf_digest, not_after};
 pub use pem::{PemError, certificates, read_pem};
 pub use server::{ClientAuth, Offer, server_config};
 

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
-use super::super::worker::{HANDSHAKE_TIME_MAX, Held, Worker};
+use super::super::worker::{Held, Worker};
 use super::hello::{self, HELLO_BYTES_MAX, Hello};
 use super::prefixed::Prefixed;
 use super::pump::pump;
@@ -59,7 +59,7 @@ async fn serve_tls(
         return forward(session, configuration, route, stream).await;
     }
     let accepting = TlsAcceptor::from(tls.clone()).accept(stream);
-    let accepted = timeout(HANDSHAKE_TIME_MAX, accepting).await;
+    let accepted = timeout(session.worker.options.client.head, accepting).await;
     let stream = accepted
         .map_err(|_| Refused::Silent)?
         .map_err(Refused::Handshake)?;
