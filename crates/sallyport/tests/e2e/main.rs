@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+mod appliance_cli;
 mod audit_log;
 mod auth;
 mod backup;
