@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use http::uri::Scheme;
 use sallyport_model::declarative::Declared;
 use sallyport_model::entities::{self, ConfigTable, PathHandling, Protocol, Service};
@@ -19,14 +20,17 @@ use sallyport_plugins::Identities;
 use sallyport_wire::ConfigHash;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::balancer::{Balancer, Balancers, Peers};
+use crate::certificates::{self, Made, Named, TlsDefaults, UpstreamTls, UpstreamTlsMaker, Wanted};
 use crate::chain::{Chain, Chains, Handlers};
 use crate::conf::Dns;
 use crate::entities::Entities;
 use crate::ids::{Ids, Pages};
-use crate::router::{Match, Query, Router, Work};
+use crate::proxy::Streams;
+use crate::router::{Match, Query, Router, Work, is_stream};
 
 /// A configuration made ready to serve.
 pub struct Configuration {
@@ -42,6 +46,15 @@ pub struct Configuration {
     pub(crate) balancers: Arc<[Arc<Balancer>]>,
     /// Whether the Admin API shows the entities.
     keeps_all: bool,
+    /// How upstreams are spoken to where a service says nothing.
+    tls_defaults: Arc<TlsDefaults>,
+    upstream_tls: Made,
+    /// The certificates, read.
+    loaded: certificates::Identities,
+    /// What listeners show, by server name.
+    pub(crate) named: Arc<Named>,
+    /// Routes of what is not HTTP.
+    pub(crate) streams: Arc<Streams>,
     /// What the APIs and log plugins show, as far as somebody may ask.
     pub(crate) entities: Entities,
     router: Router,
@@ -68,8 +81,21 @@ pub(crate) struct ServedRoute {
     pub(crate) path_handling: PathHandling,
     /// Status for plain HTTP, if only TLS is served.
     pub(crate) tls_only: Option<u16>,
+    /// If it takes gRPC calls, and nothing else.
+    pub(crate) grpc: Option<GrpcOnly>,
+    /// Whether a request body is awaited before an upstream is asked, as far as that is bounded.
+    pub(crate) request_buffering: bool,
+    /// Whether it takes streams.
+    streams: bool,
     pub(crate) service: Option<Arc<ServedService>>,
     pub(crate) chain: Arc<Chain>,
+}
+
+/// What a route for gRPC calls takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GrpcOnly {
+    /// Whether plain connections are refused.
+    pub(crate) tls_only: bool,
 }
 
 /// What of a service matters for a request.
@@ -77,14 +103,18 @@ pub(crate) struct ServedRoute {
 pub(crate) struct ServedService {
     pub(crate) id: Uuid,
     pub(crate) scheme: Scheme,
+    /// Whether it is spoken to in HTTP/2.
+    pub(crate) http2: bool,
     pub(crate) path: Box<str>,
     /// Further tries after the first.
     pub(crate) retries: u16,
     pub(crate) connect_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) read_timeout: Duration,
-    /// Whether the upstream's certificate is verified.
-    pub(crate) verify: bool,
+    /// How the upstream is spoken to over TLS, if it is.
+    pub(crate) tls: Option<Arc<UpstreamTls>>,
+    /// Whether it is for streams, not for requests.
+    pub(crate) is_stream: bool,
     pub(crate) peers: Peers,
 }
 
@@ -118,6 +148,11 @@ impl Configuration {
             chains: Arc::default(),
             plugins: Content::default(),
             keeps_all: false,
+            tls_defaults: Arc::default(),
+            upstream_tls: Made::default(),
+            loaded: certificates::Identities::default(),
+            named: Arc::default(),
+            streams: Arc::default(),
             entities: Entities::default(),
             router: Router::new(flavor),
             balancers: Arc::default(),
@@ -159,8 +194,17 @@ impl Configuration {
             true => self.handlers.clone(),
             false => Arc::new(handlers(&table.plugins, &mut problems)),
         };
-        let upstreams = upstreams(table, balancers, &mut problems);
-        let services = services(table, &upstreams, balancers, &mut problems);
+        let loaded = certificates::load(&table.certificates, &self.loaded).unwrap_or_else(|bad| {
+            problems.extend(
+                bad.into_iter()
+                    .map(|(id, reason)| Unservable::new(Kind::Certificate, id, None, reason)),
+            );
+            certificates::Identities::default()
+        });
+        let upstreams = upstreams(table, &loaded, balancers, &mut problems);
+        let mut upstream_tls = UpstreamTlsMaker::new(&self.tls_defaults, &self.upstream_tls);
+        let tls = (&loaded, &mut upstream_tls);
+        let services = services(table, &upstreams, balancers, tls, &mut problems);
         let (router, work) = self.router.updated(&table.routes).unwrap_or_else(|bad| {
             problems.extend(bad.into_iter().map(|(index, error)| {
                 let route = &table.routes[index];
@@ -182,6 +226,8 @@ impl Configuration {
         let mut routes_of: HashMap<Uuid, Vec<u32>> = HashMap::new();
         for route in &table.routes {
             let service = route.service.and_then(|id| services.get(&id.0).cloned());
+            let streams = route.protocols.iter().copied().any(is_stream);
+            let service = service.filter(|service| fits(route, service, streams));
             let slot = router.slot(route.id).expect("every route got a slot");
             if let Some(service) = &service {
                 routes_of.entry(service.id).or_default().push(slot as u32);
@@ -192,9 +238,30 @@ impl Configuration {
                 Some(served_route(router.flavor(), route, service, chain)),
             );
         }
+        let served = |id: Uuid| {
+            services
+                .get(&id)
+                .filter(|service| service.is_stream)
+                .cloned()
+        };
+        let mut chain = |route: Uuid, service: Option<Uuid>| chains.of_stream(route, service);
+        let streams = (self.streams)
+            .next(router.flavor(), &table.routes, served, &mut chain)
+            .map_err(|bad| {
+                let unservable = |(index, reason): (usize, String)| {
+                    let route: &entities::Route = &table.routes[index];
+                    Unservable::new(Kind::Route, route.id, route.name.as_deref(), reason)
+                };
+                bad.into_iter().map(unservable).collect::<Vec<_>>()
+            })?;
         Ok(Configuration {
             hash,
             identities: Arc::new(Identities::new(table)),
+            tls_defaults: self.tls_defaults.clone(),
+            upstream_tls: upstream_tls.finish(),
+            named: Arc::new(Named::new(&table.snis, &loaded)),
+            loaded,
+            streams: Arc::new(streams),
             global_chain: chains.of(None, None),
             chains: Arc::new(chains.finish()),
             keeps_all: self.keeps_all,
@@ -224,6 +291,13 @@ impl Configuration {
     #[must_use]
     pub(crate) fn keeping_all(mut self, keeps_all: bool) -> Configuration {
         self.keeps_all = keeps_all;
+        self
+    }
+
+    /// The same, and those that come after it speak to upstreams like this.
+    #[must_use]
+    pub(crate) fn speaking_tls(mut self, defaults: TlsDefaults) -> Configuration {
+        self.tls_defaults = Arc::new(defaults);
         self
     }
 
@@ -273,7 +347,11 @@ fn served_route(
     service: Option<Arc<ServedService>>,
     chain: Arc<Chain>,
 ) -> ServedRoute {
-    let tls_only = route.protocols.iter().all(|protocol| protocol.is_tls());
+    let takes = |protocol| route.protocols.contains(&protocol);
+    let tls_only = takes(Protocol::Https) && !takes(Protocol::Http);
+    let grpc = (takes(Protocol::Grpc) || takes(Protocol::Grpcs)).then(|| GrpcOnly {
+        tls_only: !takes(Protocol::Grpc),
+    });
     ServedRoute {
         id: route.id,
         strip_path: route.strip_path,
@@ -283,6 +361,9 @@ fn served_route(
             RouterFlavor::TraditionalCompatible | RouterFlavor::Expressions => PathHandling::V0,
         },
         tls_only: tls_only.then_some(route.https_redirect_status_code),
+        grpc,
+        request_buffering: route.request_buffering,
+        streams: route.protocols.iter().copied().any(is_stream),
         chain,
         service,
     }
@@ -345,6 +426,7 @@ fn unserved(kind: Kind, entity: &Value) -> Vec<Unservable> {
 /// The balancer of every upstream, by the upstream's name.
 fn upstreams<'a>(
     table: &'a ConfigTable,
+    loaded: &certificates::Identities,
     balancers: &Balancers,
     problems: &mut Vec<Unservable>,
 ) -> HashMap<&'a str, Arc<Balancer>> {
@@ -355,7 +437,9 @@ fn upstreams<'a>(
     let mut made = HashMap::new();
     for upstream in &table.upstreams {
         let targets = targets.get(&upstream.id).map_or(&[][..], Vec::as_slice);
-        match balancers.balancer(upstream, targets) {
+        let shown = upstream.client_certificate;
+        let shown = shown.and_then(|id| Some(&loaded.get(&id.0)?.first));
+        match balancers.balancer(upstream, targets, shown) {
             Ok(balancer) => _ = made.insert(upstream.name.as_str(), balancer),
             Err(reason) => problems.push(Unservable::new(
                 Kind::Upstream,
@@ -373,12 +457,14 @@ fn services(
     table: &ConfigTable,
     upstreams: &HashMap<&str, Arc<Balancer>>,
     balancers: &Balancers,
+    (loaded, maker): (&certificates::Identities, &mut UpstreamTlsMaker<'_>),
     problems: &mut Vec<Unservable>,
 ) -> HashMap<Uuid, Arc<ServedService>> {
     let mut served = HashMap::new();
     for service in &table.services {
         let upstream = upstreams.get(service.host.as_str());
-        match served_service(service, upstream, balancers) {
+        let tls = service_tls(table, loaded, service, maker);
+        match served_service(service, upstream, balancers, tls) {
             Ok(made) => _ = served.insert(service.id, Arc::new(made)),
             Err(unservable) => problems.push(unservable),
         }
@@ -390,17 +476,20 @@ fn served_service(
     service: &Service,
     upstream: Option<&Arc<Balancer>>,
     balancers: &Balancers,
+    tls: Result<Option<Arc<UpstreamTls>>, String>,
 ) -> Result<ServedService, Unservable> {
-    let made = scheme(service).and_then(|scheme| {
+    let made = scheme(service).and_then(|(scheme, http2)| {
         Ok(ServedService {
             id: service.id,
             scheme,
+            http2,
             path: service.path.as_deref().unwrap_or("/").into(),
             retries: service.retries,
             connect_timeout: Duration::from_millis(service.connect_timeout.into()),
             write_timeout: Duration::from_millis(service.write_timeout.into()),
             read_timeout: Duration::from_millis(service.read_timeout.into()),
-            verify: service.tls_verify.unwrap_or(false),
+            tls: tls?,
+            is_stream: is_stream(service.protocol),
             peers: Peers::new(service, upstream, balancers)?,
         })
     });
@@ -409,12 +498,66 @@ fn served_service(
     })
 }
 
-fn scheme(service: &Service) -> Result<Scheme, String> {
+/// Plain or TLS, and whether HTTP/2 is spoken over it.
+fn scheme(service: &Service) -> Result<(Scheme, bool), String> {
     match service.protocol {
-        Protocol::Http => Ok(Scheme::HTTP),
-        Protocol::Https => Ok(Scheme::HTTPS),
-        other => Err(format!(
-            "protocol {other:?} is not supported by this build, only http and https are"
-        )),
+        Protocol::Http => Ok((Scheme::HTTP, false)),
+        Protocol::Https => Ok((Scheme::HTTPS, false)),
+        Protocol::Grpc => Ok((Scheme::HTTP, true)),
+        Protocol::Grpcs => Ok((Scheme::HTTPS, true)),
+        // no request gets there
+        Protocol::Tcp | Protocol::Tls | Protocol::TlsPassthrough | Protocol::Udp => {
+            Ok((Scheme::HTTP, false))
+        }
+        other => Err(format!("protocol {other:?} is not supported by this build")),
     }
+}
+
+/// TLS towards a service, if it wants that. Its own certificate comes before that of its upstream.
+fn service_tls(
+    table: &ConfigTable,
+    loaded: &certificates::Identities,
+    service: &Service,
+    maker: &mut UpstreamTlsMaker<'_>,
+) -> Result<Option<Arc<UpstreamTls>>, String> {
+    if !service.protocol.is_tls() {
+        return Ok(None);
+    }
+    let upstream = || {
+        table
+            .upstreams
+            .iter()
+            .find(|upstream| upstream.name == service.host)
+    };
+    let shown = service
+        .client_certificate
+        .or_else(|| upstream()?.client_certificate);
+    let wanted = Wanted {
+        verify: service.tls_verify,
+        depth: service.tls_verify_depth,
+        authorities: service.ca_certificates.clone(),
+    };
+    let known: AHashMap<Uuid, &str> = match wanted.authorities.is_empty() {
+        true => AHashMap::new(),
+        false => table
+            .ca_certificates
+            .iter()
+            .map(|it| (it.id, it.cert.as_str()))
+            .collect(),
+    };
+    for id in &wanted.authorities {
+        if !known.contains_key(id) {
+            warn!(service = %service.id, ca_certificate = %id, "the CA certificate of a service is not there, so nobody is believed because of it");
+        }
+    }
+    let shown = shown.and_then(|id| Some(&loaded.get(&id.0)?.first));
+    maker.of(&wanted, shown, &known).map(Some)
+}
+
+/// Whether a route and its service are both for streams, or both for requests.
+fn fits(route: &entities::Route, service: &ServedService, streams: bool) -> bool {
+    if service.is_stream != streams {
+        warn!(route = %route.id, service = %service.id, "the protocols of a route and of its service do not fit; the route has no service");
+    }
+    service.is_stream == streams
 }

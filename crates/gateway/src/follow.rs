@@ -109,19 +109,18 @@ pub(crate) fn first(conf: &Conf) -> Configuration {
 
 /// What a gateway serves until its control plane says something else: the last configuration
 /// that was in force, or nothing. What is wrong with the files is logged.
-pub(crate) fn last_known_good(conf: &Conf, balancers: &Balancers) -> Start {
+pub(crate) fn last_known_good(conf: &Conf, nothing: Configuration, balancers: &Balancers) -> Start {
     let loaded = match LastKnownGood::new(&conf.prefix).load() {
-        Ok(None) => return Start::with(first(conf)),
+        Ok(None) => return Start::with(nothing),
         Ok(Some(loaded)) => loaded,
         Err(error) => {
             error!(%error, "starting without a configuration");
-            return Start::with(first(conf));
+            return Start::with(nothing);
         }
     };
     if let Some(problem) = &loaded.newest_problem {
         warn!(%problem, "the newest last-known-good configuration is unusable, taking the previous");
     }
-    let nothing = first(conf);
     match apply::restored(loaded, &Enabled::new(conf), (&nothing, balancers)) {
         Ok(start) => {
             let (hash, routes) = (start.configuration.hash, start.configuration.routes());

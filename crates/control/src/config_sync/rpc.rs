@@ -11,16 +11,16 @@ use std::time::Duration;
 use fastwebsockets::{OpCode, WebSocket, WebSocketWrite};
 use sallyport_store::{NodeSeen, SyncStatus};
 use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::SILENCE_SECS_MAX;
 use sallyport_wire::config_sync::delta::{
     GET_DELTA, Hello, HelloAnswer, NOTIFY_ERROR, OWN, REPORT, Report, SYNC, SyncVersion,
     asked_version, notify,
 };
 use sallyport_wire::config_sync::rpc::{ENCODING, Message, code, decode};
-use sallyport_wire::config_sync::{HELLO_SECS_MAX, SILENCE_SECS_MAX};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::answers::{Answers, failure, yes};
 use super::publishers::{Published, Subscription};
 use super::session::{
-    Caller, EVENTS_MAX, End, Event, FRAME_BYTES_MAX, listen, say_goodbye, send, served,
+    Caller, EVENTS_MAX, End, Event, FRAME_BYTES_MAX, first, listen, say_goodbye, send, served,
 };
 use super::state::{State, plane};
 use super::trust::{self, now_secs};
@@ -104,16 +104,7 @@ struct Link<'a, W> {
 
 impl<W: AsyncWrite + Unpin> Link<'_, W> {
     async fn serve(&mut self, mut inbox: mpsc::Receiver<Event>, stop: &CancellationToken) -> End {
-        let hello = timeout(Duration::from_secs(HELLO_SECS_MAX), inbox.recv());
-        let hello = tokio::select! {
-            () = stop.cancelled() => return End::Stopping,
-            hello = hello => hello,
-        };
-        let hello = match hello {
-            Ok(Some(event)) => event,
-            Ok(None) => return End::ByNode("connection lost".to_owned()),
-            Err(_) => return End::Protocol(format!("no hello within {HELLO_SECS_MAX} s")),
-        };
+        let hello = first(&mut inbox, "hello", stop).await;
         if let Err(end) = self.greet(hello).await {
             return end;
         }

@@ -168,18 +168,7 @@ struct Link<'a, W> {
 
 impl<W: AsyncWrite + Unpin> Link<'_, W> {
     async fn serve(&mut self, mut inbox: mpsc::Receiver<Event>, stop: &CancellationToken) -> End {
-        let hello = timeout(Duration::from_secs(HELLO_SECS_MAX), inbox.recv());
-        let hello = tokio::select! {
-            () = stop.cancelled() => return End::Stopping,
-            hello = hello => hello,
-        };
-        let hello = match hello {
-            Ok(Some(event)) => event,
-            Ok(None) => return End::ByNode("connection lost".to_owned()),
-            Err(_) => {
-                return End::Protocol(format!("no basic_info within {HELLO_SECS_MAX} s"));
-            }
-        };
+        let hello = first(&mut inbox, "basic_info", stop).await;
         if let Err(end) = self.greet(hello).await {
             return end;
         }
@@ -384,6 +373,26 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             cert_expires_at: self.guest.cert_expires_at,
         };
         self.links.recorder.seen(seen).await;
+    }
+}
+
+/// The first frame, which has to come soon.
+pub(super) async fn first(
+    inbox: &mut mpsc::Receiver<Event>,
+    what: &str,
+    stop: &CancellationToken,
+) -> Event {
+    let frame = timeout(Duration::from_secs(HELLO_SECS_MAX), inbox.recv());
+    let frame = tokio::select! {
+        () = stop.cancelled() => return Err(End::Stopping),
+        frame = frame => frame,
+    };
+    match frame {
+        Ok(Some(event)) => event,
+        Ok(None) => Err(End::ByNode("connection lost".to_owned())),
+        Err(_) => Err(End::Protocol(format!(
+            "no {what} within {HELLO_SECS_MAX} s"
+        ))),
     }
 }
 

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use sallyport_model::balancing::{Active, CheckType};
+use sallyport_runtime::tls::{Identity, ServerTrust, client_config};
 use sallyport_runtime::{DialError, dial};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -18,6 +19,7 @@ use tracing::debug;
 use super::address::Address;
 use super::circuit::Report;
 use super::cursors::random;
+use super::probe_grpc;
 use super::upstream::Balancer;
 
 /// Timeout of a probe that has none. Source: data-plane reference 5.2.
@@ -32,19 +34,48 @@ const LINE_BYTES_MAX: u64 = 1024;
 pub(crate) struct ProbeTls {
     pub(crate) verified: Arc<ClientConfig>,
     pub(crate) unverified: Arc<ClientConfig>,
+    /// The authorities that `verified` believes.
+    pub(crate) roots: Arc<RootCertStore>,
+}
+
+impl ProbeTls {
+    /// The same, showing this to targets that ask for a certificate.
+    fn showing(&self, shown: Option<&Identity>) -> ProbeTls {
+        let Some(identity) = shown else {
+            return self.clone();
+        };
+        let config = |trust: ServerTrust, standard: &Arc<ClientConfig>| {
+            // it was made for the services of the upstream as well, so it can be made
+            let made = client_config(trust, Some(identity)).map(|mut config| {
+                config.alpn_protocols.clone_from(&standard.alpn_protocols);
+                Arc::new(config)
+            });
+            made.unwrap_or_else(|_| standard.clone())
+        };
+        ProbeTls {
+            verified: config(ServerTrust::Roots(self.roots.clone()), &self.verified),
+            unverified: config(ServerTrust::Anybody, &self.unverified),
+            roots: self.roots.clone(),
+        }
+    }
 }
 
 /// What to send to one address.
 struct Probe {
     kind: CheckType,
     address: SocketAddr,
+    /// Host to ask for.
+    host: String,
     request: Vec<u8>,
+    /// Headers that are set, for gRPC.
+    headers: Vec<(String, String)>,
     tls: Option<(Arc<ClientConfig>, String)>,
     limit: Duration,
 }
 
 /// Probes the targets of an upstream, each group by its own interval.
 pub(super) async fn probe_for_ever(balancer: &Balancer, tls: &ProbeTls) {
+    let tls = &tls.showing(balancer.shown.as_ref());
     let active = &balancer.checks.active;
     let mut state = seed();
     let interval = |secs: f64| {
@@ -122,19 +153,32 @@ impl Probe {
             true => Duration::from_secs_f64(active.timeout),
             false => TIMEOUT,
         };
-        let tls = (active.kind == CheckType::Https).then(|| {
-            let config = match active.https_verify_certificate {
+        let grpc = matches!(active.kind, CheckType::Grpc | CheckType::Grpcs);
+        let secure = matches!(active.kind, CheckType::Https | CheckType::Grpcs);
+        let tls = secure.then(|| {
+            let mut config = match active.https_verify_certificate {
                 true => tls.verified.clone(),
                 false => tls.unverified.clone(),
             };
+            if grpc {
+                Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec()];
+            }
             let name = active.https_sni.as_deref().unwrap_or(&address.host);
             let name = name.trim_start_matches('[').trim_end_matches(']');
             (config, name.to_owned())
         });
+        let host = host.unwrap_or(&address.host);
+        let headers = active.headers.iter().filter(|_| grpc);
+        let headers = headers.flat_map(|(name, values)| {
+            let one = |value: &String| (name.clone(), value.clone());
+            values.iter().map(one)
+        });
         Probe {
             kind: active.kind,
             address: address.socket,
-            request: request(active, host.unwrap_or(&address.host)),
+            host: host.to_owned(),
+            request: request(active, host),
+            headers: headers.collect(),
             tls,
             limit,
         }
@@ -173,7 +217,22 @@ impl Probe {
         self.status(stream).await
     }
 
-    async fn status(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Report> {
+    async fn status(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Report> {
+        let scheme = match self.kind {
+            CheckType::Grpc => "http",
+            CheckType::Grpcs => "https",
+            CheckType::Tcp | CheckType::Http | CheckType::Https => {
+                return self.http_status(stream).await;
+            }
+        };
+        let asked = probe_grpc::ask(stream, scheme, &self.host, &self.headers);
+        asked.await.map(Report::Status)
+    }
+
+    async fn http_status(
+        &self,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    ) -> io::Result<Report> {
         stream.write_all(&self.request).await?;
         stream.flush().await?;
         let mut line = Vec::new();

@@ -9,9 +9,10 @@ use sallyport_wire::ConfigHash;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Configuration, ServedRoute, Unservable, served_route, served_service, unserved};
+use super::{Configuration, ServedRoute, Unservable, fits, served_route, served_service, unserved};
 use crate::balancer::Balancers;
 use crate::ids::Ids;
+use crate::router::is_stream;
 
 /// Entities that are new or other than before, and those that are gone.
 #[derive(Default)]
@@ -31,6 +32,10 @@ impl Edits {
         let typed = match kind {
             // what hangs on it goes or comes with it
             Kind::Service if entity["enabled"] == false => return false,
+            // certificates and other services have a part in it
+            Kind::Service if !matches!(entity["protocol"].as_str(), Some("http" | "grpc")) => {
+                return false;
+            }
             Kind::Service => serde_json::from_value(value.clone()).map(|it| self.services.push(it)),
             Kind::Route => serde_json::from_value(value.clone()).map(|it| self.routes.push(it)),
             _ => return false,
@@ -70,7 +75,7 @@ impl Configuration {
         let mut services = self.services.clone();
         for service in &edits.services {
             let upstream = self.balancers.iter().find(|it| *it.name == *service.host);
-            match served_service(service, upstream, balancers) {
+            match served_service(service, upstream, balancers, Ok(None)) {
                 Ok(made) => services.insert(service.id, Arc::new(made)),
                 Err(unservable) => problems.push(unservable),
             }
@@ -79,6 +84,20 @@ impl Configuration {
             services.remove(&id);
         }
         let gone = edits.gone(Kind::Route);
+        let was_stream = |id: Uuid| {
+            let slot = self.router.slot(id);
+            let route = slot.and_then(|slot| self.routes.get(slot)?.as_ref());
+            route.is_some_and(|route| route.streams)
+        };
+        let streams = |route: &Route| route.protocols.iter().copied().any(is_stream);
+        let touched = edits
+            .routes
+            .iter()
+            .map(|route| route.id)
+            .chain(gone.iter().copied());
+        if edits.routes.iter().any(streams) || touched.into_iter().any(was_stream) {
+            return None;
+        }
         let (router, work) = match self.router.edited(&edits.routes, &gone) {
             Ok(edited) => edited,
             Err(bad) => {
@@ -110,6 +129,7 @@ impl Configuration {
                 Some(id) => Some(services.get(&id.0)?.clone()),
                 None => None,
             };
+            let service = service.filter(|service| fits(route, service, false));
             let slot = router.slot(route.id).expect("every route got a slot");
             let service_id = service.as_ref().map(|service| service.id);
             let before = routes.get(slot).and_then(Option::as_ref);
@@ -161,6 +181,11 @@ impl Configuration {
             plugins: self.plugins.clone(),
             balancers: self.balancers.clone(),
             keeps_all: self.keeps_all,
+            tls_defaults: self.tls_defaults.clone(),
+            upstream_tls: self.upstream_tls.clone(),
+            loaded: self.loaded.clone(),
+            named: self.named.clone(),
+            streams: self.streams.clone(),
             entities: self.entities.edited(&edits.values, &edits.gone),
             router,
             routes,

@@ -102,9 +102,14 @@ pub(super) fn restored(
 ) -> Result<Start, ApplyError> {
     let Loaded { saved, changes, .. } = loaded;
     let Some(version) = saved.version else {
-        let compiled = compile(saved.payload.config_table, saved.hash, plugins, before);
-        let configuration = compiled.map_err(|bad| ApplyError(lines(&bad)))?;
-        return Ok(Start::with(configuration));
+        // another build wrote it, perhaps: what this one cannot serve must not cost the rest
+        let (hash, table) = (saved.hash, saved.payload.config_table);
+        let isolated = isolate(table, |_, _| None, |it| compile(it, hash, plugins, before));
+        let isolated = isolated.map_err(|bad| ApplyError(lines(&bad)))?;
+        for told in &isolated.refused {
+            warn!(?told, "entity refused, the others are in force");
+        }
+        return Ok(Start::with(isolated.made));
     };
     let mut source = Source::from_stored(version, saved.payload.config_table);
     for Record { deltas, refused } in &changes {

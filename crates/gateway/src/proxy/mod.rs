@@ -1,10 +1,12 @@
 //! The proxy path: listeners on every core, requests, upstream connections.
 
 mod body;
+mod calls;
 mod clock;
 mod fault;
 mod flight;
 mod forward;
+mod grpc;
 mod headers;
 pub(crate) mod http1;
 mod http2;
@@ -14,15 +16,18 @@ mod listeners;
 mod log_tests;
 mod options;
 mod pool;
+mod proxy_header;
 mod reply;
 mod serve;
 mod session;
 mod silence;
+pub(crate) mod stream;
 mod tally;
 mod tunnel;
 mod upstream;
 mod worker;
 
-pub(crate) use listeners::{Bound, open};
+pub(crate) use listeners::{Bound, Speaks, open};
 pub(crate) use options::{Options, Via};
+pub(crate) use stream::Streams;
 pub(crate) use worker::{Shared, Workers};

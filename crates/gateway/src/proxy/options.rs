@@ -1,13 +1,13 @@
 //! The settings of the proxy path, made ready for use.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderValue, Version};
 use rustls::ClientConfig;
 
-use crate::conf::{ErrorType, HeadersAdded, RealIp, UpstreamKeepalive};
+use crate::conf::{ClientLimits, ErrorType, HeadersAdded, RealIp, UpstreamKeepalive};
 use crate::logs::Access;
 
 /// Settings that every request reads.
@@ -26,12 +26,17 @@ pub(crate) struct Options {
     pub(crate) routes_by_address: bool,
     /// Largest request body, bytes.
     pub(crate) body_bytes_max: u64,
+    pub(crate) client: ClientLimits,
     /// Most bytes of responses that `proxy-cache` keeps.
     pub(crate) cache_bytes_max: u64,
     pub(crate) keepalive: UpstreamKeepalive,
     pub(crate) error_type: ErrorType,
     /// Where answered requests are logged; `None` if they are not.
     pub(crate) access_log: Option<Access>,
+    /// Whether there are listeners for streams.
+    pub(crate) takes_streams: bool,
+    /// Where sessions of streams are logged; `None` if they are not.
+    pub(crate) stream_access_log: Option<Access>,
     /// For upstreams whose certificate is verified.
     pub(crate) tls_verified: Arc<ClientConfig>,
     /// For upstreams whose certificate is not.
@@ -72,6 +77,11 @@ impl Options {
     /// Whether what this peer says of others is believed.
     pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
         self.real_ip.trusted.iter().any(|net| net.contains(&ip))
+    }
+
+    /// The address of a listener, with the port that clients see.
+    pub(crate) fn outside(&self, address: SocketAddr) -> SocketAddr {
+        SocketAddr::new(address.ip(), self.outside_port(address.port()))
     }
 
     /// The port that clients see for a listener's.

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod control;
@@ -11,6 +12,8 @@ pub(crate) mod firewall;
 pub(crate) mod gateway;
 mod gateway_bootstrap;
 pub(crate) mod gateway_conf;
+pub(crate) mod keys;
+pub(crate) mod maintenance;
 pub(crate) mod node;
 pub(crate) mod plugins;
 pub(crate) mod ports;
@@ -18,6 +21,7 @@ pub(crate) mod ports_explain;
 pub(crate) mod ports_watch;
 pub(crate) mod quickstart;
 pub(crate) mod rate_limit;
+pub(crate) mod remote;
 pub(crate) mod wait;
 
 use std::io::{ErrorKind, Write};

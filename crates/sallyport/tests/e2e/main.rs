@@ -7,9 +7,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+mod appliance_cli;
 mod audit_log;
 mod auth;
+mod backup;
 mod bad_input;
+mod bodies;
 mod certs;
 mod config_sync;
 mod config_sync_faults;
@@ -18,19 +21,26 @@ mod database;
 mod deck;
 mod deck_traffic;
 mod forward_proxy;
+mod framing;
 mod gateway;
+mod grpc;
+mod http2;
 mod hybrid_frames;
 mod key_auth;
 mod lab;
 mod last_known_good;
+mod limits;
 mod log_queue;
 mod operations;
 mod plugins;
 mod ports;
+mod proxy_protocol;
 mod quickstart;
 mod rate_limit;
 mod rate_limiting;
 mod readme;
 mod redis;
+mod streams;
+mod tls;
 mod traffic;
 mod websocket;
