@@ -10,6 +10,7 @@
 mod audit_log;
 mod auth;
 mod bad_input;
+mod bad_upstream;
 mod bodies;
 mod certs;
 mod config_sync;
@@ -35,5 +36,6 @@ mod rate_limit;
 mod rate_limiting;
 mod readme;
 mod redis;
+mod soak;
 mod traffic;
 mod websocket;

@@ -328,7 +328,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             while self.out.len() < COPIED_BYTES_MAX {
                 let length = match upstream.body_here() {
                     None | Some(Ok([])) => break,
-                    Some(Err(error)) => return Err(End::Upstream(error)),
+                    Some(Err(error)) => {
+                        // the client gets as far as the upstream came
+                        _ = self.flush().await;
+                        return Err(End::Upstream(error));
+                    }
                     Some(Ok(data)) => {
                         if let Some(later) = &mut later {
                             later.data(data);
