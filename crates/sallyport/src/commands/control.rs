@@ -2,20 +2,29 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
+use sallyport_appliance::backup::{self, Sources};
 use sallyport_control::{AuditLogSettings, Feed, Settings};
+use sallyport_runtime::Tasks;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing::level_filters::LevelFilter;
 
+use crate::administration::{self, Administration};
 use crate::home::Home;
-use crate::logging;
+use crate::logging::{self, LogTail};
 use crate::shutdown::Shutdown;
 
 /// Domain of a control plane that was given none; it resolves to this machine.
 pub(crate) const BASE_DOMAIN: &str = "sallyport.localhost";
 /// Geo of a control plane that was given none.
 pub(crate) const GEO: &str = "us";
+
+/// A backup that is being written when the control plane stops may end, but not for ever.
+const BACKUP_GRACE: Duration = Duration::from_secs(60);
 
 /// Runs a control plane.
 ///
@@ -59,6 +68,54 @@ pub(crate) struct Args {
     /// Settings of the audit log: what it receives and where it goes (TOML, see docs/audit_log.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
+    /// Backups on a schedule (TOML, see docs/backup.md)
+    #[arg(long, value_name = "FILE", env = "SALLYPORT_BACKUP")]
+    backup: Option<PathBuf>,
+    /// Address on which keys that are allowed may give commands (port 10121, see `sallyport keys`);
+    /// closed without it
+    #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_CLI_LISTEN")]
+    cli_listen: Option<SocketAddr>,
+}
+
+/// What may be administered from other machines, if the port is to be open.
+fn administered(
+    args: &Args,
+    logs: LogTail,
+    backups: Option<&backup::Settings>,
+) -> anyhow::Result<Option<Administration>> {
+    let Some(listen) = args.cli_listen else {
+        return Ok(None);
+    };
+    let files = settings_files(args);
+    Ok(Some(Administration {
+        listen,
+        listen_setting: "--cli-listen",
+        role: "control",
+        sources: super::backup::sources(&args.data, args.database.as_deref(), &files)?,
+        backups: backups.map(|it| (it.to.clone(), it.seal.clone())),
+        configuration: files,
+        logs,
+        more: Vec::new(),
+    }))
+}
+
+/// The files that the command line names.
+fn settings_files(args: &Args) -> Vec<PathBuf> {
+    let own = [&args.backup, &args.audit_log, &args.ip_addresses];
+    own.into_iter().flatten().cloned().collect()
+}
+
+/// The backups that are to be made, if there are any.
+fn backups(args: &Args) -> anyhow::Result<Option<(Sources, backup::Settings)>> {
+    let Some(path) = &args.backup else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("could not read the settings of backups {}", path.display()))?;
+    let settings = backup::Settings::parse(&text).with_context(|| path.display().to_string())?;
+    let files = settings_files(args);
+    let sources = super::backup::sources(&args.data, args.database.as_deref(), &files)?;
+    Ok(Some((sources, settings)))
 }
 
 fn audit_log(args: &Args, home: &Home) -> anyhow::Result<AuditLogSettings> {
@@ -84,7 +141,7 @@ fn feed(args: &Args, home: &Home) -> anyhow::Result<Option<Feed>> {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    logging::start(LevelFilter::INFO);
+    let logs = logging::start_with_tail(LevelFilter::INFO);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -96,6 +153,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let port = sallyport_contract::entry("config_sync").port().get();
         let feed = feed(&args, &home)?;
         let audit_log = audit_log(&args, &home)?;
+        let backups = backups(&args)?;
+        let administered = administered(&args, logs, backups.as_ref().map(|(_, it)| it))?;
         let settings = Settings {
             listen: args
                 .listen
@@ -120,8 +179,21 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             ca = %home.ca_path().display(),
             "ready"
         );
+        let mut tasks = Tasks::new(CancellationToken::new());
+        if let Some(it) = administered {
+            administration::start(it, &home.path, running.commands(), &mut tasks)?;
+        }
+        if let Some((sources, settings)) = backups {
+            let (status, _) = watch::channel(backup::service::Status::default());
+            tasks.spawn("backup", |stop| {
+                backup::service::run(sources, settings, status, stop)
+            });
+        }
         shutdown.requested().await;
         info!("stopping");
+        for name in tasks.finish(BACKUP_GRACE).await {
+            tracing::warn!(task = name, "did not stop in time");
+        }
         running.stop().await;
         home.store.close().await;
         Ok(())

@@ -7,8 +7,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+mod appliance_cli;
 mod audit_log;
 mod auth;
+mod backup;
 mod bad_input;
 mod bad_upstream;
 mod bodies;
@@ -31,11 +33,14 @@ mod log_queue;
 mod operations;
 mod plugins;
 mod ports;
+mod proxy_protocol;
 mod quickstart;
 mod rate_limit;
 mod rate_limiting;
 mod readme;
 mod redis;
 mod soak;
+mod streams;
+mod tls;
 mod traffic;
 mod websocket;
