@@ -20,6 +20,7 @@ mod reply;
 mod serve;
 mod session;
 mod silence;
+mod spare;
 mod tally;
 mod tunnel;
 mod upstream;

@@ -28,6 +28,7 @@ use super::headers::Client;
 use super::listeners::{Bound, Listeners};
 use super::options::Options;
 use super::pool::{Key, Pool};
+use super::spare::Spare;
 use super::upstream::Upstream;
 use super::{http1, http2};
 use crate::balancer::{Balancers, Cursors};
@@ -132,6 +133,7 @@ pub(super) struct Worker {
     pub(super) access: Option<Lines>,
     local_time: RefCell<LocalTime>,
     pub(super) pool: Rc<Pool>,
+    pub(super) spare: Spare,
     pub(super) calls: Connections,
     pub(super) balancers: Arc<Balancers>,
     pub(super) cursors: Cursors,
@@ -159,6 +161,7 @@ impl Worker {
             access: shared.options.access_log.clone().map(Lines::new),
             local_time: RefCell::default(),
             pool: Rc::new(Pool::new(shared.options.keepalive)),
+            spare: Spare::default(),
             calls: Connections::new(shared.options.keepalive),
             balancers: shared.balancers.clone(),
             cursors: Cursors::new(seed[0] ^ seed[1]),
