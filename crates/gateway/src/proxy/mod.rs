@@ -16,16 +16,22 @@ mod listeners;
 mod log_tests;
 mod options;
 mod pool;
+mod proxy_header;
 mod reply;
 mod serve;
 mod session;
 mod silence;
+<<<<<<< HEAD
 mod spare;
+=======
+pub(crate) mod stream;
+>>>>>>> main
 mod tally;
 mod tunnel;
 mod upstream;
 mod worker;
 
-pub(crate) use listeners::{Bound, open};
+pub(crate) use listeners::{Bound, Speaks, open};
 pub(crate) use options::{Options, Via};
+pub(crate) use stream::Streams;
 pub(crate) use worker::{Shared, Workers};
