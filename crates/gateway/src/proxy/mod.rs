@@ -21,7 +21,11 @@ mod reply;
 mod serve;
 mod session;
 mod silence;
+<<<<<<< HEAD
+mod spare;
+=======
 pub(crate) mod stream;
+>>>>>>> main
 mod tally;
 mod tunnel;
 mod upstream;
