@@ -21,11 +21,8 @@ mod reply;
 mod serve;
 mod session;
 mod silence;
-<<<<<<< HEAD
 mod spare;
-=======
 pub(crate) mod stream;
->>>>>>> main
 mod tally;
 mod tunnel;
 mod upstream;
