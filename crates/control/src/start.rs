@@ -17,6 +17,7 @@ use crate::audit_log::{self, Audit, AuditLogError, AuditLogSettings};
 use crate::config_sync::{Links, record, supervise};
 use crate::control_planes::host;
 use crate::ip_addresses::{Feed, in_front_of};
+use crate::limits::Limits;
 use crate::listener::{Doors, serve, serve_plain};
 
 /// For connections to finish and contacts to be stored when the role stops.
@@ -40,6 +41,8 @@ pub struct Settings {
     pub identity: Identity,
     /// Where the audit log is, what it takes from others and where it goes.
     pub audit_log: AuditLogSettings,
+    /// Requests a second that one token may send, and twice as many at once; 0 is no limit.
+    pub requests_per_second: u32,
 }
 
 /// Why a control plane did not start.
@@ -188,6 +191,7 @@ pub async fn start_publishing(
         plugins,
         publishers: links.publishers.clone(),
         audit: audit.clone(),
+        limits: Limits::new(settings.requests_per_second),
         base_domain: settings.base_domain.clone(),
         geo: settings.geo.clone(),
         node_id: Uuid::new_v4(),

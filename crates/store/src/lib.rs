@@ -8,15 +8,19 @@
 
 mod certificates;
 mod control_planes;
+mod drafts;
 mod engine;
 mod entities;
 mod error;
+mod groups;
 mod heads;
 mod identity;
 mod nodes;
 mod postgres;
 mod sql;
 mod sqlite;
+mod teams;
+mod tokens;
 mod versions;
 
 use std::path::Path;
@@ -26,15 +30,19 @@ pub use certificates::{Certificate, NewCertificate};
 pub use control_planes::{
     AuthType, ClusterType, ControlPlane, ControlPlaneUpdate, NewControlPlane, ProxyUrl,
 };
+pub use drafts::Draft;
 use engine::Engine;
 pub use entities::{
     Actor, Change, Deleted, IfExists, ListQuery, OnDelete, Page, Put, Reference, Snapshot, Stored,
     Tags,
 };
 pub use error::{OpenError, StorageFailure, StoreError};
+pub use groups::{Conflict, Members};
 pub use heads::{Head, Heads};
-pub use identity::{NewOrganization, NewToken, Organization, Token, User};
+pub use identity::{NewOrganization, Organization, User, UserUpdate};
 pub use nodes::{Node, NodeSeen, SyncStatus};
+pub use teams::{AssignedRole, Holder, NameUpdate, NewRole, SystemAccount, Team};
+pub use tokens::{Bearer, NewToken, Owner, Token};
 pub use versions::{Applied, Difference, Past, Version, Write};
 
 /// A handle to the database; clones are cheap and share it.

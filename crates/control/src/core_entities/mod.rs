@@ -3,6 +3,8 @@
 //! The paths and values are those that decK and the other clients of a hosted control plane use;
 //! decK 1.4.0, which knows only Kong's Admin API, works on this prefix as well.
 
+mod batch;
+mod described;
 mod error;
 mod generated;
 mod import;
@@ -18,30 +20,56 @@ use axum::{Extension, Json, Router};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use sallyport_model::Kind;
-use sallyport_store::{Actor, ClusterType, ListQuery, Page, Store, StoreError};
+use sallyport_store::{Actor, ClusterType, ControlPlane, ListQuery, Page, Store, StoreError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+pub(crate) use self::described::schema as schema_name;
 use self::error::CoreError;
 pub use self::import::{ImportError, import};
 use self::place::Place;
 use crate::app::App;
 use crate::body;
+use crate::identity::{Access, Needs, Part, Principal, allowed};
+use crate::route::Route;
 use crate::versions::{self, AsOfError};
 
-pub(crate) fn routes() -> Router<App> {
+/// The paths below which entities are.
+const PREFIX: &str = "/v2/control-planes/{cp}/core-entities";
+/// The same at a past version, as a prefix for clients that add no arguments.
+const PAST_PREFIX: &str = "/v2/control-planes/{cp}/versions/{version}/core-entities";
+
+/// Answers everything below the prefixes; what each path needs is checked there, by
+/// [`Place::needs`].
+pub(crate) fn router() -> Router<App> {
     let mut router = Router::new();
-    for path in [
-        "/v2/control-planes/{cp}/core-entities",
-        // The same at a past version, as a prefix for clients that add no arguments.
-        "/v2/control-planes/{cp}/versions/{version}/core-entities",
-    ] {
+    for path in [PREFIX, PAST_PREFIX] {
         router = router
             .route(path, any(answer))
             .route(&format!("{path}/"), any(answer))
             .route(&format!("{path}/{{*rest}}"), any(answer));
     }
     router
+}
+
+/// What [`router`] serves, path by path.
+pub(crate) fn routes() -> Vec<Route> {
+    let mut all = described::routes();
+    let path = "/v2/control-planes/{cp}/core-entities:batch";
+    // what each operation needs is checked there
+    let needs = Needs::ControlPlane(Part::Itself, Access::Read);
+    let route = Route::post(path, needs, "Several writes as one version", batch::answer);
+    all.push(route.takes("Batch").gives(200, "BatchAnswer"));
+    all
+}
+
+/// Refuses writes of entities where others write them.
+fn writable(control_plane: &ControlPlane) -> Result<(), CoreError> {
+    match control_plane.cluster_type {
+        ClusterType::K8sIngressController => Err(CoreError::IngressController),
+        ClusterType::ControlPlaneGroup => Err(CoreError::Group),
+        _ => Ok(()),
+    }
 }
 
 /// One request, as the parts of this feature see it.
@@ -54,9 +82,24 @@ struct Ask {
     version: Option<u64>,
     /// What comes before the collections in links.
     prefix: String,
+    /// Whether it is one of several writes that are stored together.
+    is_batch: bool,
 }
 
 impl Ask {
+    /// Of a batch: without arguments, at the newest version.
+    fn of_batch(app: App, cp: Uuid, actor: Actor) -> Ask {
+        Ask {
+            app,
+            cp,
+            actor,
+            query: Vec::new(),
+            version: None,
+            prefix: String::new(),
+            is_batch: true,
+        }
+    }
+
     /// One entity by id, at the version of the request.
     async fn stored(&self, kind: Kind, id: Uuid) -> Result<Option<Value>, StoreError> {
         match self.version {
@@ -114,6 +157,7 @@ async fn version(
 async fn answer(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Principal>,
     Path(path): Path<Vec<(String, String)>>,
     Query(query): Query<Vec<(String, String)>>,
     request: Request,
@@ -135,14 +179,17 @@ async fn answer(
     // The raw path: a key may hold an encoded slash.
     let (prefix, below) = uri.path().split_once("/core-entities").unwrap_or_default();
     let place = Place::parse(below);
+    if !allowed(&app.store, &caller, place.needs(&method), Some(cp)).await {
+        return Err(CoreError::Forbidden);
+    }
     let control_plane = app.store.control_plane(cp).await?;
     let writes = matches!(
         method,
         Method::POST | Method::PUT | Method::PATCH | Method::DELETE
     );
     let validates = matches!(place, Place::Validate(_));
-    if writes && !validates && control_plane.cluster_type == ClusterType::K8sIngressController {
-        return Err(CoreError::IngressController);
+    if writes && !validates {
+        writable(&control_plane)?;
     }
     let version = version(&app.store, cp, part("version"), &query).await?;
     if writes && !validates && version.is_some() {
@@ -155,6 +202,7 @@ async fn answer(
         query,
         version,
         prefix: format!("{prefix}/core-entities"),
+        is_batch: false,
     };
     match (method, place) {
         (Method::GET | Method::HEAD, place) => get(&ask, place).await,

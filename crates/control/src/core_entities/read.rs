@@ -73,6 +73,10 @@ pub(super) async fn one(ask: &Ask, collection: &Collection, key: &str) -> Result
 
 /// The id of the parent in a path.
 pub(super) async fn parent_id(ask: &Ask, parent: &Parent) -> Result<Uuid, CoreError> {
+    // In a batch the parent may come in the same one; the store looks at references in the end.
+    if let (true, Some(id)) = (ask.is_batch, uuid(&parent.key)) {
+        return Ok(id);
+    }
     let found = by_key(ask, parent.kind, None, &parent.key).await?;
     found.as_ref().and_then(id).ok_or(CoreError::NotFound)
 }

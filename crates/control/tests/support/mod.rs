@@ -39,6 +39,11 @@ pub(crate) struct Answer {
 
 impl Lab {
     pub(crate) async fn start() -> Lab {
+        Lab::start_limited(0).await
+    }
+
+    /// One whose tokens may send this many requests a second.
+    pub(crate) async fn start_limited(requests_per_second: u32) -> Lab {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
         let first = bootstrap(&store, "test", None).await.unwrap();
@@ -55,6 +60,7 @@ impl Lab {
             geo: GEO.to_owned(),
             identity: Identity::from_pem(&server.cert, &server.key).unwrap(),
             audit_log: AuditLogSettings::quiet(directory.path()),
+            requests_per_second,
         };
         let running = start(settings, store.clone(), sallyport_plugins::schemas())
             .await

@@ -17,6 +17,9 @@ pub(crate) const BASE_DOMAIN: &str = "sallyport.localhost";
 /// Geo of a control plane that was given none.
 pub(crate) const GEO: &str = "us";
 
+/// Requests a second of one token where nothing else is set: more than decK sends.
+pub(crate) const REQUESTS_PER_SECOND: u32 = 5_000;
+
 /// Runs a control plane.
 ///
 /// Its state (database, certificates, access token) is made in the data directory at the first
@@ -59,6 +62,14 @@ pub(crate) struct Args {
     /// Settings of the audit log: what it receives and where it goes (TOML, see docs/audit_log.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
+    /// Requests a second that one access token may send, and twice as many at once; 0 is no limit
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = REQUESTS_PER_SECOND,
+        env = "SALLYPORT_REQUESTS_PER_SECOND"
+    )]
+    requests_per_second: u32,
 }
 
 fn audit_log(args: &Args, home: &Home) -> anyhow::Result<AuditLogSettings> {
@@ -106,6 +117,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             geo: args.geo,
             identity: home.identity.clone(),
             audit_log,
+            requests_per_second: args.requests_per_second,
         };
         let running = sallyport_control::start_publishing(
             settings,

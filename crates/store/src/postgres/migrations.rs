@@ -8,6 +8,7 @@ use crate::OpenError;
 const STEPS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_tables.sql"),
     include_str!("../../migrations/postgres/0002_history.sql"),
+    include_str!("../../migrations/postgres/0004_identity.sql"),
 ];
 
 /// Two processes that start at once on an empty database: the number stands for this lock.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::control_planes::number;
 use super::delete::kind_at;
-use super::{Arg, Outcome, Tx, args, entities, index_key};
+use super::{Arg, Outcome, Tx, args, entities, groups, index_key};
 use crate::{ListQuery, Page, Snapshot, StoreError, Tags};
 
 pub(crate) async fn list(tx: &mut Tx, cp: Uuid, kind: Kind, query: ListQuery) -> Outcome<Page> {
@@ -77,7 +77,18 @@ pub(crate) async fn list(tx: &mut Tx, cp: Uuid, kind: Kind, query: ListQuery) ->
     Ok(Page { items, next_offset })
 }
 
+/// What data planes get: the entities of the control plane, or of the members of a group.
 pub(crate) async fn snapshot(tx: &mut Tx, cp: Uuid) -> Outcome<Snapshot> {
+    let revision = entities::revision(tx, cp).await?;
+    let number = number(tx, cp).await?;
+    match groups::together(tx, number).await? {
+        Some((entities, _)) => Ok(Snapshot { revision, entities }),
+        None => own_snapshot(tx, cp).await,
+    }
+}
+
+/// The entities of the control plane itself.
+pub(super) async fn own_snapshot(tx: &mut Tx, cp: Uuid) -> Outcome<Snapshot> {
     let revision = entities::revision(tx, cp).await?;
     let number = number(tx, cp).await?;
     let mut entities: BTreeMap<Kind, Vec<Value>> = BTreeMap::new();

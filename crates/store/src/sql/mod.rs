@@ -6,12 +6,15 @@
 //! writer, PostgreSQL has as many as there are, so it locks the head of a control plane before it
 //! looks at anything of it.
 
+pub(crate) mod accounts;
 pub(crate) mod batch;
 pub(crate) mod certificates;
 pub(crate) mod change_log;
 pub(crate) mod control_planes;
 pub(crate) mod delete;
+pub(crate) mod drafts;
 pub(crate) mod entities;
+pub(crate) mod groups;
 pub(crate) mod identity;
 mod index;
 pub(crate) mod list;
@@ -19,6 +22,8 @@ pub(crate) mod nodes;
 pub(crate) mod past;
 pub(crate) mod restore;
 mod row;
+pub(crate) mod teams;
+pub(crate) mod tokens;
 
 use std::pin::Pin;
 use std::time::{SystemTime, UNIX_EPOCH};

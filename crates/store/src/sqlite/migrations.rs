@@ -18,6 +18,10 @@ const STEPS: &[(&str, Code)] = &[
         include_str!("../../migrations/sqlite/0002_history.sql"),
         shorten_index_values,
     ),
+    (
+        include_str!("../../migrations/sqlite/0004_identity.sql"),
+        |_| Ok(()),
+    ),
 ];
 
 /// Brings the schema up to date, one transaction a step.

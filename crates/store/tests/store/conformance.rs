@@ -45,7 +45,15 @@ conformance![
     tenants::a_removed_control_plane_takes_everything_but_its_log_along,
     tenants::certificates_are_pinned_once_per_control_plane,
     tenants::nodes_keep_their_first_and_their_last_contact,
-    tenants::tokens_are_found_by_digest_until_they_are_removed,
+    identity::tokens_are_found_by_digest_until_they_are_removed,
+    identity::tokens_end_by_time_by_hand_and_with_their_owner,
+    identity::people_are_added_changed_and_removed,
+    identity::roles_come_from_the_holder_and_its_teams,
+    identity::a_setting_is_read_back,
+    drafts::a_draft_is_promoted_in_one_version,
+    drafts::a_draft_that_diverged_is_refused,
+    drafts::drafts_go_with_their_origin,
+    drafts::a_group_serves_its_members,
     entities::a_put_is_read_back_by_id_and_by_unique_field,
     entities::a_replaced_entity_keeps_its_creation_and_loses_old_indexes,
     entities::a_put_that_changes_nothing_writes_nothing,
@@ -124,7 +132,7 @@ async fn a_newer_schema_is_refused() {
     drop(conn);
     let refused = Store::open(&path).unwrap_err().to_string();
     assert!(
-        refused.contains("schema version 4711, this build knows up to 2"),
+        refused.contains("schema version 4711, this build knows up to 4"),
         "{refused}"
     );
 }
