@@ -13,6 +13,7 @@ use crate::audit_log::Audit;
 use crate::config_sync::Publishers;
 use crate::identity::Needs;
 use crate::limits::Limits;
+use crate::metrics::{self, Metrics};
 use crate::route::{Route, serve};
 use crate::{
     audit_log, control_planes, core_entities, deck, dp_certificates, drafts, identity, nodes,
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) publishers: Publishers,
     pub(crate) audit: Audit,
     pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
     /// Domain under which host names of control planes live.
     pub(crate) base_domain: String,
     /// Geo of this installation.
@@ -64,6 +66,7 @@ pub(crate) fn routes() -> Vec<Route> {
     all.extend(deck::routes());
     all.extend(audit_log::routes());
     all.extend(openapi::routes());
+    all.extend(metrics::routes());
     all
 }
 
@@ -84,5 +87,6 @@ pub(crate) fn router(app: App) -> Router {
         ))
         .merge(serve(open, &app))
         .layer(middleware::from_fn_with_state(recorder, audit_log::record))
+        .layer(middleware::from_fn_with_state(app.clone(), metrics::count))
         .with_state(app)
 }

@@ -27,6 +27,7 @@ use crate::config_sync::{LinkState, hostname, node_id};
 use crate::configuration::{Configuration, Unservable};
 use crate::enabled::Enabled;
 use crate::follow::{FollowError, Follower, first, last_known_good};
+use crate::log_queue::{Queues, Ways, supervise};
 use crate::logs::{Access, AccessFormat, LogFileError, LogFiles};
 use crate::proxy::{Bound, Options, Shared, Via, Workers, open};
 
@@ -82,6 +83,8 @@ pub struct Gateway {
     apis: [api::Server; 2],
     apis_stop: CancellationToken,
     logs: Arc<LogFiles>,
+    log_queues: Queues,
+    log_queues_stop: CancellationToken,
     certificates: ListenerCertificates,
     enabled: Enabled,
     stop: CancellationToken,
@@ -136,13 +139,27 @@ impl Gateway {
             verified: options.tls_verified.clone(),
             unverified: options.tls_unverified.clone(),
         };
-        let shared = Arc::new(Shared::new(options, configuration, balancers.clone()));
+        let ways = Ways::new(
+            &options.tls_verified,
+            &options.tls_unverified,
+            conf.syslog_socket.clone(),
+        );
+        let (log_queues, new_queues) = Queues::new(ways.clone());
+        let shared = Arc::new(Shared::new(
+            options,
+            configuration,
+            balancers.clone(),
+            log_queues.clone(),
+        ));
         let follower = match &material.cluster {
             Some(cluster) => Some(Follower::start(&conf, cluster, &shared)?),
             None => None,
         };
         let mut background = JoinSet::new();
         background.spawn(keep(balancers, probe_tls, stop.clone()));
+        // they are emptied once no request is left
+        let log_queues_stop = CancellationToken::new();
+        background.spawn(supervise(new_queues, ways, log_queues_stop.clone()));
         // those that did start serve nobody
         let workers =
             Workers::start(&shared, listeners, &stop, GRACE).inspect_err(|_| stop.cancel())?;
@@ -157,6 +174,7 @@ impl Gateway {
             takes_config: conf.cluster.is_none(),
             link: follower.as_ref().map(Follower::state),
             logs: logs.clone(),
+            log_queues: log_queues.clone(),
             draining: AtomicBool::new(false),
             stop: stop.clone(),
         });
@@ -175,6 +193,8 @@ impl Gateway {
             apis,
             apis_stop,
             logs,
+            log_queues,
+            log_queues_stop,
             certificates,
             enabled: Enabled::new(&conf),
             stop,
@@ -243,7 +263,7 @@ impl Gateway {
     /// # Errors
     /// The problems of the declarative configuration.
     pub fn reload(&self, material: &Material) -> Result<(), StartError> {
-        self.logs.reopen();
+        self.reopen_logs();
         let configuration = match &material.declarative {
             Some(declarative) => Some(declared(
                 declarative,
@@ -264,6 +284,7 @@ impl Gateway {
     /// Opens all log files anew, for log rotation.
     pub fn reopen_logs(&self) {
         self.logs.reopen();
+        self.log_queues.reopen();
     }
 
     /// Stops: no new connections, requests under way get time to finish.
@@ -279,6 +300,7 @@ impl Gateway {
         {
             warn!("the workers' end was lost");
         }
+        self.log_queues_stop.cancel();
         self.apis_stop.cancel();
         for api in self.apis {
             api.finish().await;

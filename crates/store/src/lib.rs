@@ -7,14 +7,17 @@
 //! from a write means "unknown", never "not written"; every write may be sent again.
 
 mod certificates;
+mod cluster;
 mod control_planes;
 mod drafts;
+pub mod dump;
 mod engine;
 mod entities;
 mod error;
 mod groups;
 mod heads;
 mod identity;
+mod kic;
 mod nodes;
 mod postgres;
 mod sql;
@@ -27,6 +30,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use certificates::{Certificate, NewCertificate};
+pub use cluster::{
+    Admission, Cluster, Lease, Member, NewCluster, NewMember, NodeRole, Roster, Step, Wanted,
+};
 pub use control_planes::{
     AuthType, ClusterType, ControlPlane, ControlPlaneUpdate, NewControlPlane, ProxyUrl,
 };
@@ -36,10 +42,11 @@ pub use entities::{
     Actor, Change, Deleted, IfExists, ListQuery, OnDelete, Page, Put, Reference, Snapshot, Stored,
     Tags,
 };
-pub use error::{OpenError, StorageFailure, StoreError};
+pub use error::{ClusterRefusal, OpenError, StorageFailure, StoreError};
 pub use groups::{Conflict, Members};
 pub use heads::{Head, Heads};
 pub use identity::{NewOrganization, Organization, User, UserUpdate};
+pub use kic::{KIC_NODES_MAX, KicNode};
 pub use nodes::{Node, NodeSeen, SyncStatus};
 pub use teams::{AssignedRole, Holder, NameUpdate, NewRole, SystemAccount, Team};
 pub use tokens::{Bearer, NewToken, Owner, Token};

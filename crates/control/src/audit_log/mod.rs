@@ -40,6 +40,7 @@ pub use settings::AuditLogSettings;
 
 pub(crate) use log::AuditLog;
 pub(crate) use record::{Caller, Peer, Recorder, record};
+pub(crate) use redact::path as shown_path;
 pub(crate) use trace::current as trace_id;
 
 use crate::app::App;

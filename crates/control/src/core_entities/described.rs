@@ -1,7 +1,7 @@
 //! The paths below core-entities one by one, for the check of roles and for the documents.
 
 use http::Method;
-use sallyport_model::Kind;
+use sallyport_model::{Kind, schema};
 
 use super::place::{CHILDREN, Collection, Place};
 use super::{PAST_PREFIX, PREFIX};
@@ -9,6 +9,15 @@ use crate::route::Route;
 
 /// Query arguments of lists.
 const LIST: &[&str] = &["size", "offset", "tags", "as_of"];
+/// The same, of entities that have names.
+const LIST_OF_NAMED: &[&str] = &[
+    "size",
+    "offset",
+    "tags",
+    "as_of",
+    "filter[name][eq]",
+    "filter[name][contains]",
+];
 const ONE: &[&str] = &["as_of"];
 
 pub(super) fn routes() -> Vec<Route> {
@@ -55,11 +64,14 @@ fn below(prefix: &str) -> Vec<Route> {
 /// The paths of one collection.
 fn entities(all: &mut Vec<Route>, prefix: &str, path: &str, kind: Kind, writable: bool) {
     let (path, one) = (format!("/{path}"), format!("/{path}/{{entity}}"));
-    let name = schema(kind);
+    let name = schema_name(kind);
     let row = |path: &str, method, summary| described(prefix, path, method, summary);
     all.push(
         row(&path, Method::GET, "List entities")
-            .query(LIST)
+            .query(match schema::of(kind).endpoint_key {
+                Some("name") => LIST_OF_NAMED,
+                _ => LIST,
+            })
             .gives(200, format!("{name}List")),
     );
     let show = row(&one, Method::GET, "Show an entity");
@@ -79,7 +91,7 @@ fn described(prefix: &str, path: &str, method: Method, summary: &'static str) ->
 }
 
 /// The name of a kind's schema in the OpenAPI document, such as `KeyAuth`.
-pub(crate) fn schema(kind: Kind) -> String {
+pub(crate) fn schema_name(kind: Kind) -> String {
     let words = kind.singular().split(['-', '_']);
     let capital = |word: &str| {
         let mut letters = word.chars();

@@ -8,6 +8,7 @@ use sallyport_model::schema::{ErrorKind, FieldError};
 use sallyport_store::{StorageFailure, StoreError};
 use serde_json::{Value, json};
 
+use super::admin_error as admin;
 use crate::body::BodyError;
 use crate::problem::retry_later;
 
@@ -15,7 +16,7 @@ const DETAIL: &str = "type.googleapis.com/kong.admin.model.v1.ErrorDetail";
 
 /// Why a request is not answered.
 #[derive(Debug)]
-pub(super) enum CoreError {
+pub(crate) enum CoreError {
     /// The entity, or the whole path, is not there.
     NotFound,
     /// No such schema; the text names it.
@@ -79,12 +80,20 @@ fn body(code: u8, message: impl Into<String>, details: Vec<Value>) -> Value {
 }
 
 impl CoreError {
+    /// The answer as Kong's Admin API gives it: `{"code", "name", "message", "fields"}`.
+    pub(super) fn as_admin(self) -> Response {
+        let (status, body) = admin::parts(self);
+        let mut response = (status, Json(body)).into_response();
+        retry_later(&mut response);
+        response
+    }
+
     /// The same, of one operation of a batch.
     pub(super) fn within(self, at: usize) -> CoreError {
         CoreError::Operation(at, Box::new(self))
     }
 
-    fn parts(self) -> (StatusCode, Value) {
+    pub(super) fn parts(self) -> (StatusCode, Value) {
         let bad = StatusCode::BAD_REQUEST;
         match self {
             CoreError::NotFound => (StatusCode::NOT_FOUND, body(5, "", vec![])),
@@ -188,7 +197,7 @@ fn store(error: &StoreError, kind: Option<Kind>) -> (StatusCode, Value) {
         StoreError::NoRevision { .. } => {
             (StatusCode::NOT_FOUND, body(5, error.to_string(), vec![]))
         }
-        StoreError::Moved { .. } | StoreError::Diverged { .. } => {
+        StoreError::Moved { .. } | StoreError::Diverged { .. } | StoreError::Cluster(_) => {
             (StatusCode::CONFLICT, body(10, error.to_string(), vec![]))
         }
         StoreError::NulCharacter

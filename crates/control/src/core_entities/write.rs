@@ -91,6 +91,42 @@ pub(super) async fn prepared_upsert(
     prepare(ask, collection.kind, body, id, IfExists::Replace).await
 }
 
+/// PATCH: an entity that is there, with some fields changed.
+pub(super) async fn change(
+    ask: &Ask,
+    collection: &Collection,
+    key: &str,
+    changes: Value,
+) -> Result<Value, CoreError> {
+    let mut body = super::read::one(ask, collection, key).await?;
+    let id = id(&body).ok_or(CoreError::Internal)?;
+    let hashed = collection.kind == Kind::BasicAuth && changes["password"].is_null();
+    merge(&mut body, changes);
+    body["id"] = json!(same_id(&body, id)?);
+    let kind = collection.kind;
+    if !hashed {
+        let put = prepare(ask, kind, body, id, IfExists::Replace).await?;
+        return written(ask, put).await;
+    }
+    // The stored password is a hash already.
+    let entity = checked(kind, body, ask.app.plugins)?;
+    written(ask, indexed(kind, entity, id, IfExists::Replace)?).await
+}
+
+/// Puts the members of `changes` into `body`, records within records; a reference as a whole.
+fn merge(body: &mut Value, changes: Value) {
+    let Value::Object(changes) = changes else {
+        return;
+    };
+    for (name, change) in changes {
+        let is_reference = change.get("id").is_some();
+        match &mut body[name.as_str()] {
+            old @ Value::Object(_) if change.is_object() && !is_reference => merge(old, change),
+            old => *old = change,
+        }
+    }
+}
+
 /// DELETE: gone afterwards, whether it was there or not; clients repeat what they are unsure of.
 pub(super) async fn delete(ask: &Ask, collection: &Collection, key: &str) -> Result<(), CoreError> {
     let parent = match &collection.parent {
@@ -269,4 +305,29 @@ fn now_secs() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_changes_what_it_names() {
+        let mut body = json!({
+            "name": "a", "tags": ["x"], "config": {"limit": 1, "by": "ip"},
+            "service": {"id": "1"}, "headers": null,
+        });
+        merge(
+            &mut body,
+            json!({
+                "tags": [], "config": {"limit": 2}, "service": {"id": "2"},
+                "headers": {"h": ["v"]}, "name": null,
+            }),
+        );
+        let expected = json!({
+            "name": null, "tags": [], "config": {"limit": 2, "by": "ip"},
+            "service": {"id": "2"}, "headers": {"h": ["v"]},
+        });
+        assert_eq!(body, expected);
+    }
 }

@@ -13,7 +13,7 @@ mod tokens_api;
 #[cfg(test)]
 mod walk;
 
-pub(crate) use principal::{Principal, allowed, authorize, now_ms, require_token};
+pub(crate) use principal::{Principal, Shown, admit, allowed, authorize, now_ms, require_token};
 pub(crate) use roles::{Access, Needs, Part, TEAMS};
 #[cfg(test)]
 pub(crate) use roles::{ROLES, covers};

@@ -29,6 +29,8 @@ pub(crate) struct Principal(Arc<Who>);
 
 struct Who {
     token: Option<Token>,
+    /// How the change log names a caller without a token.
+    name: String,
     grants: Grants,
 }
 
@@ -37,7 +39,22 @@ impl Principal {
         let grants = Grants::of(&bearer, geo);
         Principal(Arc::new(Who {
             token: Some(bearer.token),
+            name: String::new(),
             grants,
+        }))
+    }
+
+    /// Somebody on this machine, where that is proof enough.
+    pub(crate) fn local() -> Principal {
+        Principal::program("local".to_owned())
+    }
+
+    /// A program that has proved in another way than by a token that it may do what is behind.
+    pub(crate) fn program(name: String) -> Principal {
+        Principal(Arc::new(Who {
+            token: None,
+            name,
+            grants: Grants::everything(),
         }))
     }
 
@@ -60,7 +77,7 @@ impl Principal {
     fn actor(&self) -> Actor {
         Actor(match self.token() {
             Some(token) => format!("token:{}", token.name),
-            None => "local".to_owned(),
+            None => self.0.name.clone(),
         })
     }
 

@@ -235,6 +235,14 @@ impl Grants {
         }
     }
 
+    /// Of whoever may do everything.
+    pub(crate) fn everything() -> Grants {
+        Grants {
+            all: true,
+            ..Grants::default()
+        }
+    }
+
     /// Whether they cover what a request needs, on this control plane if it is about one.
     pub(crate) fn cover(&self, needs: Needs, cp: Option<Uuid>) -> bool {
         if self.all || matches!(needs, Needs::Nothing | Needs::Token) {

@@ -21,6 +21,7 @@ use crate::app::{App, Shared, router, routes};
 use crate::audit_log::{self, AuditLogSettings};
 use crate::config_sync::Links;
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 
 /// Somebody who asks, and what the table says they may.
 #[derive(Clone)]
@@ -102,6 +103,7 @@ async fn api(store: &Store, directory: &std::path::Path) -> (Router, Tasks) {
         publishers: links.publishers.clone(),
         audit,
         limits: Limits::new(0),
+        metrics: Metrics::default(),
         base_domain: "sallyport.test".to_owned(),
         geo: "eu".to_owned(),
         node_id: Uuid::new_v4(),

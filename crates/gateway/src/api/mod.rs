@@ -23,6 +23,7 @@ pub(crate) use server::{Kind, Server, open, serve};
 use crate::conf::Conf;
 use crate::config_sync::LinkState;
 use crate::enabled::Enabled;
+use crate::log_queue::Queues;
 use crate::logs::LogFiles;
 use crate::proxy::Shared;
 
@@ -44,6 +45,7 @@ pub(crate) struct Node {
     /// The link to the control plane, if this node has one.
     pub(crate) link: Option<watch::Receiver<LinkState>>,
     pub(crate) logs: Arc<LogFiles>,
+    pub(crate) log_queues: Queues,
     /// Asked to get no new traffic, by a request.
     pub(crate) draining: AtomicBool,
     /// Cancelled when the gateway stops.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use sallyport_control::{AuditLogSettings, Feed, Settings};
+use sallyport_control::{AdminSettings, AuditLogSettings, Feed, Settings};
 use tracing::info;
 use tracing::level_filters::LevelFilter;
 
@@ -70,6 +70,21 @@ pub(crate) struct Args {
         env = "SALLYPORT_REQUESTS_PER_SECOND"
     )]
     requests_per_second: u32,
+    /// Kong's Admin API without TLS, such as on 127.0.0.1:8001; without a token for callers on this
+    /// machine only
+    #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_ADMIN_LISTEN")]
+    admin_listen: Option<SocketAddr>,
+    /// Kong's Admin API over TLS, such as on 127.0.0.1:8444
+    #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_ADMIN_LISTEN_TLS")]
+    admin_listen_tls: Option<SocketAddr>,
+    /// The control plane that the Admin API is for, by name or id
+    #[arg(
+        long,
+        value_name = "CONTROL_PLANE",
+        default_value = "default",
+        env = "SALLYPORT_ADMIN_CONTROL_PLANE"
+    )]
+    admin_control_plane: String,
 }
 
 fn audit_log(args: &Args, home: &Home) -> anyhow::Result<AuditLogSettings> {
@@ -107,6 +122,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let port = sallyport_contract::entry("config_sync").port().get();
         let feed = feed(&args, &home)?;
         let audit_log = audit_log(&args, &home)?;
+        let admin = (args.admin_listen.is_some() || args.admin_listen_tls.is_some()).then_some(
+            AdminSettings {
+                listen: args.admin_listen,
+                listen_tls: args.admin_listen_tls,
+                control_plane: args.admin_control_plane,
+            },
+        );
         let settings = Settings {
             listen: args
                 .listen
@@ -118,6 +140,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             identity: home.identity.clone(),
             audit_log,
             requests_per_second: args.requests_per_second,
+            admin,
         };
         let running = sallyport_control::start_publishing(
             settings,

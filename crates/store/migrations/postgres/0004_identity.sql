@@ -69,3 +69,12 @@ CREATE TABLE group_member (
     PRIMARY KEY (cp_group, member)
 );
 CREATE INDEX group_member_member ON group_member (member);
+-- What an ingress controller tells of itself and of its gateways, as it told it.
+CREATE TABLE kic_node (
+    cp BIGINT NOT NULL REFERENCES control_plane(cp) ON DELETE CASCADE,
+    id BYTEA NOT NULL,
+    body TEXT COLLATE "C" NOT NULL,
+    created_s BIGINT NOT NULL,
+    updated_s BIGINT NOT NULL,
+    PRIMARY KEY (cp, id)
+);

@@ -77,3 +77,12 @@ CREATE TABLE group_member (
     PRIMARY KEY (cp_group, member)
 );
 CREATE INDEX group_member_member ON group_member (member);
+-- What an ingress controller tells of itself and of its gateways, as it told it.
+CREATE TABLE kic_node (
+    cp INTEGER NOT NULL REFERENCES control_plane(cp) ON DELETE CASCADE,
+    id BLOB NOT NULL,
+    body TEXT NOT NULL,
+    created_s INTEGER NOT NULL,
+    updated_s INTEGER NOT NULL,
+    PRIMARY KEY (cp, id)
+);

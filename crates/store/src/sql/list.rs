@@ -32,6 +32,17 @@ pub(crate) async fn list(tx: &mut Tx, cp: Uuid, kind: Kind, query: ListQuery) ->
         );
         args.extend([Arg::from(field), Arg::from(id)]);
     }
+    let pattern = query.contains.as_ref().map(|(_, text)| like(text));
+    if let (Some((field, _)), Some(pattern)) = (&query.contains, &pattern) {
+        let at = args.len();
+        let (field_at, pattern_at) = (at + 1, at + 2);
+        _ = write!(
+            sql,
+            " AND EXISTS (SELECT 1 FROM entity_unique WHERE entity_unique.eid = entity.eid
+              AND field = ?{field_at} AND lower(value) LIKE ?{pattern_at} ESCAPE '!')"
+        );
+        args.extend([Arg::from(field), Arg::from(pattern)]);
+    }
     let (mut tags, any) = match &query.tags {
         Tags::Ignore => (Vec::new(), true),
         Tags::All(tags) => (tags.iter().map(|tag| index_key(tag)).collect(), false),
@@ -75,6 +86,19 @@ pub(crate) async fn list(tx: &mut Tx, cp: Uuid, kind: Kind, query: ListQuery) ->
     .await?;
     let next_offset = last.filter(|_| more).map(Offset::text);
     Ok(Page { items, next_offset })
+}
+
+/// The pattern of whatever holds a text, for LIKE with `!` to escape.
+fn like(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for letter in text.to_ascii_lowercase().chars() {
+        if matches!(letter, '%' | '_' | '!') {
+            pattern.push('!');
+        }
+        pattern.push(letter);
+    }
+    pattern.push('%');
+    pattern
 }
 
 /// What data planes get: the entities of the control plane, or of the members of a group.

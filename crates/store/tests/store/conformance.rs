@@ -64,6 +64,7 @@ conformance![
     entities::control_planes_do_not_see_each_other,
     entities::pages_cover_everything_once,
     entities::lists_filter_by_tags_and_parent,
+    entities::lists_filter_by_a_part_of_a_unique_field,
     entities::the_change_log_tells_before_and_after,
     entities::watchers_hear_of_each_head,
     entities::a_snapshot_is_one_revision_under_concurrent_writes,
@@ -178,6 +179,7 @@ async fn an_older_file_is_brought_up_to_date() {
         offset: None,
         tags: sallyport_store::Tags::All(vec![long]),
         parent: None,
+        contains: None,
     };
     assert_eq!(store.list(cp, kind, query).await.unwrap().items.len(), 1);
 }

@@ -87,6 +87,7 @@ async fn start(args: &Args) -> anyhow::Result<()> {
         identity: home.identity.clone(),
         audit_log: AuditLogSettings::quiet(&home.path),
         requests_per_second: REQUESTS_PER_SECOND,
+        admin: None,
     };
     let plugins = sallyport_plugins::schemas();
     let control = sallyport_control::start(settings, home.store.clone(), plugins).await?;
