@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::app::{App, Shared, router};
-use crate::audit_log::{self, Audit, AuditLogError, AuditLogSettings};
+use crate::audit_log::{self, Audit, AuditLogError, AuditLogSettings, CommandLog};
 use crate::config_sync::{Links, record, supervise};
 use crate::control_planes::host;
 use crate::core_entities;
@@ -108,6 +108,7 @@ pub struct Running {
     /// The address on which audit records are received, over TCP and UDP, if it was asked for.
     pub audit_log_addr: Option<SocketAddr>,
     audit: Audit,
+    org_id: Option<Uuid>,
     tasks: Tasks,
 }
 
@@ -130,6 +131,12 @@ impl Running {
             }
             None => "every part of the control plane has ended".to_owned(),
         }
+    }
+
+    /// The audit log, for commands that are given to the node.
+    pub fn commands(&self) -> CommandLog {
+        let org_id = self.org_id.map(|id| id.to_string());
+        CommandLog::new(self.audit.log.clone(), org_id)
     }
 
     /// Stops accepting, lets open requests finish, ends links to data planes, stores what is known
@@ -272,6 +279,7 @@ pub async fn start_publishing(
         admin_tls_addr,
         audit_log_addr,
         audit,
+        org_id,
         tasks,
     })
 }

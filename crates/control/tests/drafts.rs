@@ -216,8 +216,8 @@ async fn a_group_has_members_and_says_what_clashes() {
     let group = json!({"name": "all", "cluster_type": "CLUSTER_TYPE_CONTROL_PLANE_GROUP"});
     let group = lab.control_plane(group).await;
     let (a, b) = (
-        lab.control_plane(json!({"name": "a"})).await,
-        lab.control_plane(json!({"name": "b"})).await,
+        lab.control_plane(json!({"name": "one"})).await,
+        lab.control_plane(json!({"name": "two"})).await,
     );
     for cp in [&a, &b] {
         let path = format!("/v2/control-planes/{cp}/core-entities/services/orders");

@@ -124,6 +124,9 @@ fn is_from_a_page(headers: &HeaderMap) -> bool {
 
 /// Whether `host`, with a port or without, is a name of this machine or any address.
 fn is_here(host: &str) -> bool {
+    if host.parse::<std::net::IpAddr>().is_ok() {
+        return true;
+    }
     let bare = match host.rsplit_once(':') {
         Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
         _ => host,

@@ -7,10 +7,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+mod appliance_cli;
 mod audit_log;
 mod auth;
 mod backup;
 mod bad_input;
+mod bad_upstream;
 mod bodies;
 mod certs;
 mod config_sync;
@@ -32,10 +34,14 @@ mod openapi;
 mod operations;
 mod plugins;
 mod ports;
+mod proxy_protocol;
 mod quickstart;
 mod rate_limit;
 mod rate_limiting;
 mod readme;
 mod redis;
+mod soak;
+mod streams;
+mod tls;
 mod traffic;
 mod websocket;
