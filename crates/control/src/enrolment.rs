@@ -3,10 +3,9 @@
 //! The key is made at the data plane and stays there; what travels is a certificate request. The
 //! certificate comes from the installation's own authority and is pinned to the control plane.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use sallyport_runtime::certs::Request;
 use sallyport_store::{Actor, EnrolmentToken, NewEnrolmentToken, Store, StoreError};
@@ -18,7 +17,9 @@ use crate::body;
 use crate::config_sync::now_secs;
 use crate::control_planes::host;
 use crate::dp_certificates::{Legacy, id, read};
-use crate::identity::{digest, random_text};
+use crate::identity::Access::{Read, Write};
+use crate::identity::{Needs, Part, digest, random_text};
+use crate::route::Route;
 
 const PATH: &str = "/v2/control-planes/{cp}/enrolment-tokens";
 /// How long a token can be used, unless it is said.
@@ -27,15 +28,25 @@ const LIFE_SECS_MAX: i64 = 7 * 24 * 3600;
 /// How long a certificate is valid, unless it is said.
 const DAYS: u32 = 365;
 
-pub(crate) fn routes() -> Router<App> {
-    Router::new()
-        .route(PATH, get(list).post(create))
-        .route(&format!("{PATH}/{{id}}"), delete(remove))
-}
-
-/// What is open to those who have no access token yet.
-pub(crate) fn public_routes() -> Router<App> {
-    Router::new().route("/v2/enrol", post(enrol))
+pub(crate) fn routes() -> Vec<Route> {
+    let needs = |access| Needs::ControlPlane(Part::DpCertificates, access);
+    vec![
+        Route::get(PATH, needs(Read), "List enrolment tokens", list),
+        Route::post(PATH, needs(Write), "Make an enrolment token", create),
+        Route::delete(
+            format!("{PATH}/{{token}}"),
+            needs(Write),
+            "Take an enrolment token back",
+            remove,
+        ),
+        // who has no access token yet; the enrolment token is in the body
+        Route::post(
+            "/v2/enrol",
+            Needs::Nothing,
+            "Get a certificate for a new data plane, with an enrolment token",
+            enrol,
+        ),
+    ]
 }
 
 fn shown(token: &EnrolmentToken) -> Value {

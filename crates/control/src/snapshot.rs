@@ -1,21 +1,26 @@
 //! A control plane's configuration as a signed file, for gateways that start without it.
 
-use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use serde::Deserialize;
 
 use crate::app::App;
 use crate::config_sync::{exported, now_secs};
 use crate::dp_certificates::{Legacy, id};
+use crate::identity::{Access, Needs, Part};
+use crate::route::Route;
 
 const DAYS: u32 = 30;
 const DAYS_MAX: u32 = 366;
 
-pub(crate) fn routes() -> Router<App> {
-    Router::new().route("/v2/control-planes/{cp}/snapshot", get(export))
+pub(crate) fn routes() -> Vec<Route> {
+    let needs = Needs::ControlPlane(Part::Configuration, Access::Read);
+    let summary = "The configuration as a signed file";
+    vec![
+        Route::get("/v2/control-planes/{cp}/snapshot", needs, summary, export)
+            .query(&["valid_days"]),
+    ]
 }
 
 #[derive(Deserialize)]

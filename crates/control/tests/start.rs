@@ -28,6 +28,8 @@ fn settings() -> Settings {
         shared_identity: None,
         issuer: None,
         audit_log: AuditLogSettings::quiet(tempfile::tempdir().unwrap().keep()),
+        requests_per_second: 0,
+        admin: None,
     }
 }
 

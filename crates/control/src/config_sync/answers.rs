@@ -90,7 +90,9 @@ impl Answers {
                 true => Vec::new(),
                 false => self.store.changes(cp, from, CHANGES_MAX).await?,
             };
-            if changes.len() < CHANGES_MAX {
+            // a group's configuration changes with those of its members, whose logs are others
+            let follows = from == to || changes.first().is_some_and(|it| it.revision == from + 1);
+            if follows && changes.len() < CHANGES_MAX {
                 let result = deltas(cp, &changes, (from, to), state.hash()).to_raw();
                 let frame = Message::Answer { id, result }.encode().into();
                 let revision = to;

@@ -23,7 +23,7 @@ pub(crate) use outlet::{Host, serve};
 pub(crate) use publishers::{Publishers, supervise};
 pub(crate) use recorder::{Recorder, record};
 pub(crate) use state::exported;
-pub(crate) use trust::{Dialled, EXPIRY_WARN_SECS, Guest, admit, now_secs};
+pub(crate) use trust::{Dialled, EXPIRY_WARN_SECS, Guest, Refusal, admit, is_trusted, now_secs};
 
 use crate::KONG_VERSION;
 

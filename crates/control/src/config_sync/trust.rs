@@ -92,7 +92,8 @@ pub(crate) async fn admit(
             }
         }
     };
-    if found.cluster_type != ClusterType::ControlPlane {
+    let serves = [ClusterType::ControlPlane, ClusterType::ControlPlaneGroup];
+    if !serves.contains(&found.cluster_type) {
         return Err(Refusal::OtherCluster(found.name));
     }
     let chain = match found.auth_type {
@@ -116,6 +117,26 @@ pub(crate) async fn admit(
         warn!(%ip, control_plane, days, "the certificate of a data plane expires soon");
     }
     Ok(guest)
+}
+
+/// Whether a certificate is valid now and pinned to a control plane.
+pub(crate) async fn is_trusted(
+    store: &Store,
+    control_plane: &ControlPlane,
+    certificate: &CertificateDer<'_>,
+) -> Result<(), Refusal> {
+    let leaf = Leaf::parse(certificate).map_err(|e| Refusal::Unreadable(e.to_string()))?;
+    if now_secs() < leaf.not_before {
+        return Err(Refusal::NotYet(leaf.not_before));
+    }
+    let guest = Guest {
+        control_plane: control_plane.clone(),
+        digest: leaf.digest.0,
+        chain: vec![certificate.clone().into_owned()],
+        cert_expires_at: leaf.not_after,
+        ip: IpAddr::from([0, 0, 0, 0]),
+    };
+    check(store, &guest).await
 }
 
 /// Checks what may change while a link is open: pins and authorities, the way they are checked, and

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -28,11 +28,12 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-pub(crate) use plain::serve_plain;
+pub(crate) use plain::{serve_plain, serve_tls};
 pub(crate) use shown::Shown;
 
 use crate::audit_log::{Peer, Recorder};
 use crate::config_sync::{self, Dialled, Host, Links};
+use crate::kic;
 
 /// Connections open at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 20_000;
@@ -51,6 +52,10 @@ pub(crate) struct Doors {
     pub(crate) api_tls: Arc<ServerConfig>,
     /// The handshake of data planes, which demands a certificate.
     pub(crate) node_tls: Arc<ServerConfig>,
+    /// For ingress controllers.
+    pub(crate) kic: Router,
+    /// The handshake of ingress controllers, which demands a certificate too.
+    pub(crate) kic_tls: Arc<ServerConfig>,
     pub(crate) links: Links,
     pub(crate) recorder: Recorder,
     pub(crate) base_domain: String,
@@ -131,6 +136,7 @@ enum Destination {
     },
     /// Kong's shared mode: the certificate alone says which control plane.
     Shared,
+    Ingress,
     OtherGeo(String),
 }
 
@@ -147,6 +153,12 @@ fn destination(base_domain: &str, geos: &[String], name: Option<&str>) -> Destin
     let host = match found.entry.id.as_str() {
         "config_sync" => Host::Configuration,
         "telemetry" => Host::Telemetry,
+        "kic" => {
+            return match found.geo {
+                Some(other) if !geos.contains(&other) => Destination::OtherGeo(other),
+                _ => Destination::Ingress,
+            };
+        }
         _ => return Destination::Api,
     };
     match (found.geo, found.prefix) {
@@ -182,6 +194,16 @@ async fn welcome(doors: &Doors, stream: TcpStream, peer: SocketAddr, stop: Cance
     };
     match destination {
         Destination::Api => serve_api(doors.api.clone(), tls, peer, stop).await,
+        Destination::Ingress => {
+            let chain = tls.get_ref().1.peer_certificates();
+            let leaf = chain.and_then(|chain| chain.first());
+            let leaf = leaf.map(|leaf| leaf.clone().into_owned());
+            let api = match leaf {
+                Some(leaf) => doors.kic.clone().layer(Extension(kic::Shown(leaf))),
+                None => doors.kic.clone(),
+            };
+            serve_api(api, tls, peer, stop).await;
+        }
         Destination::OtherGeo(other) => {
             let reason = format!("it dialled geo {other:?}, this is {:?}", doors.geos);
             warn!(%peer, server_name = name, reason, "data plane refused");
@@ -225,6 +247,7 @@ async fn handshake(doors: &Doors, stream: TcpStream, peer: SocketAddr) -> Option
     let destination = destination(&doors.base_domain, &doors.geos, name.as_deref());
     let config = match destination {
         Destination::Api => &doors.api_tls,
+        Destination::Ingress => &doors.kic_tls,
         Destination::Node { .. } | Destination::OtherGeo(_) => &doors.node_tls,
         Destination::Shared => match &doors.shared_tls {
             Some(shared) => shared,
@@ -325,6 +348,11 @@ mod tests {
             node(Host::Configuration),
         );
         check(Some("kong_clustering"), Destination::Shared);
+        check(Some("eu.kic.api.sallyport.test"), Destination::Ingress);
+        check(
+            Some("us.kic.api.sallyport.test"),
+            Destination::OtherGeo("us".to_owned()),
+        );
         check(Some("eu.api.sallyport.test"), Destination::Api);
         check(Some("0123456789.eu.cp0.other.test"), Destination::Api);
         check(Some("localhost"), Destination::Api);

@@ -23,6 +23,10 @@ const STEPS: &[(&str, Code)] = &[
         |_| Ok(()),
     ),
     (
+        include_str!("../../migrations/sqlite/0004_identity.sql"),
+        |_| Ok(()),
+    ),
+    (
         include_str!("../../migrations/sqlite/0005_nodes.sql"),
         |_| Ok(()),
     ),
