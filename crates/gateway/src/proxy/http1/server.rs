@@ -27,6 +27,7 @@ use crate::proxy::body::{BodySource, ClientGone};
 use crate::proxy::headers::{Client, contains_token};
 use crate::proxy::serve::{Answer, AnswerBody, refuse_line, serve};
 use crate::proxy::silence::Silence;
+use crate::proxy::spare::Spare;
 use crate::proxy::tunnel::TunnelError;
 use crate::proxy::upstream::{SendError, fill};
 use crate::proxy::worker::Worker;
@@ -109,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<(), End> {
         for left in (0..self.limits.requests).rev() {
             busy.set(!self.buffer.is_empty());
-            let head = match self.head(busy).await? {
+            let head = match self.head(&worker.spare, busy).await? {
                 None => return Ok(()),
                 Some(Ok(head)) => head,
                 Some(Err(error)) => {
@@ -170,12 +171,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The next request head; `None` when the client is done.
     async fn head(
         &mut self,
+        spare: &Spare,
         busy: &Cell<bool>,
     ) -> Result<Option<Result<RequestHead, HeadError>>, End> {
         self.silence.broken();
         let Connection {
             stream,
             buffer,
+            out,
             silence,
             limits,
             ..
@@ -201,6 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
                 let first = buffer.is_empty();
+                spare.lend(buffer);
                 match fill(Pin::new(stream), buffer, cx) {
                     Poll::Ready(Ok(0)) if buffer.is_empty() => return Poll::Ready(Ok(None)),
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::HalfHead)),
@@ -209,6 +213,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     // the whole head has a limit, not each of its bytes
                     Poll::Pending if buffer.is_empty() => {
+                        spare.take_back(buffer);
+                        spare.take_back(out);
                         return silence.poll(limits.idle, cx).map(|()| Ok(None));
                     }
                     Poll::Pending => {
@@ -257,6 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             _ => keep_alive,
         };
         self.out.clear();
+        worker.spare.lend(&mut self.out);
         let Answer {
             status,
             headers,

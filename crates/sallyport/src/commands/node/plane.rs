@@ -89,6 +89,8 @@ impl Plane for ControlPlane {
                 geo: settings.geo.clone(),
                 identity: home.identity.clone(),
                 audit_log,
+                requests_per_second: crate::commands::control::REQUESTS_PER_SECOND,
+                admin: None,
             },
             home.store.clone(),
             sallyport_plugins::schemas(),
