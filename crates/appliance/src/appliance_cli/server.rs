@@ -203,7 +203,7 @@ async fn connection(
              'sallyport-cli-key {key} NAME'`"
         );
         // After the client has asked: an answer that nobody waits for may be lost.
-        _ = stream.request().await;
+        _ = timeout(STALL_MAX, stream.request()).await;
         return stream.reply(&Reply::refused("unknown_key", told)).await;
     };
     let client = Client {
