@@ -11,6 +11,7 @@ use rustls::RootCertStore;
 use rustls::server::{ResolvesServerCert, ServerConfig};
 use sallyport_model::declarative::{Format, parse_text};
 use sallyport_runtime::listen::ListenError;
+use sallyport_runtime::memory::Tidy;
 use sallyport_runtime::tls::{self, Offer, ServerTrust, trust_store};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_hash::hashes;
@@ -354,6 +355,7 @@ fn declared(
     (before, balancers): (&Configuration, &Balancers),
 ) -> Result<Configuration, StartError> {
     let Declarative { origin, text } = declarative;
+    let _tidy = Tidy::after(text.len());
     let refuse = |problems: Vec<String>| StartError::Declarative {
         origin: origin.clone(),
         problems,

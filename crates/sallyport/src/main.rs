@@ -1,6 +1,7 @@
 //! The executable: command line, role start-up.
 
 mod administration;
+mod allocator;
 mod commands;
 mod home;
 mod logging;
@@ -9,9 +10,6 @@ mod shutdown;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A self-hosted API gateway platform that runs behind firewalls.
 ///
@@ -46,6 +44,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    allocator::set_up();
     let line = commands::remote::with_its_name(std::env::args_os().collect());
     let cli = Cli::parse_from(line);
     let result = match cli.command {

@@ -202,8 +202,12 @@ async fn both_engines_have_one_schema() {
     // Integer keys of SQLite are the rows themselves and have no index.
     let keys = [
         "change_log(seq) unique",
+        "cluster(one) unique",
+        "cluster_step(seq) unique",
+        "cluster_term(epoch) unique",
         "control_plane(cp) unique",
         "cp_head(cp) unique",
+        "draft(cp) unique",
         "entity(eid) unique",
     ];
     sqlite.extend(keys.map(str::to_owned));
