@@ -26,7 +26,7 @@ struct Cli {
 enum Command {
     Quickstart(commands::quickstart::Args),
     Gateway(commands::gateway::Args),
-    Control(commands::control::Args),
+    Control(Box<commands::control::Args>),
     Node(commands::node::Args),
     RateLimit(commands::rate_limit::Args),
     Certs(commands::certs::Args),
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Quickstart(args) => commands::quickstart::run(&args),
         Command::Gateway(args) => commands::gateway::run(&args),
-        Command::Control(args) => commands::control::run(args),
+        Command::Control(args) => commands::control::run(*args),
         Command::Node(args) => commands::node::run(args),
         Command::RateLimit(args) => commands::rate_limit::run(args),
         Command::Certs(args) => commands::certs::run(&args),

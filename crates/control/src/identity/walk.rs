@@ -100,7 +100,7 @@ async fn api(store: &Store, directory: &std::path::Path) -> (Router, Tasks) {
     let app = App(Arc::new(Shared {
         store: store.clone(),
         plugins: sallyport_plugins::schemas(),
-        publishers: links.publishers.clone(),
+        publishers: links.publishers,
         issuer: None,
         audit,
         limits: Limits::new(0),

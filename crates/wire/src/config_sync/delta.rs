@@ -502,7 +502,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(deltas in deltas()) {
-            prop_assert_eq!(Deltas::from_raw(&deltas.to_raw()).unwrap(), deltas.clone());
+            prop_assert_eq!(&Deltas::from_raw(&deltas.to_raw()).unwrap(), &deltas);
             let read = rpc::decode(&deltas.push(), 1 << 20).unwrap();
             let [Ok(Message::Notification { method, params })] = read.as_slice() else {
                 panic!("{read:?}");
