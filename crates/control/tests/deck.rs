@@ -228,7 +228,7 @@ async fn deck_syncs_certificates_with_their_names() {
                           "snis": [{"name": "a.example"}, {"name": "*.a.example"}]}],
         "ca_certificates": [{"cert": ca.pem().cert}],
         "services": [{"name": "s", "host": "a", "protocol": "https", "port": 443, "retries": 5,
-                      "client_certificate": {"id": id}}],
+                      "client_certificate": id}],
     });
     let file = lab.directory.path().join("kong.yml");
     std::fs::write(&file, document.to_string()).unwrap();

@@ -15,8 +15,8 @@ use crate::lab::{Alone, Doors, has_all, soon};
 
 fn document(url: &str) -> String {
     format!(
-        "_format_version: '3.0'\nservices:\n- url: '{url}'\n  retries: 1\n  read_timeout: 400\n  \
-         write_timeout: 400\n  connect_timeout: 400\n  routes: [{{paths: [/], preserve_host: true}}]\n"
+        "_format_version: '3.0'\nservices:\n- url: '{url}'\n  retries: 1\n  read_timeout: 1500\n  \
+         write_timeout: 1500\n  connect_timeout: 1500\n  routes: [{{paths: [/], preserve_host: true}}]\n"
     )
 }
 

@@ -9,10 +9,10 @@ use sallyport_testkit::{Deadline, Echo, Program, Scripted, eventually, foreign};
 use crate::lab::{Doors, Handshake, soon};
 
 /// Short enough to be waited for.
-const SHORT: &str = "nginx_http_client_header_timeout = 300ms\n\
-                     nginx_http_client_body_timeout = 300ms\n\
-                     nginx_http_keepalive_timeout = 300ms\n\
-                     nginx_http_send_timeout = 300ms\n\
+const SHORT: &str = "nginx_http_client_header_timeout = 1s\n\
+                     nginx_http_client_body_timeout = 1s\n\
+                     nginx_http_keepalive_timeout = 1s\n\
+                     nginx_http_send_timeout = 1s\n\
                      nginx_http_keepalive_requests = 3\n\
                      nginx_main_worker_processes = 1";
 

@@ -209,7 +209,7 @@ fn judge(client: &mut Client, then: &Then) -> Result<(), String> {
 }
 
 /// How long a case waits for what has to follow.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 fn plain(port: u16) -> Client {
     patient(port, PATIENCE)
