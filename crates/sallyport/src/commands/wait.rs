@@ -13,6 +13,7 @@ use super::client::{Api, block_on};
 ///
 /// Exits with an error, and names the gateways that are behind, when that does not happen in time.
 #[derive(Debug, clap::Args)]
+#[command(disable_version_flag = true)]
 pub(crate) struct Args {
     #[command(flatten)]
     api: Api,
