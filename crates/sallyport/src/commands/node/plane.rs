@@ -5,12 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use sallyport_appliance::node::{Plane, RunningPlane, Settings};
+use sallyport_appliance::node::{Plane, RunningPlane, Settings, State};
 use sallyport_control::{AuditLogSettings, Feed, Running};
 use sallyport_runtime::certs::PemPair;
 use sallyport_store::Store;
+use serde_json::Value;
 use tracing::info;
 
+use super::probe::probe;
 use crate::home::{self, Home};
 
 /// Opens the database that the settings name.
@@ -29,6 +31,10 @@ pub(super) struct ControlPlane(pub(super) Settings);
 impl Plane for ControlPlane {
     async fn open(&self) -> anyhow::Result<Store> {
         open_store(&self.0).await
+    }
+
+    async fn probe(&self, state: &State) -> anyhow::Result<Value> {
+        probe(state).await
     }
 
     async fn start(&self, store: Store, api: PemPair) -> anyhow::Result<Box<dyn RunningPlane>> {

@@ -1,5 +1,6 @@
 //! Cases that hold for every engine.
 
+pub(crate) mod cluster;
 pub(crate) mod entities;
 pub(crate) mod model_check;
 pub(crate) mod tenants;
