@@ -8,6 +8,7 @@
     reason = "a report is what it is for"
 )]
 
+mod backup;
 mod churn;
 mod control;
 mod load;
@@ -103,6 +104,7 @@ enum Part {
     /// Look-ups and changes of the router
     Router(router::Args),
     RateLimit(rate_limit::Args),
+    Backup(backup::Args),
     Memory(memory::Args),
     Churn(churn::Args),
     #[command(hide = true)]
@@ -148,6 +150,7 @@ fn main() -> ExitCode {
         None => run(args),
         Some(Part::Router(args)) => router::run(&args).map(|()| ExitCode::SUCCESS),
         Some(Part::RateLimit(args)) => rate_limit::run(&args),
+        Some(Part::Backup(args)) => backup::run(&args),
         Some(Part::Memory(args)) => memory::run(&args),
         Some(Part::Churn(args)) => churn::run(&args),
         Some(Part::HandshakeLoad(args)) => {

@@ -24,6 +24,8 @@ fn settings() -> Settings {
         geo: support::GEO.to_owned(),
         identity: Identity::from_pem(&pair.cert, &pair.key).unwrap(),
         audit_log: AuditLogSettings::quiet(tempfile::tempdir().unwrap().keep()),
+        requests_per_second: 0,
+        admin: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! others' records are received on port 8071 (`receive`). docs/audit_log.md has formats and promises.
 
 mod api;
+mod calls;
 mod database;
 mod destinations;
 mod error;
@@ -27,7 +28,6 @@ mod webhook_api;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::FromRef;
 use sallyport_runtime::tls::Identity;
 use sallyport_runtime::{ListenError, Tasks};
@@ -35,15 +35,18 @@ use tokio::sync::watch;
 use tracing::error;
 use uuid::Uuid;
 
+pub use calls::{CommandLog, GivenCommand};
 pub use error::AuditLogError;
 pub use export::{ExportError, export, public_key, verify_data, verify_export};
 pub use settings::AuditLogSettings;
 
 pub(crate) use log::AuditLog;
 pub(crate) use record::{Caller, Peer, Recorder, record};
+pub(crate) use redact::path as shown_path;
 pub(crate) use trace::current as trace_id;
 
 use crate::app::App;
+use crate::route::Route;
 
 /// The log and what belongs to it; clones are handles to the same.
 #[derive(Clone)]
@@ -74,14 +77,11 @@ impl Audit {
     }
 }
 
-/// Paths that need a token.
-pub(crate) fn routes() -> Router<App> {
-    api::routes().merge(webhook_api::routes())
-}
-
-/// Paths that need none.
-pub(crate) fn public_routes() -> Router<App> {
-    api::public_routes()
+/// Every path of the log.
+pub(crate) fn routes() -> Vec<Route> {
+    let mut all = api::routes();
+    all.extend(webhook_api::routes());
+    all
 }
 
 /// The log, open, and its sockets, bound; nothing runs yet.

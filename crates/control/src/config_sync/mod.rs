@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 pub(crate) use outlet::{Host, serve};
 pub(crate) use publishers::{Publishers, supervise};
 pub(crate) use recorder::{Recorder, record};
-pub(crate) use trust::{Guest, admit};
+pub(crate) use trust::{Guest, Refusal, admit, is_trusted};
 
 use crate::KONG_VERSION;
 

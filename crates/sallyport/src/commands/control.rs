@@ -6,21 +6,25 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sallyport_appliance::backup::{self, Sources};
-use sallyport_control::{AuditLogSettings, Feed, Settings};
+use sallyport_control::{AdminSettings, AuditLogSettings, Feed, Settings};
 use sallyport_runtime::Tasks;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing::level_filters::LevelFilter;
 
+use crate::administration::{self, Administration};
 use crate::home::Home;
-use crate::logging;
+use crate::logging::{self, LogTail};
 use crate::shutdown::Shutdown;
 
 /// Domain of a control plane that was given none; it resolves to this machine.
 pub(crate) const BASE_DOMAIN: &str = "sallyport.localhost";
 /// Geo of a control plane that was given none.
 pub(crate) const GEO: &str = "us";
+
+/// Requests a second of one token where nothing else is set: more than decK sends.
+pub(crate) const REQUESTS_PER_SECOND: u32 = 5_000;
 
 /// A backup that is being written when the control plane stops may end, but not for ever.
 const BACKUP_GRACE: Duration = Duration::from_secs(60);
@@ -67,9 +71,64 @@ pub(crate) struct Args {
     /// Settings of the audit log: what it receives and where it goes (TOML, see docs/audit_log.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
+    /// Requests a second that one access token may send, and twice as many at once; 0 is no limit
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = REQUESTS_PER_SECOND,
+        env = "SALLYPORT_REQUESTS_PER_SECOND"
+    )]
+    requests_per_second: u32,
+    /// Kong's Admin API without TLS, such as on 127.0.0.1:8001; without a token for callers on this
+    /// machine only
+    #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_ADMIN_LISTEN")]
+    admin_listen: Option<SocketAddr>,
+    /// Kong's Admin API over TLS, such as on 127.0.0.1:8444
+    #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_ADMIN_LISTEN_TLS")]
+    admin_listen_tls: Option<SocketAddr>,
+    /// The control plane that the Admin API is for, by name or id
+    #[arg(
+        long,
+        value_name = "CONTROL_PLANE",
+        default_value = "default",
+        env = "SALLYPORT_ADMIN_CONTROL_PLANE"
+    )]
+    admin_control_plane: String,
     /// Backups on a schedule (TOML, see docs/backup.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_BACKUP")]
     backup: Option<PathBuf>,
+    /// Address on which keys that are allowed may give commands (port 10121, see `sallyport keys`);
+    /// closed without it
+    #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_CLI_LISTEN")]
+    cli_listen: Option<SocketAddr>,
+}
+
+/// What may be administered from other machines, if the port is to be open.
+fn administered(
+    args: &Args,
+    logs: LogTail,
+    backups: Option<&backup::Settings>,
+) -> anyhow::Result<Option<Administration>> {
+    let Some(listen) = args.cli_listen else {
+        return Ok(None);
+    };
+    let files = settings_files(args);
+    Ok(Some(Administration {
+        listen,
+        listen_setting: "--cli-listen",
+        role: "control",
+        sources: super::backup::sources(&args.data, args.database.as_deref(), &files)?,
+        backups: backups.map(|it| (it.to.clone(), it.seal.clone())),
+        configuration: files,
+        logs,
+        more: Vec::new(),
+    }))
+}
+
+/// The files that the command line names.
+fn settings_files(args: &Args) -> Vec<PathBuf> {
+    let own = [&args.backup, &args.audit_log, &args.ip_addresses];
+    own.into_iter().flatten().cloned().collect()
 }
 
 /// The backups that are to be made, if there are any.
@@ -80,13 +139,8 @@ fn backups(args: &Args) -> anyhow::Result<Option<(Sources, backup::Settings)>> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("could not read the settings of backups {}", path.display()))?;
     let settings = backup::Settings::parse(&text).with_context(|| path.display().to_string())?;
-    let own = [
-        Some(path),
-        args.audit_log.as_ref(),
-        args.ip_addresses.as_ref(),
-    ];
-    let own: Vec<PathBuf> = own.into_iter().flatten().cloned().collect();
-    let sources = super::backup::sources(&args.data, args.database.as_deref(), &own)?;
+    let files = settings_files(args);
+    let sources = super::backup::sources(&args.data, args.database.as_deref(), &files)?;
     Ok(Some((sources, settings)))
 }
 
@@ -113,7 +167,7 @@ fn feed(args: &Args, home: &Home) -> anyhow::Result<Option<Feed>> {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    logging::start(LevelFilter::INFO);
+    let logs = logging::start_with_tail(LevelFilter::INFO);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -125,7 +179,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let port = sallyport_contract::entry("config_sync").port().get();
         let feed = feed(&args, &home)?;
         let audit_log = audit_log(&args, &home)?;
+        let admin = (args.admin_listen.is_some() || args.admin_listen_tls.is_some()).then_some(
+            AdminSettings {
+                listen: args.admin_listen,
+                listen_tls: args.admin_listen_tls,
+                control_plane: args.admin_control_plane.clone(),
+            },
+        );
         let backups = backups(&args)?;
+        let administered = administered(&args, logs, backups.as_ref().map(|(_, it)| it))?;
         let settings = Settings {
             listen: args
                 .listen
@@ -136,6 +198,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             geo: args.geo,
             identity: home.identity.clone(),
             audit_log,
+            requests_per_second: args.requests_per_second,
+            admin,
         };
         let running = sallyport_control::start_publishing(
             settings,
@@ -151,6 +215,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             "ready"
         );
         let mut tasks = Tasks::new(CancellationToken::new());
+        if let Some(it) = administered {
+            administration::start(it, &home.path, running.commands(), &mut tasks)?;
+        }
         if let Some((sources, settings)) = backups {
             let (status, _) = watch::channel(backup::service::Status::default());
             tasks.spawn("backup", |stop| {

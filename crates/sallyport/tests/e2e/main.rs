@@ -7,10 +7,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+mod appliance_cli;
 mod audit_log;
 mod auth;
 mod backup;
 mod bad_input;
+mod bad_upstream;
 mod bodies;
 mod certs;
 mod config_sync;
@@ -28,13 +30,18 @@ mod lab;
 mod last_known_good;
 mod limits;
 mod log_queue;
+mod openapi;
 mod operations;
 mod plugins;
 mod ports;
+mod proxy_protocol;
 mod quickstart;
 mod rate_limit;
 mod rate_limiting;
 mod readme;
 mod redis;
+mod soak;
+mod streams;
+mod tls;
 mod traffic;
 mod websocket;

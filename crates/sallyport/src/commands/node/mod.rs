@@ -5,6 +5,7 @@ mod join;
 mod list;
 mod plane;
 mod probe;
+mod remote;
 mod run;
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,9 @@
 //! Cases that hold for every engine.
 
 pub(crate) mod cluster;
+pub(crate) mod drafts;
 pub(crate) mod entities;
+pub(crate) mod identity;
 pub(crate) mod model_check;
 pub(crate) mod tenants;
 pub(crate) mod versions;
