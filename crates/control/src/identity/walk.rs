@@ -101,6 +101,7 @@ async fn api(store: &Store, directory: &std::path::Path) -> (Router, Tasks) {
         store: store.clone(),
         plugins: sallyport_plugins::schemas(),
         publishers: links.publishers.clone(),
+        issuer: None,
         audit,
         limits: Limits::new(0),
         metrics: Metrics::default(),

@@ -5,7 +5,7 @@
 //!
 //! [`Metrics`]: sallyport_plugins::metrics::Metrics
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sallyport_plugins::metrics::{Exposition, Family, Kind};
 
@@ -19,6 +19,15 @@ const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'stati
         help,
         kind: Kind::Gauge,
         labels,
+    }
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Family {
+    Family {
+        name,
+        help,
+        kind: Kind::Counter,
+        labels: &[],
     }
 }
 
@@ -50,6 +59,19 @@ static DATASTORE: Family = gauge(
 static CONNECTED: Family = gauge(
     "kong_control_plane_connected",
     "Kong connected to control plane, 0 is unconnected",
+    &[],
+);
+static SYNC_APPLIED: Family = counter(
+    "sallyport_config_sync_applied_total",
+    "Configurations and sets of changes put in force",
+);
+static SYNC_RESYNCS: Family = counter(
+    "sallyport_config_sync_resyncs_total",
+    "Whole configurations asked for because what was there had not the hash that was published",
+);
+static SYNC_REFUSED: Family = gauge(
+    "sallyport_config_sync_refused",
+    "Entities of the newest configuration that are not served as published",
     &[],
 );
 static TARGET_HEALTH: Family = gauge(
@@ -123,6 +145,12 @@ pub(super) fn text(node: &Node) -> String {
     if let Some(link) = &node.link {
         let connected = link.borrow().is_connected();
         out.value(&CONNECTED, &[], f64::from(u8::from(connected)));
+    }
+    if let Some(sync) = &node.sync {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        out.value(&SYNC_APPLIED, &[], count(&sync.applied));
+        out.value(&SYNC_RESYNCS, &[], count(&sync.resyncs));
+        out.value(&SYNC_REFUSED, &[], count(&sync.refused));
     }
     out.value(&NODE, &[&id, &node.version], 1.0);
     let process = std::process::id().to_string();

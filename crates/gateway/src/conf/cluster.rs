@@ -6,6 +6,7 @@ use std::fmt;
 use super::Role;
 use super::listener::is_name;
 use super::reader::Reader;
+use crate::config_sync::SyncProtocol;
 use sallyport_runtime::ForwardProxy;
 
 /// How control plane and data plane know each other.
@@ -63,6 +64,8 @@ pub struct Cluster {
     pub max_payload: usize,
     /// Through what the control plane is dialled; `None` for directly.
     pub proxy: Option<Proxy>,
+    /// How configurations come.
+    pub protocol: SyncProtocol,
 }
 
 /// A forward proxy, and how it is believed.
@@ -111,6 +114,8 @@ pub(super) fn read(reader: &mut Reader, role: Role) -> Option<Cluster> {
     let max_payload = reader.number("cluster_max_payload", 4_194_304..=u32::MAX as usize);
     reader.number("cluster_data_plane_purge_delay", 60..=u64::MAX);
     let proxy = forward_proxy(reader, role);
+    let protocols = [("auto", SyncProtocol::Auto), ("v1", SyncProtocol::Whole)];
+    let protocol = reader.choice("sallyport_sync", &protocols);
     if role != Role::DataPlane {
         return None;
     }
@@ -133,6 +138,7 @@ pub(super) fn read(reader: &mut Reader, role: Role) -> Option<Cluster> {
         dp_labels,
         max_payload,
         proxy,
+        protocol,
     })
 }
 
