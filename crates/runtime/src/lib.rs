@@ -1,4 +1,4 @@
-//! What every role needs from the machine: sockets by contract id, TLS, certificates, tasks.
+//! What every role needs from the machine: sockets by contract id, ICMP echo, TLS, certificates, tasks.
 //!
 //! No listener and no outbound connection exists without an entry of the network contract, so
 //! [`listen`](listen::listen) and [`dial`](dial::dial) take a contract id.
@@ -7,6 +7,7 @@ pub mod certs;
 pub mod datagrams;
 pub mod dial;
 pub mod forward_proxy;
+pub mod icmp;
 pub mod listen;
 pub mod memory;
 pub mod tasks;

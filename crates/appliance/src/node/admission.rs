@@ -9,7 +9,8 @@ use sallyport_wire::node_control::{Admitted, JoinRequest, JoinToken};
 use uuid::Uuid;
 
 use super::authority::{Authority, SealError};
-use super::identity::{Identity, RawRoster};
+use super::database::learn;
+use super::identity::{Identity, MemberFile, RawRoster};
 use super::settings::{Settings, check_name};
 use super::state::State;
 
@@ -59,6 +60,9 @@ pub enum AdmissionError {
     /// The system gave no random bytes.
     #[error("the system gave no random bytes")]
     Randomness,
+    /// The node that was asked cannot go on itself.
+    #[error("{0}")]
+    Here(String),
     /// The authority's own certificate.
     #[error("the cluster's authority {0}")]
     Authority(PemError),
@@ -119,7 +123,6 @@ pub async fn new_token(
 ///
 /// # Errors
 /// See [`AdmissionError`].
-#[expect(dead_code, reason = "for the listener between nodes")]
 pub(crate) async fn admit(
     state: &State,
     asked: JoinRequest,
@@ -143,6 +146,9 @@ pub(crate) async fn admit(
     let authority = Authority::open(&admission.cluster, &state.identity.secret)?;
     let certificate = authority.certify(request, member.id, &member.name)?;
     let roster = store.roster().await?;
+    // The new node comes at once, and would be a stranger up to the next look at the database.
+    let file = MemberFile::of(&state.settings.data);
+    learn(state, &file, roster.clone()).map_err(|fatal| AdmissionError::Here(fatal.to_string()))?;
     let of_data = |text: String| match member.role {
         NodeRole::Data => text,
         NodeRole::Witness => String::new(),
@@ -164,7 +170,6 @@ pub(crate) async fn admit(
 ///
 /// # Errors
 /// The answer is none that a node of this build gives.
-#[expect(dead_code, reason = "for the listener between nodes")]
 pub(crate) fn admitted(
     settings: &Settings,
     answer: Admitted,

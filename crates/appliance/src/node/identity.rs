@@ -192,6 +192,16 @@ impl RawRoster {
         }
     }
 
+    /// Without the nodes that were removed, which are told of by their absence.
+    pub(crate) fn of_members(roster: &Roster) -> RawRoster {
+        let there = roster.members.iter();
+        let there = there.filter(|it| it.wanted != Wanted::Removed).cloned();
+        RawRoster::of(&Roster {
+            revision: roster.revision,
+            members: there.collect(),
+        })
+    }
+
     pub(crate) fn typed(self) -> Result<Roster, String> {
         let one = |it: RawMember| -> Result<Member, String> {
             let key = STANDARD.decode(&it.key).ok();

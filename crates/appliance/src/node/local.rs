@@ -11,30 +11,25 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Json, State as Extract};
 use axum::routing::{get, post};
-use bytes::Bytes;
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use http::{Method, StatusCode};
 use sallyport_store::{Actor, NodeRole, StoreError, Wanted};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use super::admission::new_token;
 use super::database::Fatal;
+use super::plane::Plane;
 use super::state::State;
 use super::status::Status;
+use crate::node_control::{CallError, converse, exchange, matrix};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
 /// For one request to be answered; a doctor's run takes a while.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
-/// An answer that a client reads.
-const ANSWER_LEN_MAX: usize = 64 * 1024 * 1024;
 
 /// The socket cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
@@ -76,10 +71,11 @@ pub(super) struct Local {
     listener: UnixListener,
     path: PathBuf,
     state: Arc<State>,
+    plane: Arc<dyn Plane>,
 }
 
 impl Local {
-    pub(super) fn open(state: &Arc<State>) -> Result<Local, LocalError> {
+    pub(super) fn open(state: &Arc<State>, plane: Arc<dyn Plane>) -> Result<Local, LocalError> {
         let path = state.socket();
         if std::os::unix::net::UnixStream::connect(&path).is_ok() {
             return Err(LocalError::InUse { path });
@@ -95,13 +91,14 @@ impl Local {
                 listener,
                 path,
                 state: Arc::clone(state),
+                plane,
             }),
             Err(source) => Err(LocalError::Open { path, source }),
         }
     }
 
     pub(super) async fn serve(self, stop: CancellationToken) -> Result<(), Fatal> {
-        let router = router(self.state);
+        let router = router(Arc::clone(&self.state)).merge(matrix(self.state, self.plane));
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -109,7 +106,7 @@ impl Local {
                 Some(_) = connections.join_next() => {}
                 accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => {
                     if let Ok((stream, _)) = accepted {
-                        connections.spawn(converse(stream, router.clone()));
+                        connections.spawn(converse(stream, router.clone(), ANSWER_TIME_MAX));
                     }
                 }
             }
@@ -117,18 +114,6 @@ impl Local {
         connections.shutdown().await;
         _ = std::fs::remove_file(&self.path);
         Ok(())
-    }
-}
-
-async fn converse(stream: UnixStream, router: Router) {
-    let service = TowerToHyperService::new(router);
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(10))
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Ok(Err(error)) = tokio::time::timeout(ANSWER_TIME_MAX, served).await {
-        debug!(%error, "a local connection ended early");
     }
 }
 
@@ -233,48 +218,15 @@ pub async fn ask(
     path: &str,
     body: &Value,
 ) -> Result<Value, LocalError> {
-    let broken = |error: &dyn std::fmt::Display| LocalError::Broken(error.to_string());
     let stream = UnixStream::connect(socket).await;
     let stream = stream.map_err(|source| LocalError::NotRunning {
         path: socket.to_owned(),
         source,
     })?;
-    let talked = async {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| broken(&error))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "node")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body.to_string())))
-            .map_err(|error| broken(&error))?;
-        let exchange = async {
-            let answer = sender.send_request(request).await.map_err(|e| broken(&e))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_LEN_MAX)
-                .collect()
-                .await;
-            Ok((status, body.map_err(|e| broken(&e))?.to_bytes()))
-        };
-        tokio::pin!(exchange);
-        tokio::pin!(connection);
-        tokio::select! {
-            done = &mut exchange => done,
-            _ = &mut connection => exchange.await,
-        }
-    };
-    let timed = tokio::time::timeout(ANSWER_TIME_MAX, talked).await;
-    let (status, bytes) = timed.map_err(|_| broken(&"no answer in time"))??;
-    let value: Value = serde_json::from_slice(&bytes).map_err(|error| broken(&error))?;
-    match status.is_success() {
-        true => Ok(value),
-        false => {
-            let message = value["message"].as_str();
-            Err(LocalError::Refused(
-                message.map_or_else(|| value.to_string(), str::to_owned),
-            ))
-        }
-    }
+    let timed = tokio::time::timeout(ANSWER_TIME_MAX, exchange(stream, method, path, body)).await;
+    let answer = timed.map_err(|_| LocalError::Broken("not in time".to_owned()))?;
+    answer.map_err(|error| match error {
+        CallError::Refused(message) => LocalError::Refused(message),
+        other => LocalError::Broken(other.to_string()),
+    })
 }

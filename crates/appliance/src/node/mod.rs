@@ -9,6 +9,7 @@ mod admission;
 mod authority;
 mod database;
 mod identity;
+mod limiter;
 mod local;
 mod plane;
 mod run;
@@ -20,15 +21,21 @@ mod status;
 mod work;
 
 pub use admission::{AdmissionError, new_token};
+pub(crate) use admission::{admit, admitted};
 pub use authority::{Authority, Founding, SealError, found};
 pub use database::Fatal;
+pub(crate) use database::learn;
 pub use identity::{Identity, IdentityError, MemberFile};
+pub(crate) use identity::{RawRoster, make_directory, read, write};
+pub use limiter::LimiterError;
 pub use local::{LocalError, TokenWish, Wish, ask};
+pub(crate) use local::{Refusal, refusal};
 pub use plane::{Plane, RunningPlane};
 pub use run::{Node, StartError};
 pub use settings::{
     ControlPlane, Database, Healthcheck, NodeControl, RateLimitSection, Secret, Settings,
     SettingsError,
 };
+pub(crate) use state::Vitals;
 pub use state::{Facts, LeaseView, State, socket_of};
 pub use status::{NodeStatus, Status};

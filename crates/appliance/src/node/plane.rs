@@ -6,12 +6,18 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use sallyport_runtime::certs::PemPair;
 use sallyport_store::Store;
+use serde_json::Value;
+
+use super::state::State;
 
 /// How to run a control plane on this node.
 #[async_trait]
 pub trait Plane: Send + Sync + 'static {
     /// Opens the database. A shared one may be out of reach; the node tries again.
     async fn open(&self) -> anyhow::Result<Store>;
+
+    /// Tries the ways from this node to every other one; the doctor's JSON.
+    async fn probe(&self, state: &State) -> anyhow::Result<Value>;
 
     /// Starts the control plane, whose servers show certificates of the authority `api`.
     async fn start(&self, store: Store, api: PemPair) -> anyhow::Result<Box<dyn RunningPlane>>;

@@ -3,19 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sallyport_runtime::ListenError;
+use sallyport_runtime::{ListenError, ListenOptions, listen};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::database::{Fatal, follow, has_database};
 use super::identity::{Identity, IdentityError, MemberFile};
+use super::limiter::{self, LimiterError};
 use super::local::{Local, LocalError};
 use super::plane::Plane;
 use super::settings::{Settings, SettingsError};
 use super::state::State;
 use super::work::reconcile;
-use crate::node_control::alone;
+use crate::healthcheck;
+use crate::node_control::{
+    Door, HEARD_MAX, Tls, alone, execute, follow_leader, lead, membership, serve,
+};
 
 /// For a node to stop.
 const GRACE: Duration = Duration::from_secs(15);
@@ -35,6 +40,9 @@ pub enum StartError {
     /// The socket for this machine's operators.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// Its rate limiter.
+    #[error(transparent)]
+    Limiter(#[from] LimiterError),
     /// Its certificate.
     #[error("the node's certificate cannot be used: {0}")]
     Tls(String),
@@ -72,7 +80,7 @@ impl Node {
         };
         let roster = MemberFile::of(&settings.data).load()?;
         let state = Arc::new(State::new(settings, identity, address, roster)?);
-        let local = Local::open(&state)?;
+        let local = Local::open(&state, Arc::clone(&plane))?;
         let mut node = Node {
             parts: JoinSet::new(),
             stop: CancellationToken::new(),
@@ -80,8 +88,61 @@ impl Node {
         };
         let state = Arc::clone(&node.state);
         node.part("local", |stop| local.serve(stop));
+        if let Some(health) = &state.settings.healthcheck {
+            let listener = listen(
+                "healthcheck",
+                health.listen,
+                "healthcheck.listen",
+                ListenOptions::default(),
+            )?;
+            let own = Arc::clone(&state);
+            node.part("healthcheck", |stop| {
+                healthcheck::serve(listener, own, stop)
+            });
+            let own = Arc::clone(&state);
+            node.part("samples", |stop| healthcheck::sample(own, stop));
+        }
         let own = Arc::clone(&state);
-        node.part("membership", |stop| alone(own, stop));
+        node.part("pulse", |stop| healthcheck::pulse(own, stop));
+        let tls = match clustered {
+            true => Some(Tls::of(&state.identity).map_err(|it| StartError::Tls(it.to_string()))?),
+            false => None,
+        };
+        match &tls {
+            None => {
+                let own = Arc::clone(&state);
+                node.part("membership", |stop| alone(own, stop));
+            }
+            Some(tls) => {
+                let listener = listen(
+                    "node_control",
+                    state.settings.node_control.listen,
+                    "node_control.listen",
+                    ListenOptions::default(),
+                )?;
+                let (heard, hearing) = mpsc::channel(HEARD_MAX);
+                let door = Door::new(&state, Arc::clone(&plane), tls.clone(), heard);
+                let door = Arc::new(door);
+                node.part("node_control", |stop| serve(listener, door, stop));
+                let (own, tls) = (Arc::clone(&state), tls.clone());
+                node.part("membership", |stop| membership(own, tls, hearing, stop));
+            }
+        }
+        if has_database(state.identity.role)
+            && let Some(section) = &state.settings.rate_limit
+        {
+            let limiter = limiter::start(section)?;
+            node.part("rate_limit", |stop| limiter::keep(limiter, stop));
+        }
+        if has_database(state.identity.role) {
+            let own = Arc::clone(&state);
+            node.part("leader", |stop| lead(own, stop));
+            let own = Arc::clone(&state);
+            node.part("commands", |stop| execute(own, tls, stop));
+        } else {
+            let own = Arc::clone(&state);
+            node.part("leader", |stop| follow_leader(own, stop));
+        }
         if has_database(state.identity.role) {
             let (own, plane_of) = (Arc::clone(&state), Arc::clone(&plane));
             node.part("database", |stop| follow(own, plane_of, stop));

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use sallyport_store::{Member, NodeRole, Roster, Store, Wanted};
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,6 @@ pub struct State {
     pub(crate) plane: watch::Sender<Option<SocketAddr>>,
     pub(crate) vitals: watch::Sender<Vitals>,
     epoch_seen: AtomicU64,
-    pub(crate) fulfilled: AtomicU64,
 }
 
 /// Who leads, as this node knows it.
@@ -67,24 +67,39 @@ pub struct Facts {
     pub version: String,
     /// What it does: `active`, `cordoned`, `drained`.
     pub state: String,
-    /// The revision of the wish that it has fulfilled last.
-    pub fulfilled: u64,
+    /// The epoch in which it leads, if it does.
+    pub leads: Option<u64>,
     /// Whether it serves: what its `/testall` says.
     pub serving: bool,
     /// Whether its last query of the database succeeded.
     pub database: bool,
-    /// Addresses by which the outside reaches it and it reaches the outside.
-    pub addresses: Vec<std::net::IpAddr>,
-    /// Where its rate limiter listens for the other nodes.
-    pub rate_limit: Option<SocketAddr>,
 }
 
 /// What the health part found out last.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Vitals {
-    pub(crate) serving: bool,
+    /// Why the node cannot serve; `None` if it can.
+    pub(crate) why_not: Option<String>,
     pub(crate) database: bool,
+    /// Share of the last minute that the processors were busy.
+    pub(crate) cpu_percent: Option<u64>,
+    /// When that was; `None` before the first time.
+    pub(crate) at: Option<Instant>,
 }
+
+impl Default for Vitals {
+    fn default() -> Vitals {
+        Vitals {
+            why_not: Some("the node starts".to_owned()),
+            database: false,
+            cpu_percent: None,
+            at: None,
+        }
+    }
+}
+
+/// After that without a pulse, what is known is worth nothing: the process was paused.
+const PULSE_AGE_MAX: Duration = Duration::from_secs(6);
 
 impl State {
     /// The knowledge of a node that starts. What it did last is kept in its data directory.
@@ -116,7 +131,6 @@ impl State {
             plane: watch::Sender::new(None),
             vitals: watch::Sender::new(Vitals::default()),
             epoch_seen: AtomicU64::new(epoch.unwrap_or(0)),
-            fulfilled: AtomicU64::new(0),
         })
     }
 
@@ -155,6 +169,15 @@ impl State {
             .collect()
     }
 
+    /// Whether this node can serve requests now, and if not why.
+    pub fn serving(&self) -> (bool, Option<String>) {
+        let vitals = self.vitals.borrow();
+        if vitals.at.is_some_and(|at| at.elapsed() > PULSE_AGE_MAX) {
+            return (false, Some("the process was paused".to_owned()));
+        }
+        (vitals.why_not.is_none(), vitals.why_not.clone())
+    }
+
     /// Whether more than half of the nodes are there. A node that is alone sees itself.
     pub fn sees_majority(&self) -> bool {
         let (members, live) = (self.members(), self.live());
@@ -168,17 +191,14 @@ impl State {
         Facts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: self.duty().to_string(),
-            fulfilled: self.fulfilled.load(Ordering::SeqCst),
-            serving: vitals.serving,
+            leads: self.lease().mine(),
+            serving: self.serving().0,
             database: vitals.database,
-            addresses: Vec::new(),
-            rate_limit: None,
         }
     }
 
     /// Takes note of a leader's epoch; `false` if a later one was seen before, whose leader has
     /// taken over.
-    #[expect(dead_code, reason = "for the listener between nodes")]
     pub(crate) fn admit_epoch(&self, epoch: u64) -> bool {
         let before = self.epoch_seen.fetch_max(epoch, Ordering::SeqCst);
         if epoch > before {
@@ -192,7 +212,6 @@ impl State {
     }
 
     /// Does what is wanted from now on, and after a restart.
-    #[expect(dead_code, reason = "for the listener between nodes")]
     pub(crate) fn set_duty(&self, wanted: Wanted) -> Result<(), IdentityError> {
         identity::write(&self.settings.data.join("duty"), wanted.as_str())?;
         self.duty.send_replace(wanted);

@@ -2,7 +2,6 @@
 
 pub mod dns;
 pub mod http;
-pub mod icmp;
 pub mod ntp;
 
 /// The printable ASCII of `bytes`, at most 60 characters.

@@ -54,6 +54,11 @@ pub(crate) struct Known {
 }
 
 impl Described {
+    /// Whether a file describes the installation.
+    pub(crate) fn has_installation(&self) -> bool {
+        self.installation.is_some()
+    }
+
     pub(crate) fn catalogue(&self) -> anyhow::Result<Catalogue> {
         catalogue(&self.catalogue)
     }

@@ -80,6 +80,10 @@ conformance![
     versions::every_past_version_is_what_it_was,
     versions::versions_are_listed_and_found_by_time,
     versions::a_restored_version_is_a_new_one,
+    cluster::a_token_takes_one_node_in_and_repeats_its_answer,
+    cluster::the_roster_counts_its_changes_and_frees_names_of_removed_nodes,
+    cluster::a_lease_has_one_holder_and_fences_what_a_leader_writes,
+    cluster::of_many_who_want_to_lead_one_does,
     versions::a_change_since_the_caller_looked_is_refused,
 ];
 

@@ -1,5 +1,6 @@
 //! `sallyport doctor`: proves each row of the network contract from this machine.
 
+mod cluster;
 mod known;
 
 pub(crate) use known::trust;
@@ -30,8 +31,8 @@ pub(crate) struct Args {
     /// What this machine is, such as `gateway`, `client` or `operator`; may be repeated
     #[arg(long, value_parser = role)]
     role: Vec<Role>,
-    /// The name of this machine in the installation
-    #[arg(long, visible_alias = "from", requires = "installation")]
+    /// The name of this machine in the installation; with --cluster, the one node that shall try
+    #[arg(long, visible_alias = "from")]
     node: Option<String>,
     /// Only this geo, such as `eu`
     #[arg(long)]
@@ -75,6 +76,18 @@ pub(crate) struct Args {
     /// How long to listen [default: until stopped]
     #[arg(long = "for", value_name = "SECONDS", requires = "listen")]
     listen_secs: Option<u64>,
+    /// Instead: every node of the appliance cluster tries every other one, by way of the node that
+    /// runs on this machine
+    #[arg(long, conflicts_with_all = ["role", "conf", "listen", "surface", "junit"])]
+    cluster: bool,
+    /// Settings of the node that runs on this machine, for --cluster
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/sallyport/node.toml",
+        env = "SALLYPORT_NODE_CONFIG"
+    )]
+    config: PathBuf,
     /// Shows the product's listening sockets on this machine, and those outside the contract
     #[arg(long, conflicts_with = "listen")]
     surface: bool,
@@ -88,6 +101,12 @@ const AT_ONCE: usize = 64;
 const NODE_ID: &str = "d0c70d0c-70d0-4c70-8d0c-70d0c70d0c70";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.cluster {
+        return cluster::run(&args.config, args.node.as_deref(), args.json);
+    }
+    if args.node.is_some() && !args.described.has_installation() {
+        bail!("--node names a machine of an installation: give --installation FILE, or --cluster");
+    }
     let catalogue = args.described.catalogue()?;
     let conf = args.conf.as_deref().map(GatewayConf::read).transpose()?;
     let first = args.role.first().copied();

@@ -10,7 +10,7 @@ use super::plane::open_store;
 use crate::home;
 
 /// What a new node's file says.
-const STARTER: &str = include_str!("starter.toml");
+pub(super) const STARTER: &str = include_str!("starter.toml");
 
 pub(super) fn run(file: &Path) -> anyhow::Result<()> {
     if !file.exists() {

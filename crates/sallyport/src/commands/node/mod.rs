@@ -1,8 +1,10 @@
 //! `sallyport node`: a node of the appliance cluster.
 
 mod init;
+mod join;
 mod list;
 mod plane;
+mod probe;
 mod remote;
 mod run;
 
@@ -36,6 +38,21 @@ pub(crate) struct Args {
 enum Command {
     /// Founds a cluster with this machine as its first node; writes the settings file if there is none
     Init,
+    /// Takes this machine into a cluster, with a token that `node token` printed on one of its nodes
+    Join {
+        /// The token; it works once (the environment variable keeps it out of the list of processes)
+        #[arg(
+            long,
+            value_name = "TOKEN",
+            env = "SALLYPORT_JOIN_TOKEN",
+            hide_env_values = true
+        )]
+        token: String,
+        /// What the other nodes shall dial [default: node_control.advertise of the settings, else the
+        /// address by which this machine reaches the other one, port 7777]
+        #[arg(long, value_name = "ADDRESS")]
+        advertise: Option<std::net::SocketAddr>,
+    },
     /// Runs the node (a service manager starts this, see deploy/)
     Run,
     /// Lists the nodes of the cluster and their states
@@ -79,6 +96,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let file = &args.config;
     match args.command {
         Command::Init => init::run(file),
+        Command::Join { token, advertise } => join::run(file, &token, advertise),
         Command::Run => run::run(file),
         Command::List { output } => list::run(&settings(file)?, &output.output),
         Command::Token { role, minutes } => {
@@ -131,6 +149,16 @@ fn asked(settings: &Settings, method: Method, path: &str, body: &Value) -> anyho
         .build()
         .context("could not start the runtime")?;
     Ok(runtime.block_on(ask(&socket_of(settings), method, path, body))?)
+}
+
+/// What nodes found when they tried each other; with `from` only that one tries.
+pub(crate) fn doctor(config: &Path, from: Option<&str>) -> anyhow::Result<Value> {
+    asked(
+        &settings(config)?,
+        Method::POST,
+        "/doctor",
+        &json!({"from": from}),
+    )
 }
 
 /// As [`asked`], with nothing to say.

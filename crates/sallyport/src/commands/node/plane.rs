@@ -7,16 +7,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use async_trait::async_trait;
 use sallyport_appliance::backup::{self, Sources};
-use sallyport_appliance::node::{Identity, Plane, RunningPlane, Settings};
+use sallyport_appliance::node::{Identity, Plane, RunningPlane, Settings, State};
 use sallyport_control::{AuditLogSettings, Feed, Running};
 use sallyport_runtime::Tasks;
 use sallyport_runtime::certs::PemPair;
 use sallyport_store::Store;
 use sallyport_store::dump::Database;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::probe::probe;
 use crate::administration::{self, Administration};
 use crate::home::{self, Home};
 use crate::logging::LogTail;
@@ -43,6 +45,10 @@ pub(super) struct ControlPlane {
 impl Plane for ControlPlane {
     async fn open(&self) -> anyhow::Result<Store> {
         open_store(&self.settings).await
+    }
+
+    async fn probe(&self, state: &State) -> anyhow::Result<Value> {
+        probe(state).await
     }
 
     async fn start(&self, store: Store, api: PemPair) -> anyhow::Result<Box<dyn RunningPlane>> {
