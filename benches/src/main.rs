@@ -16,6 +16,7 @@ mod rate_limit;
 mod report;
 mod router;
 mod store;
+mod telemetry;
 mod workload;
 mod wrk;
 
@@ -99,6 +100,7 @@ enum Part {
     /// Look-ups and changes of the router
     Router(router::Args),
     RateLimit(rate_limit::Args),
+    Telemetry(telemetry::Args),
 }
 
 /// A workload of the proxies, or of the control plane.
@@ -128,6 +130,7 @@ fn main() -> ExitCode {
         None => run(args),
         Some(Part::Router(args)) => router::run(&args).map(|()| ExitCode::SUCCESS),
         Some(Part::RateLimit(args)) => rate_limit::run(&args),
+        Some(Part::Telemetry(args)) => telemetry::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -11,9 +11,10 @@ use uuid::Uuid;
 
 use crate::audit_log::Audit;
 use crate::config_sync::Publishers;
+use crate::telemetry::Telemetry;
 use crate::{
-    audit_log, control_planes, core_entities, deck, dp_certificates, identity, nodes, problem,
-    versions,
+    audit_log, control_planes, core_entities, deck, dp_certificates, identity, metrics, nodes,
+    problem, telemetry, versions,
 };
 
 /// The shared state of the API.
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) plugins: &'static dyn PluginSchemas,
     pub(crate) publishers: Publishers,
     pub(crate) audit: Audit,
+    pub(crate) telemetry: Telemetry,
     /// Domain under which host names of control planes live.
     pub(crate) base_domain: String,
     /// Geo of this installation.
@@ -61,6 +63,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(identity::routes())
         .merge(deck::routes())
         .merge(audit_log::routes())
+        .merge(telemetry::routes())
+        .merge(metrics::routes())
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(middleware::from_fn_with_state(

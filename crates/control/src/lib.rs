@@ -18,7 +18,9 @@ mod dp_certificates;
 mod identity;
 mod ip_addresses;
 mod listener;
+mod metrics;
 mod nodes;
+mod post;
 mod problem;
 mod start;
 mod telemetry;
@@ -33,6 +35,7 @@ pub use core_entities::{ImportError, import};
 pub use dp_certificates::{CertificateError, pin_certificate};
 pub use ip_addresses::{Feed, FeedError, HistoryError, SourcesError};
 pub use start::{Running, Settings, StartError, start, start_publishing};
+pub use telemetry::{TelemetryError, TelemetrySettings};
 
 /// The version of Kong whose behaviour this control plane has; clients and data planes see it.
 pub const KONG_VERSION: &str = "3.10.0";

@@ -18,6 +18,7 @@ use crate::config_sync::{Links, record, supervise};
 use crate::control_planes::host;
 use crate::ip_addresses::{Feed, in_front_of};
 use crate::listener::{Doors, serve, serve_plain};
+use crate::telemetry::{Telemetry, TelemetryError, TelemetrySettings};
 
 /// For connections to finish and contacts to be stored when the role stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -40,6 +41,8 @@ pub struct Settings {
     pub identity: Identity,
     /// Where the audit log is, what it takes from others and where it goes.
     pub audit_log: AuditLogSettings,
+    /// Where telemetry is kept and where it goes.
+    pub telemetry: TelemetrySettings,
 }
 
 /// Why a control plane did not start.
@@ -54,6 +57,9 @@ pub enum StartError {
     /// The audit log cannot be opened.
     #[error(transparent)]
     AuditLog(#[from] AuditLogError),
+    /// Telemetry cannot be kept.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// Base domain and geo make no host names.
     #[error("base domain {base_domain:?} and geo {geo:?} make no host names: {reason}")]
     Names {
@@ -78,6 +84,7 @@ pub struct Running {
     /// The address on which audit records are received, over TCP and UDP, if it was asked for.
     pub audit_log_addr: Option<SocketAddr>,
     audit: Audit,
+    telemetry: Telemetry,
     tasks: Tasks,
 }
 
@@ -108,6 +115,7 @@ impl Running {
         for name in self.tasks.finish(GRACE).await {
             warn!(task = name, "the control plane did not stop in time");
         }
+        self.telemetry.close().await;
         self.audit.end().await;
     }
 }
@@ -182,12 +190,14 @@ pub async fn start_publishing(
     let org_id = store.organization().await.ok().map(|it| it.id);
     let audit = opened.start(&mut tasks, &settings.base_domain, org_id);
     let audit = audit.await;
+    let telemetry = Telemetry::start(settings.telemetry, &store, &mut tasks)?;
     let (links, subscriptions, inbox) = Links::new(store.clone());
     let app = App(Arc::new(Shared {
         store: store.clone(),
         plugins,
         publishers: links.publishers.clone(),
         audit: audit.clone(),
+        telemetry: telemetry.clone(),
         base_domain: settings.base_domain.clone(),
         geo: settings.geo.clone(),
         node_id: Uuid::new_v4(),
@@ -198,6 +208,7 @@ pub async fn start_publishing(
         api_tls,
         node_tls,
         links,
+        telemetry: telemetry.clone(),
         recorder: audit.recorder.clone(),
         base_domain: settings.base_domain,
         geo: settings.geo,
@@ -216,6 +227,7 @@ pub async fn start_publishing(
         plain_addr,
         audit_log_addr,
         audit,
+        telemetry,
         tasks,
     })
 }

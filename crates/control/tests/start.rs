@@ -7,7 +7,7 @@ mod support;
 
 use std::net::SocketAddr;
 
-use sallyport_control::{AuditLogSettings, Settings, bootstrap, start};
+use sallyport_control::{AuditLogSettings, Settings, TelemetrySettings, bootstrap, start};
 use sallyport_runtime::certs::self_signed_localhost;
 use sallyport_runtime::tls::Identity;
 use sallyport_store::Store;
@@ -24,6 +24,7 @@ fn settings() -> Settings {
         geo: support::GEO.to_owned(),
         identity: Identity::from_pem(&pair.cert, &pair.key).unwrap(),
         audit_log: AuditLogSettings::quiet(tempfile::tempdir().unwrap().keep()),
+        telemetry: TelemetrySettings::quiet(tempfile::tempdir().unwrap().keep()),
     }
 }
 

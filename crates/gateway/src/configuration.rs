@@ -65,6 +65,8 @@ pub(crate) struct ServedRoute {
 #[derive(Debug)]
 pub(crate) struct ServedService {
     pub(crate) id: Uuid,
+    /// `host`: an upstream's name, or that of a machine.
+    pub(crate) upstream: Box<str>,
     pub(crate) scheme: Scheme,
     pub(crate) path: Box<str>,
     /// Further tries after the first.
@@ -216,6 +218,12 @@ impl Configuration {
         Some((route.expect("no list has a route that is gone"), found))
     }
 
+    /// Where the requests of a route go, by the slot that its match had: the service's `host`.
+    pub(crate) fn upstream(&self, slot: usize) -> Option<&str> {
+        let route = self.routes.get(slot)?.as_ref()?;
+        route.service.as_ref().map(|service| &*service.upstream)
+    }
+
     /// Routes served.
     pub fn routes(&self) -> usize {
         self.routes.iter().flatten().count()
@@ -322,6 +330,7 @@ fn services(
         let made = scheme(service).and_then(|scheme| {
             Ok(ServedService {
                 id: service.id,
+                upstream: service.host.as_str().into(),
                 scheme,
                 path: service.path.as_deref().unwrap_or("/").into(),
                 retries: service.retries,

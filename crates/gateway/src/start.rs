@@ -14,6 +14,7 @@ use sallyport_runtime::listen::ListenError;
 use sallyport_runtime::tls::{self, ClientAuth, ServerTrust, trust_store};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_hash::hashes;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -29,6 +30,7 @@ use crate::enabled::Enabled;
 use crate::follow::{FollowError, Follower, first, last_known_good};
 use crate::logs::{Access, AccessFormat, LogFileError, LogFiles};
 use crate::proxy::{Bound, Options, Shared, Via, Workers, open};
+use crate::telemetry::{self, Inbox};
 
 /// Why the gateway did not start. Nothing is bound then.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +81,7 @@ pub struct Gateway {
     follower: Option<Follower>,
     /// What goes on whether there is traffic or not.
     background: JoinSet<()>,
+    telemetry_stop: CancellationToken,
     apis: [api::Server; 2],
     apis_stop: CancellationToken,
     logs: Arc<LogFiles>,
@@ -106,7 +109,10 @@ impl Gateway {
         let stop = CancellationToken::new();
         let mut logs = LogFiles::default();
         let access_log = access_log(&conf, &mut logs)?;
-        let options = options(&conf, access_log)?;
+        let mut options = options(&conf, access_log)?;
+        let reporter = reporter(&conf, &material)?;
+        let counters = reporter.as_ref().map(|it| it.inbox.counters.clone());
+        options.telemetry = reporter.as_ref().map(|it| it.inbox.clone());
         let certificates = ListenerCertificates::new(&conf, &material);
         let bounds = bounds(&conf, &certificates)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -143,6 +149,17 @@ impl Gateway {
         };
         let mut background = JoinSet::new();
         background.spawn(keep(balancers, probe_tls, stop.clone()));
+        // it sends what workers hand in at their end
+        let telemetry_stop = CancellationToken::new();
+        if let Some(Reporter {
+            settings,
+            inbox,
+            folded,
+        }) = reporter
+        {
+            let stop = telemetry_stop.clone();
+            background.spawn(telemetry::run(settings, folded, inbox.counters, stop));
+        }
         // those that did start serve nobody
         let workers =
             Workers::start(&shared, listeners, &stop, GRACE).inspect_err(|_| stop.cancel())?;
@@ -157,6 +174,7 @@ impl Gateway {
             takes_config: conf.cluster.is_none(),
             link: follower.as_ref().map(Follower::state),
             logs: logs.clone(),
+            telemetry: counters,
             draining: AtomicBool::new(false),
             stop: stop.clone(),
         });
@@ -172,6 +190,7 @@ impl Gateway {
             workers,
             follower,
             background,
+            telemetry_stop,
             apis,
             apis_stop,
             logs,
@@ -279,6 +298,7 @@ impl Gateway {
         {
             warn!("the workers' end was lost");
         }
+        self.telemetry_stop.cancel();
         self.apis_stop.cancel();
         for api in self.apis {
             api.finish().await;
@@ -297,6 +317,26 @@ impl Gateway {
 
 /// How long open requests may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// What telemetry needs to run.
+struct Reporter {
+    settings: telemetry::Settings,
+    inbox: Inbox,
+    folded: mpsc::Receiver<telemetry::Folded>,
+}
+
+fn reporter(conf: &Conf, material: &Material) -> Result<Option<Reporter>, StartError> {
+    let settings = telemetry::Settings::new(conf, material.cluster.as_ref(), own_id(conf));
+    let settings = settings.map_err(|error| StartError::Tls(error.to_string()))?;
+    Ok(settings.map(|settings| {
+        let (inbox, folded) = Inbox::new();
+        Reporter {
+            settings,
+            inbox,
+            folded,
+        }
+    }))
+}
 
 /// The configuration of a declarative document.
 fn declared(
@@ -466,6 +506,7 @@ pub(crate) fn options(conf: &Conf, access_log: Option<Access>) -> Result<Options
         keepalive: conf.upstream_keepalive,
         error_type: conf.error_default_type,
         access_log,
+        telemetry: None,
         tls_verified: client(ServerTrust::Roots(Arc::new(roots)))?,
         tls_unverified: client(ServerTrust::Anybody)?,
     })

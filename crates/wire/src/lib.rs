@@ -7,7 +7,9 @@
 pub mod audit_log;
 pub mod config_hash;
 pub mod config_sync;
+pub mod protobuf;
 pub mod rate_limit;
 pub mod redis;
+pub mod telemetry;
 
 pub use config_hash::{ConfigHash, Hashes, hashes};

@@ -14,10 +14,10 @@ use sallyport_store::Store;
 use sallyport_wire::config_sync::PluginVersion;
 use tokio::sync::mpsc;
 
-pub(crate) use outlet::{Host, serve};
+pub(crate) use outlet::{Host, agree_to_upgrade, serve};
 pub(crate) use publishers::{Publishers, supervise};
 pub(crate) use recorder::{Recorder, record};
-pub(crate) use trust::{Guest, admit};
+pub(crate) use trust::{Guest, admit, check as check_trust};
 
 use crate::KONG_VERSION;
 

@@ -20,7 +20,6 @@ use uuid::Uuid;
 
 use super::session::{self, Caller};
 use super::{Guest, Links};
-use crate::telemetry;
 
 /// Which of a control plane's two hosts was dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,18 +34,13 @@ pub(crate) enum Host {
 const HEAD_SECS_MAX: u64 = 5;
 
 /// Serves the connection of a data plane that was let in, until either side ends it.
-pub(crate) async fn serve<S>(
-    links: &Links,
-    host: Host,
-    guest: Guest,
-    stream: S,
-    stop: CancellationToken,
-) where
+pub(crate) async fn serve<S>(links: &Links, guest: Guest, stream: S, stop: CancellationToken)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let agreed: Mutex<Option<(Caller, UpgradeFut)>> = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = match agree(host, request) {
+        let answer = match agree(request) {
             Ok((answer, caller, upgraded)) => {
                 *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some((caller, upgraded));
                 answer
@@ -81,30 +75,25 @@ pub(crate) async fn serve<S>(
         }
     };
     let (node, name) = (caller.node_id, guest.control_plane.name.clone());
-    match host {
-        Host::Configuration => {
-            info!(%node, hostname = caller.hostname, control_plane = name, "data plane connected");
-            let end = session::run(links, guest, caller, socket, stop).await;
-            info!(%node, control_plane = name, reason = %end, "data plane disconnected");
-        }
-        Host::Telemetry => telemetry::discard(links, guest, node, socket, stop).await,
-    }
+    info!(%node, hostname = caller.hostname, control_plane = name, "data plane connected");
+    let end = session::run(links, guest, caller, socket, stop).await;
+    info!(%node, control_plane = name, reason = %end, "data plane disconnected");
 }
 
 type Agreed = (Response<Full<Bytes>>, Caller, UpgradeFut);
 
 /// Checks the request and prepares the answer that turns it into a WebSocket.
-fn agree(host: Host, mut request: Request<Incoming>) -> Result<Agreed, (StatusCode, String)> {
-    let path = match host {
-        Host::Configuration => OUTLET_PATH,
-        Host::Telemetry => telemetry::REQLOG_PATH,
-    };
-    if request.uri().path() != path {
+fn agree(request: Request<Incoming>) -> Result<Agreed, (StatusCode, String)> {
+    if request.uri().path() != OUTLET_PATH {
         return Err((
             StatusCode::NOT_FOUND,
-            format!("this host answers on {path} only"),
+            format!("this host answers on {OUTLET_PATH} only"),
         ));
     }
+    upgraded(request)
+}
+
+fn upgraded(mut request: Request<Incoming>) -> Result<Agreed, (StatusCode, String)> {
     let bad = |message: String| (StatusCode::BAD_REQUEST, message);
     let caller = caller(request.uri().query().unwrap_or_default()).map_err(bad)?;
     if !is_upgrade_request(&request) {
@@ -112,6 +101,17 @@ fn agree(host: Host, mut request: Request<Incoming>) -> Result<Agreed, (StatusCo
     }
     let (answer, upgraded) = upgrade(&mut request).map_err(|error| bad(error.to_string()))?;
     Ok((answer.map(|_| Full::default()), caller, upgraded))
+}
+
+/// The answer that turns a data plane's request into a WebSocket, the node's id, and the WebSocket
+/// to come; or the answer that refuses.
+pub(crate) fn agree_to_upgrade(
+    request: Request<Incoming>,
+) -> Result<(Response<Full<Bytes>>, Uuid, UpgradeFut), Response<Full<Bytes>>> {
+    match upgraded(request) {
+        Ok((answer, caller, upgrade)) => Ok((answer, caller.node_id, upgrade)),
+        Err((status, message)) => Err(refuse(status, &message)),
+    }
 }
 
 fn caller(query: &str) -> Result<Caller, String> {

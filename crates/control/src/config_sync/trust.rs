@@ -69,7 +69,7 @@ pub(crate) async fn admit(
 }
 
 /// Checks what may change while a link is open: the pin and the end of the certificate.
-pub(super) async fn check(store: &Store, guest: &Guest) -> Result<(), Refusal> {
+pub(crate) async fn check(store: &Store, guest: &Guest) -> Result<(), Refusal> {
     if now_secs() > guest.cert_expires_at {
         return Err(Refusal::Expired(guest.cert_expires_at));
     }

@@ -9,7 +9,9 @@ use hyper::client::conn::http1;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
-use sallyport_control::{AuditLogSettings, Bootstrap, Running, Settings, bootstrap, start};
+use sallyport_control::{
+    AuditLogSettings, Bootstrap, Running, Settings, TelemetrySettings, bootstrap, start,
+};
 use sallyport_runtime::certs::LocalCa;
 use sallyport_runtime::tls::{self, Identity, client::ServerTrust};
 use sallyport_store::Store;
@@ -55,6 +57,7 @@ impl Lab {
             geo: GEO.to_owned(),
             identity: Identity::from_pem(&server.cert, &server.key).unwrap(),
             audit_log: AuditLogSettings::quiet(directory.path()),
+            telemetry: TelemetrySettings::quiet(directory.path()),
         };
         let running = start(settings, store.clone(), sallyport_plugins::schemas())
             .await

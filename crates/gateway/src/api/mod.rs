@@ -25,6 +25,7 @@ use crate::config_sync::LinkState;
 use crate::enabled::Enabled;
 use crate::logs::LogFiles;
 use crate::proxy::Shared;
+use crate::telemetry::Counters;
 
 /// An answer of either API.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -44,6 +45,8 @@ pub(crate) struct Node {
     /// The link to the control plane, if this node has one.
     pub(crate) link: Option<watch::Receiver<LinkState>>,
     pub(crate) logs: Arc<LogFiles>,
+    /// How telemetry goes, if this node sends any.
+    pub(crate) telemetry: Option<Arc<Counters>>,
     /// Asked to get no new traffic, by a request.
     pub(crate) draining: AtomicBool,
     /// Cancelled when the gateway stops.

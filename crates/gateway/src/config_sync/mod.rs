@@ -26,9 +26,11 @@ use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use connection::{Activity, FromControlPlane};
+pub(crate) use connection::{Place, reach};
 pub use down::Down;
 use link::{Effect, Event, Frame, Link, Outgoing};
 pub use node_id::{NodeIdError, hostname, node_id};
+pub(crate) use settings::proxy;
 pub use settings::{ClientSettings, SettingsError, Through};
 
 /// Bytes a payload may have once decompressed, per byte of `cluster_max_payload`. JSON of

@@ -33,6 +33,7 @@ use crate::balancer::{Balancers, Cursors};
 use crate::configuration::Configuration;
 use crate::logs::{Lines, LocalTime};
 use crate::redis::Links;
+use crate::telemetry::Fold;
 
 /// How long a client may take for a TLS handshake. Source: nginx `client_header_timeout`.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
@@ -125,6 +126,8 @@ pub(super) struct Worker {
     pub(super) metrics: Arc<Metrics>,
     /// The access log's lines; `None` if it is off.
     pub(super) access: Option<Lines>,
+    /// What is counted here; `None` if nobody wants to know.
+    pub(super) telemetry: Option<RefCell<Fold>>,
     local_time: RefCell<LocalTime>,
     pub(super) pool: Rc<Pool>,
     pub(super) balancers: Arc<Balancers>,
@@ -151,6 +154,11 @@ impl Worker {
             node: shared.node.clone(),
             metrics: shared.metrics.clone(),
             access: shared.options.access_log.clone().map(Lines::new),
+            telemetry: shared
+                .options
+                .telemetry
+                .clone()
+                .map(|inbox| RefCell::new(Fold::new(inbox))),
             local_time: RefCell::default(),
             pool: Rc::new(Pool::new(shared.options.keepalive)),
             balancers: shared.balancers.clone(),
@@ -252,6 +260,9 @@ impl Worker {
             .fetch_add(self.requests.take(), Ordering::Relaxed);
         if let Some(access) = &self.access {
             access.hand_in();
+        }
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.borrow_mut().hand_in();
         }
         let under_way = self.under_way.get();
         let before = self.under_way_published.replace(under_way);

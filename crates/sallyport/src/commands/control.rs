@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use sallyport_control::{AuditLogSettings, Feed, Settings};
+use sallyport_control::{AuditLogSettings, Feed, Settings, TelemetrySettings};
 use tracing::info;
 use tracing::level_filters::LevelFilter;
 
@@ -59,6 +59,9 @@ pub(crate) struct Args {
     /// Settings of the audit log: what it receives and where it goes (TOML, see docs/audit_log.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
+    /// Settings of telemetry: how long it is kept and where it goes (TOML, see docs/telemetry.md)
+    #[arg(long, value_name = "FILE", env = "SALLYPORT_TELEMETRY")]
+    telemetry: Option<PathBuf>,
 }
 
 fn audit_log(args: &Args, home: &Home) -> anyhow::Result<AuditLogSettings> {
@@ -68,6 +71,15 @@ fn audit_log(args: &Args, home: &Home) -> anyhow::Result<AuditLogSettings> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("could not read the audit log's settings {}", path.display()))?;
     AuditLogSettings::parse(&home.path, &text).with_context(|| path.display().to_string())
+}
+
+fn telemetry(args: &Args, home: &Home) -> anyhow::Result<TelemetrySettings> {
+    let Some(path) = &args.telemetry else {
+        return Ok(TelemetrySettings::quiet(&home.path));
+    };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("could not read the telemetry settings {}", path.display()))?;
+    TelemetrySettings::parse(&home.path, &text).with_context(|| path.display().to_string())
 }
 
 /// The published list of addresses, if there is one.
@@ -96,6 +108,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let port = sallyport_contract::entry("config_sync").port().get();
         let feed = feed(&args, &home)?;
         let audit_log = audit_log(&args, &home)?;
+        let telemetry = telemetry(&args, &home)?;
         let settings = Settings {
             listen: args
                 .listen
@@ -106,6 +119,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             geo: args.geo,
             identity: home.identity.clone(),
             audit_log,
+            telemetry,
         };
         let running = sallyport_control::start_publishing(
             settings,

@@ -29,5 +29,6 @@ mod rate_limit;
 mod rate_limiting;
 mod readme;
 mod redis;
+mod telemetry;
 mod traffic;
 mod websocket;
