@@ -18,12 +18,14 @@ const PROGRAMS: [(&str, &str); 4] = [
     ("setpriv", "util-linux"),
 ];
 
-/// Checks that everything foreign is installed.
-pub(crate) fn need_programs() -> anyhow::Result<()> {
+/// Checks that everything foreign is installed: what every run needs, and `more` (files with
+/// their Debian packages, by name or by path).
+pub(crate) fn need_programs(more: &[(&str, &str)]) -> anyhow::Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs: Vec<_> = std::env::split_paths(&path).collect();
     let there = |program: &str| dirs.iter().any(|dir| dir.join(program).is_file());
-    let missing = PROGRAMS.iter().filter(|(program, _)| !there(program));
+    let needed = PROGRAMS.iter().chain(more);
+    let missing = needed.filter(|(program, _)| !there(program));
     let missing: Vec<_> = missing
         .map(|(program, pkg)| format!("{program} ({pkg})"))
         .collect();

@@ -8,8 +8,12 @@
     reason = "a report is what it is for"
 )]
 
+mod churn;
+mod control;
+mod load;
 mod machine;
 mod measure;
+mod memory;
 mod peer;
 mod process;
 mod rate_limit;
@@ -17,8 +21,8 @@ mod report;
 mod router;
 mod store;
 mod telemetry;
+mod tls;
 mod workload;
-mod wrk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,9 +66,9 @@ struct Args {
     /// Client connections, all kept alive
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     connections: u32,
-    /// Routes of the workload `gateway`
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=9_999))]
-    routes: u32,
+    /// Routes of the workload `gateway`; given several times, it is run with each [default: 1000]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    routes: Vec<u32>,
     /// Services of the workload `store`, each with a route
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     services: u32,
@@ -101,6 +105,10 @@ enum Part {
     Router(router::Args),
     RateLimit(rate_limit::Args),
     Telemetry(telemetry::Args),
+    Memory(memory::Args),
+    Churn(churn::Args),
+    #[command(hide = true)]
+    HandshakeLoad(load::handshakes::Args),
 }
 
 /// A workload of the proxies, or of the control plane.
@@ -110,6 +118,14 @@ enum Chosen {
     Plain,
     /// Many routes, key-auth, local rate limit, header edits
     Gateway,
+    /// One route with key-auth, local rate limit and request-transformer
+    Transform,
+    /// The work of `plain`, with TLS to the client, connections kept
+    Tls,
+    /// The work of `plain`, with a new TLS connection, never resumed, for each request
+    Handshakes,
+    /// The work of `plain`, over HTTP/2 with TLS to the client, several streams a connection
+    Http2,
     /// decK's syncs, single writes and an export, on SQLite and on PostgreSQL
     Store,
 }
@@ -119,6 +135,10 @@ impl Chosen {
         match self {
             Chosen::Plain => Some(workload::Name::Plain),
             Chosen::Gateway => Some(workload::Name::Gateway),
+            Chosen::Transform => Some(workload::Name::Transform),
+            Chosen::Tls => Some(workload::Name::Tls),
+            Chosen::Handshakes => Some(workload::Name::Handshakes),
+            Chosen::Http2 => Some(workload::Name::Http2),
             Chosen::Store => None,
         }
     }
@@ -131,6 +151,11 @@ fn main() -> ExitCode {
         Some(Part::Router(args)) => router::run(&args).map(|()| ExitCode::SUCCESS),
         Some(Part::RateLimit(args)) => rate_limit::run(&args),
         Some(Part::Telemetry(args)) => telemetry::run(&args),
+        Some(Part::Memory(args)) => memory::run(&args),
+        Some(Part::Churn(args)) => churn::run(&args),
+        Some(Part::HandshakeLoad(args)) => {
+            load::handshakes::generate(&args).map(|()| ExitCode::SUCCESS)
+        }
     };
     match result {
         Ok(code) => code,
@@ -148,6 +173,9 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     if args.workloads.is_empty() {
         args.workloads = vec![Chosen::Plain, Chosen::Gateway];
     }
+    if args.routes.is_empty() {
+        args.routes = vec![workload::ROUTES];
+    }
     if args.workloads.contains(&Chosen::Store) {
         run_store(&args)?;
     }
@@ -156,7 +184,17 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     if workloads.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    machine::need_programs()?;
+    need_programs(&args, &workloads)?;
+    let sizes_of = |name| match name {
+        workload::Name::Gateway => args.routes.clone(),
+        _ => vec![1],
+    };
+    let body_bytes = args.body_bytes;
+    let workloads = workloads.iter().flat_map(|name| {
+        let sized = |routes| Workload::new(*name, routes, body_bytes);
+        sizes_of(*name).into_iter().map(sized)
+    });
+    let workloads: Vec<Workload> = workloads.collect();
     let cores = cores(args.proxy_core, args.load_cores.clone())?;
     let peers = peers(&args)?;
     let bench = Bench {
@@ -172,12 +210,10 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     let minutes = bench.minutes(workloads.len() * peers.len());
     eprintln!("{machine}\n{sizes}\nthis takes about {minutes} min");
     let mut results = Vec::new();
-    for name in &workloads {
-        let workload = Workload::new(*name, args.routes, args.body_bytes);
-        let runs = bench
-            .run(&workload, &peers)
-            .with_context(|| format!("workload {name}"))?;
-        results.push((*name, runs));
+    for workload in &workloads {
+        let runs = bench.run(workload, &peers);
+        let runs = runs.with_context(|| format!("workload {}", workload.label()))?;
+        results.push((workload.label(), runs));
     }
     let report = report::Report::new(&peers, results);
     println!("{machine}\n{sizes}\n\n{report}");
@@ -187,6 +223,18 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Checks that the programs of these workloads and of all peers are installed.
+fn need_programs(args: &Args, workloads: &[workload::Name]) -> anyhow::Result<()> {
+    let mut more: Vec<_> = args.peers.iter().filter_map(|peer| peer.needs()).collect();
+    if workloads.iter().any(|workload| workload.is_tls()) {
+        more.push(("curl", "curl"));
+    }
+    if workloads.contains(&workload::Name::Http2) {
+        more.push(("h2load", "nghttp2-client"));
+    }
+    machine::need_programs(&more)
 }
 
 /// The workload that has no proxies.

@@ -1,20 +1,20 @@
 //! The measurement itself: fresh processes, right answers first, then load, in turns.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use sallyport_testkit::{Deadline, free_port, http};
+use sallyport_testkit::{Deadline, free_port};
 
 use crate::machine::Busy;
 use crate::peer::{Peer, Plan};
 use crate::process::{Server, cpu, memory_kib, own_cpu, pinned};
 use crate::workload::Workload;
-use crate::{peer, wrk};
+use crate::{load, peer, tls};
 
-/// How long a server may take until it answers.
-const START: Duration = Duration::from_secs(30);
+/// How long a server may take until it listens: nginx sorts 50,000 locations for a while.
+const START: Duration = Duration::from_secs(180);
 
 /// Lists of cores as `taskset` takes them.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl Bench {
                 eprintln!(
                     "{} {number}/{} {}: {:.2} µs CPU, {:.0} requests/s, p99 {:.2} ms, \
                      core {:.0} % busy, others {:.1} %",
-                    workload.name,
+                    workload.label(),
                     self.rounds,
                     peer.label(),
                     sample.cpu_us,
@@ -152,17 +152,21 @@ impl Bench {
         let backend_port = free_port();
         let backend = peer::nginx::backend(dir, backend_port, workload)?;
         let backend = start(&self.cores.load, backend, dir, backend_port).context("backend")?;
+        let tls = match workload.name.is_tls() {
+            true => Some(tls::files(dir)?),
+            false => None,
+        };
         let mut running = Vec::new();
         for (at, peer) in peers.iter().enumerate() {
             let dir = dir.join(at.to_string());
             std::fs::create_dir(&dir).with_context(|| format!("could not make {dir:?}"))?;
-            let proxy = self.start(workload, peer.as_ref(), &dir, backend_port);
+            let proxy = self.start(workload, peer.as_ref(), &dir, backend_port, tls.clone());
             running.push(proxy.with_context(|| format!("starting {}", peer.label()))?);
         }
         let script = workload.script();
         for proxy in &running {
-            let load = self.load(dir, &script, proxy.port, self.warmup_seconds);
-            wrk::run(&load).with_context(|| format!("warming up {}", proxy.label))?;
+            let load = self.load(workload, dir, &script, proxy.port, self.warmup_seconds);
+            load::run(&load).with_context(|| format!("warming up {}", proxy.label))?;
         }
         for slice in 0..self.slices {
             // A B, B A, A B, …: a machine that gets slower or faster then favours nobody.
@@ -173,7 +177,7 @@ impl Bench {
                     running.len() - 1 - turn
                 };
                 let proxy = &mut running[at];
-                let load = self.load(dir, &script, proxy.port, self.slice_seconds);
+                let load = self.load(workload, dir, &script, proxy.port, self.slice_seconds);
                 let sample = measure(&load, &proxy.server, &backend);
                 let sample = sample.with_context(|| format!("measuring {}", proxy.label))?;
                 proxy.slices.push(sample);
@@ -191,6 +195,7 @@ impl Bench {
         peer: &'a dyn Peer,
         dir: &Path,
         backend: u16,
+        tls: Option<tls::Files>,
     ) -> anyhow::Result<Running<'a>> {
         let port = free_port();
         let command = peer.prepare(&Plan {
@@ -198,6 +203,7 @@ impl Bench {
             dir,
             port,
             backend,
+            tls,
         })?;
         let server = start(&self.cores.proxy, command, dir, port)?;
         if let Err(error) = workload.verify(SocketAddr::from(([127, 0, 0, 1], port))) {
@@ -211,8 +217,16 @@ impl Bench {
         })
     }
 
-    fn load<'a>(&'a self, dir: &'a Path, script: &'a str, port: u16, seconds: u32) -> wrk::Run<'a> {
-        wrk::Run {
+    fn load<'a>(
+        &'a self,
+        workload: &Workload,
+        dir: &'a Path,
+        script: &'a str,
+        port: u16,
+        seconds: u32,
+    ) -> load::Run<'a> {
+        load::Run {
+            workload: workload.name,
             cores: &self.cores.load,
             connections: self.connections,
             seconds,
@@ -224,11 +238,11 @@ impl Bench {
 }
 
 /// Runs the load once and reads what it cost.
-fn measure(load: &wrk::Run<'_>, proxy: &Server, backend: &Server) -> anyhow::Result<Sample> {
+fn measure(load: &load::Run<'_>, proxy: &Server, backend: &Server) -> anyhow::Result<Sample> {
     let (busy, own) = (Busy::now()?, own_cpu()?);
     let (backend_cpu, proxy_cpu) = (cpu(backend.0.pid())?, cpu(proxy.0.pid())?);
     let started = Instant::now();
-    let counts = wrk::run(load)?;
+    let counts = load::run(load)?;
     let wall = started.elapsed();
     let used = cpu(proxy.0.pid())?.since(proxy_cpu);
     let ours = used.total()
@@ -256,8 +270,8 @@ fn measure(load: &wrk::Run<'_>, proxy: &Server, backend: &Server) -> anyhow::Res
     })
 }
 
-/// Starts a server and waits until it answers anything on `port`.
-fn start(
+/// Starts a server and waits until it takes connections on `port`.
+pub(crate) fn start(
     cores: &str,
     command: Vec<std::ffi::OsString>,
     dir: &Path,
@@ -275,15 +289,12 @@ fn start(
     );
     let deadline = Deadline::after(START);
     loop {
-        if http::get(format!("http://127.0.0.1:{port}/"))
-            .send()
-            .is_ok()
-        {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
             return Ok(server);
         }
         if !server.0.is_running() || deadline.passed() {
             bail!(
-                "{name} does not answer on port {port}:\n{}",
+                "{name} does not listen on port {port}:\n{}",
                 server.0.output()
             );
         }

@@ -3,19 +3,20 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use sallyport_model::Kind;
 use sallyport_store::{Actor, IfExists, Put, Store, Write};
-use sallyport_testkit::{Deadline, Postgres, PostgresSetup, Program, free_port, http};
+use sallyport_testkit::{Deadline, Postgres, PostgresSetup, Program, http};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::control::Control;
 use crate::measure::median;
-use crate::process::{Server, cpu};
+use crate::process::cpu;
 
 /// How long decK and the server may take altogether.
 const LIMIT: Duration = Duration::from_secs(1_800);
@@ -112,7 +113,7 @@ fn on_engine(
     eprintln!("{engine}: decK's syncs");
     let dir = tempfile::tempdir().context("no temporary directory")?;
     let url = postgres.map(Postgres::database);
-    let control = Control::start(executable, dir.path(), url.as_deref())?;
+    let control = Control::start(None, executable, dir.path(), url.as_deref())?;
     let yml = dir.path().join("kong.yml");
     fs::write(&yml, kong_yml(sizes.services)).context("could not write kong.yml")?;
     let sync = control.sync(&yml, postgres)?;
@@ -136,48 +137,7 @@ fn on_engine(
     })
 }
 
-/// A running control plane.
-struct Control {
-    server: Server,
-    port: u16,
-    plain: u16,
-    id: String,
-    token: String,
-    home: PathBuf,
-}
-
 impl Control {
-    fn start(executable: &Path, dir: &Path, url: Option<&str>) -> anyhow::Result<Control> {
-        let (port, plain) = (free_port(), free_port());
-        let mut launch = Program::new(executable)
-            .args(["control", "--data", "control"])
-            .args(["--listen", &format!("127.0.0.1:{port}")])
-            .args(["--listen-plain", &format!("127.0.0.1:{plain}")])
-            .dir(dir);
-        if let Some(url) = url {
-            launch = launch.env("SALLYPORT_DATABASE", url);
-        }
-        let program = launch.try_start().context("could not start sallyport")?;
-        let ready = r"ready control_plane=([0-9a-f-]{36})";
-        let ready = program
-            .find_line_after(0, ready, Deadline::secs(60))
-            .map_err(|why| anyhow::anyhow!("{why}: {}", program.output()))?;
-        let home = dir.join("control");
-        let token = fs::read_to_string(home.join("token")).context("no token")?;
-        Ok(Control {
-            server: Server(program),
-            port,
-            plain,
-            id: ready.groups[0].clone(),
-            token: token.trim().to_owned(),
-            home,
-        })
-    }
-
-    fn core_entities(&self) -> String {
-        format!("/v2/control-planes/{}/core-entities", self.id)
-    }
-
     fn sync(&self, yml: &Path, postgres: Option<&Postgres>) -> anyhow::Result<Sync> {
         let database = || postgres.map(|server| cpu(server.pid())).transpose();
         let (own, theirs) = (cpu(self.server.0.pid())?, database()?);

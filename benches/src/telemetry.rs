@@ -11,14 +11,15 @@ use anyhow::{Context, bail};
 use rustls::{ClientConnection, StreamOwned};
 use sallyport_runtime::certs::{Curve, data_plane_pair};
 use sallyport_runtime::tls::{Identity, ServerTrust, client_config};
-use sallyport_testkit::{Deadline, free_port, http};
+use sallyport_testkit::http;
 use sallyport_wire::telemetry::{
     BATCH_HEADER, Batch, BatchId, Dimensions, Record, Source, StatusClass, Totals,
 };
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::process::{Server, cpu, pinned};
+use crate::control::Control;
+use crate::process::cpu;
 
 /// Requests in one record, so that sketches have something in them.
 const REQUESTS: u64 = 50;
@@ -47,9 +48,8 @@ pub(crate) struct Args {
 }
 
 /// A control plane and what a gateway needs to report to it.
-struct Control {
-    server: Server,
-    port: u16,
+struct Receiver {
+    control: Control,
     name: String,
     tls: Arc<rustls::ClientConfig>,
 }
@@ -75,15 +75,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let dir = tempfile::Builder::new()
             .prefix("sallyport-bench-")
             .tempdir()?;
-        let control = Control::start(&args.server_core.to_string(), &executable, dir.path())?;
-        control.load(args.gateways, size, Duration::from_millis(500))?; // warm-up
-        let (before, began) = (cpu(control.server.0.pid())?, Instant::now());
+        let receiver = Receiver::start(&args.server_core.to_string(), &executable, dir.path())?;
+        receiver.load(args.gateways, size, Duration::from_millis(500))?; // warm-up
+        let (before, began) = (cpu(receiver.control.server.0.pid())?, Instant::now());
         let time = Duration::from_secs(args.seconds.into());
-        let batches = control.load(args.gateways, size, time)? as f64;
+        let batches = receiver.load(args.gateways, size, time)? as f64;
         let wall = began.elapsed().as_secs_f64();
-        let used = cpu(control.server.0.pid())?.since(before).total();
+        let used = cpu(receiver.control.server.0.pid())?.since(before).total();
         let records = batches * f64::from(size);
-        let file = dir.path().join("data/telemetry.db");
+        let file = receiver.control.home.join("telemetry.db");
         let bytes = std::fs::metadata(file).map_or(0, |it| it.len());
         println!(
             "| {size} | {:.0} | {:.0} | {:.2} | {:.2} | {:.1} MiB |",
@@ -97,47 +97,27 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Control {
-    fn start(core: &str, executable: &Path, dir: &Path) -> anyhow::Result<Control> {
-        let (port, plain) = (free_port(), free_port());
-        let command = [
-            executable.as_os_str().to_owned(),
-            "control".into(),
-            "--data".into(),
-            "data".into(),
-            "--listen".into(),
-            format!("127.0.0.1:{port}").into(),
-            "--listen-plain".into(),
-            format!("127.0.0.1:{plain}").into(),
-        ];
-        let server = Server(pinned(core, command).dir(dir).start());
-        let ready = server
-            .0
-            .wait_for_line(r"ready control_plane=([0-9a-f-]{36})", Deadline::secs(30));
-        let id = &ready.groups[0];
-        let token = std::fs::read_to_string(dir.join("data/token")).context("no token")?;
+impl Receiver {
+    fn start(core: &str, executable: &Path, dir: &Path) -> anyhow::Result<Receiver> {
+        let control = Control::start(Some(core), executable, dir, None)?;
         let pair = data_plane_pair("benchmark", Curve::P256, 30)?;
-        let api = |method: &str, path: &str| {
-            http::request(
-                method,
-                format!("http://127.0.0.1:{plain}/v2/control-planes/{id}{path}"),
-            )
-            .header("Authorization", format!("Bearer {}", token.trim()))
-        };
-        let pin = api("POST", "/dp-client-certificates").json(&json!({"cert": pair.cert}));
-        let pinned = pin.send().context("pinning")?;
-        if pinned.status != 201 {
-            bail!("pinning: {}", pinned.text());
-        }
-        let shown = api("GET", "").send().context("control plane")?.json();
+        let mut stream = control.connect()?;
+        let here = format!("/v2/control-planes/{}", control.id);
+        let pins = format!("{here}/dp-client-certificates");
+        control.call(
+            &mut stream,
+            "POST",
+            &pins,
+            Some(&json!({"cert": pair.cert})),
+        )?;
+        let shown = control.call(&mut stream, "GET", &here, None)?;
         let endpoint = shown["config"]["telemetry_endpoint"].as_str();
         let name = endpoint.and_then(|it| it.strip_prefix("https://"));
         let identity = Identity::from_pem(&pair.cert, &pair.key)?;
-        Ok(Control {
-            server,
-            port,
+        Ok(Receiver {
             name: name.context("no endpoint")?.to_owned(),
             tls: Arc::new(client_config(ServerTrust::Anybody, Some(&identity))?),
+            control,
         })
     }
 
@@ -166,7 +146,7 @@ impl Control {
         until: Instant,
         taken: &AtomicU64,
     ) -> anyhow::Result<()> {
-        let tcp = TcpStream::connect(("127.0.0.1", self.port)).context("no connection")?;
+        let tcp = TcpStream::connect(("127.0.0.1", self.control.port)).context("no connection")?;
         tcp.set_nodelay(true)?;
         let name = self.name.clone().try_into().context("no name")?;
         let connection = ClientConnection::new(Arc::clone(&self.tls), name)?;

@@ -1,6 +1,8 @@
 //! The proxies that are compared. A new one is a file here, a name, and a line in `make`.
 
+mod haproxy;
 pub(crate) mod nginx;
+mod nginx_lua;
 pub(crate) mod sallyport;
 
 pub(crate) use sallyport::build;
@@ -9,6 +11,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 
+use crate::tls;
 use crate::workload::Workload;
 
 /// A proxy that can be set up for each workload.
@@ -29,8 +32,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) workload: &'a Workload,
     /// An empty directory of this measurement; the proxy runs in it.
     pub(crate) dir: &'a Path,
-    /// The port of 127.0.0.1 on which it shall listen, without TLS.
+    /// The port of 127.0.0.1 on which it shall listen.
     pub(crate) port: u16,
+    /// The certificate to show, if clients come with TLS.
+    pub(crate) tls: Option<tls::Files>,
     /// The port of 127.0.0.1 on which the backend listens.
     pub(crate) backend: u16,
 }
@@ -42,11 +47,24 @@ pub(crate) enum Name {
     Nginx,
     /// nginx that also sends X-Real-IP and the X-Forwarded headers in the workload plain
     NginxForwarded,
+    /// nginx with its Lua module, as gateways of the OpenResty class work
+    NginxLua,
+    /// HAProxy of this system
+    Haproxy,
     /// This project's gateway
     Sallyport,
 }
 
 impl Name {
+    /// What else must be installed for it: a file that tells, and the Debian package.
+    pub(crate) fn needs(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Name::NginxLua => Some((nginx_lua::MODULE, "libnginx-mod-http-lua")),
+            Name::Haproxy => Some(("/usr/sbin/haproxy", "haproxy")),
+            Name::Nginx | Name::NginxForwarded | Name::Sallyport => None,
+        }
+    }
+
     /// The proxy of this name. `sallyport` is the executable to use instead of building one.
     pub(crate) fn make(
         self,
@@ -62,6 +80,8 @@ impl Name {
                 label,
                 forwarded: true,
             }),
+            Name::NginxLua => Box::new(nginx_lua::NginxLua { label }),
+            Name::Haproxy => Box::new(haproxy::Haproxy { label }),
             Name::Sallyport => Box::new(sallyport::Sallyport::new(label, sallyport)?),
         })
     }
@@ -72,6 +92,8 @@ impl fmt::Display for Name {
         f.write_str(match self {
             Name::Nginx => "nginx",
             Name::NginxForwarded => "nginx-forwarded",
+            Name::NginxLua => "nginx-lua",
+            Name::Haproxy => "haproxy",
             Name::Sallyport => "sallyport",
         })
     }

@@ -11,7 +11,7 @@ use super::{Peer, Plan};
 use crate::workload::{CONSUMERS, LIMIT_PER_MINUTE, Name, Workload};
 
 /// Headers about the client that Kong's own nginx sends to upstreams.
-const FORWARDED: &str = r"
+pub(super) const FORWARDED: &str = r"
     proxy_set_header X-Real-IP $remote_addr;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     proxy_set_header X-Forwarded-Proto $scheme;
@@ -33,6 +33,13 @@ const GATEWAY_EDITS: &str = r#"
     add_header RateLimit-Limit 1000000000;
     add_header X-RateLimit-Limit-Minute 1000000000;"#;
 
+/// What `request-transformer` does in the workload `transform`.
+const TRANSFORM_EDITS: &str = r#"
+    proxy_set_header X-Caller $http_x_client;
+    proxy_set_header X-Client "";
+    proxy_set_header X-Internal "";
+    proxy_set_header X-Gateway bench;"#;
+
 /// nginx as a proxy.
 pub(crate) struct Nginx {
     pub(crate) label: String,
@@ -52,22 +59,22 @@ impl Peer for Nginx {
 
     fn prepare(&self, plan: &Plan<'_>) -> anyhow::Result<Vec<OsString>> {
         let http = match plan.workload.name {
-            Name::Plain => self.plain(plan),
-            Name::Gateway => gateway(plan),
+            Name::Plain | Name::Tls | Name::Handshakes | Name::Http2 => self.plain(plan),
+            Name::Gateway => with_keys(plan, GATEWAY_EDITS),
+            Name::Transform => with_keys(plan, &format!("{GATEWAY_EDITS}{TRANSFORM_EDITS}")),
         };
-        command(plan.dir, "nginx", &http)
+        command(plan.dir, "nginx", "", &http)
     }
 }
 
 impl Nginx {
     fn plain(&self, plan: &Plan<'_>) -> String {
-        let Plan { port, backend, .. } = plan;
         let forwarded = if self.forwarded { FORWARDED } else { "" };
-        let keepalive = upstream(*backend);
+        let (listen, keepalive) = (listen(plan), upstream(plan.backend));
         format!(
             r#"{keepalive}
   server {{
-    listen 127.0.0.1:{port};
+    {listen}
     proxy_http_version 1.1;
     proxy_set_header Connection "";{forwarded}
     location / {{ proxy_pass http://backend; }}
@@ -76,13 +83,11 @@ impl Nginx {
     }
 }
 
-fn gateway(plan: &Plan<'_>) -> String {
+fn with_keys(plan: &Plan<'_>, edits: &str) -> String {
     let Plan {
-        workload,
-        port,
-        backend,
-        ..
+        workload, backend, ..
     } = plan;
+    let listen = listen(plan);
     let mut http = upstream(*backend);
     http.push_str("\n  map $http_apikey $consumer {\n    default \"\";");
     for number in 0..CONSUMERS {
@@ -96,11 +101,11 @@ fn gateway(plan: &Plan<'_>) -> String {
   limit_req_zone $consumer zone=limit:10m rate={LIMIT_PER_MINUTE}r/m;
   limit_req_status 429;
   server {{
-    listen 127.0.0.1:{port};
+    {listen}
     if ($consumer = "") {{ return 401; }}
     limit_req zone=limit burst=1000000 nodelay;
     proxy_http_version 1.1;
-    proxy_set_header Connection "";{FORWARDED}{GATEWAY_EDITS}
+    proxy_set_header Connection "";{FORWARDED}{edits}
     location / {{ return 404; }}"#
     );
     for route in 0..workload.routes {
@@ -119,18 +124,41 @@ pub(crate) fn backend(dir: &Path, port: u16, workload: &Workload) -> anyhow::Res
     let body = &workload.body;
     let seen = "consumer=$http_x_consumer_username \
                 forwarded=$http_x_forwarded_for/$http_x_forwarded_proto";
+    let edited = "consumer=$http_x_consumer_username added=$http_x_gateway \
+                  caller=$http_x_caller client=$http_x_client internal=$http_x_internal";
     let http = format!(
         r#"  server {{
     listen 127.0.0.1:{port};
     default_type text/plain;
     location / {{ return 200 "{body}"; }}
     location = /seen {{ return 200 "{seen}"; }}
+    location = /edited {{ return 200 "{edited}"; }}
   }}"#
     );
-    command(dir, "backend", &http)
+    command(dir, "backend", "", &http)
 }
 
-fn upstream(backend: u16) -> String {
+/// Where it listens, and with which certificate.
+pub(super) fn listen(plan: &Plan<'_>) -> String {
+    let port = plan.port;
+    let Some(tls) = &plan.tls else {
+        return format!("listen 127.0.0.1:{port};");
+    };
+    let http2 = if plan.workload.name == Name::Http2 {
+        " http2"
+    } else {
+        ""
+    };
+    let (cert, key) = (tls.cert.display(), tls.key.display());
+    format!(
+        "listen 127.0.0.1:{port} ssl{http2};
+    ssl_certificate {cert};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;"
+    )
+}
+
+pub(super) fn upstream(backend: u16) -> String {
     format!(
         r"  upstream backend {{
     server 127.0.0.1:{backend};
@@ -140,8 +168,14 @@ fn upstream(backend: u16) -> String {
     )
 }
 
-/// Writes the configuration `<name>.conf` around `http` and returns the command that runs it.
-fn command(dir: &Path, name: &str, http: &str) -> anyhow::Result<Vec<OsString>> {
+/// Writes the configuration `<name>.conf` around `http`, with `modules` before everything else,
+/// and returns the command that runs it.
+pub(super) fn command(
+    dir: &Path,
+    name: &str,
+    modules: &str,
+    http: &str,
+) -> anyhow::Result<Vec<OsString>> {
     let temp = dir.join(name);
     fs::create_dir(&temp).with_context(|| format!("could not make {temp:?}"))?;
     let conf = dir.join(format!("{name}.conf"));
@@ -149,7 +183,7 @@ fn command(dir: &Path, name: &str, http: &str) -> anyhow::Result<Vec<OsString>> 
     let user = if is_root() { "user root;\n" } else { "" };
     let temp = temp.display();
     let text = format!(
-        r"{user}daemon off;
+        r"{modules}{user}daemon off;
 worker_processes 1;
 pid {temp}/pid;
 error_log stderr warn;

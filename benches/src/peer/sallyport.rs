@@ -23,7 +23,8 @@ impl Sallyport {
     /// Takes the executable at `path`, or builds one with the profile for benchmarks.
     pub(crate) fn new(label: String, path: Option<&Path>) -> anyhow::Result<Sallyport> {
         let executable = match path {
-            Some(path) => path.to_owned(),
+            // Proxies run in directories of their own.
+            Some(path) => std::path::absolute(path).context("--sallyport")?,
             None => build()?,
         };
         if !executable.is_file() {
@@ -100,20 +101,28 @@ impl Peer for Sallyport {
         // The workload `plain` compares forwarding alone, so that our own response headers, which
         // nginx does not have, are off; `gateway` runs with the defaults.
         let headers = match plan.workload.name {
-            Name::Plain => "headers = off\nheaders_upstream = off\n",
-            Name::Gateway => "",
+            Name::Gateway | Name::Transform => "",
+            _ => "headers = off\nheaders_upstream = off\n",
+        };
+        let (flags, certificate) = match &plan.tls {
+            None => ("", String::new()),
+            Some(tls) => {
+                let (cert, key) = (tls.cert.display(), tls.key.display());
+                let certificate = format!("ssl_cert = {cert}\nssl_cert_key = {key}\n");
+                (" ssl http2", certificate)
+            }
         };
         let text = format!(
             "role = traditional\n\
              database = off\n\
              declarative_config = {}\n\
              prefix = {}\n\
-             proxy_listen = 127.0.0.1:{}\n\
+             proxy_listen = 127.0.0.1:{}{flags}\n\
              admin_listen = off\n\
              status_listen = off\n\
              nginx_main_worker_processes = 1\n\
              proxy_access_log = off\n\
-             {headers}",
+             {headers}{certificate}",
             declarative.display(),
             prefix.display(),
             plan.port,
@@ -136,7 +145,7 @@ impl Peer for Sallyport {
 /// The workload in Kong's declarative format.
 fn kong_yml(workload: &Workload, backend: u16) -> String {
     let mut yml = String::from("_format_version: \"3.0\"\nservices:\n");
-    if workload.name == Name::Plain {
+    if !workload.name.has_keys() {
         _ = write!(
             yml,
             "- name: backend\n  url: http://127.0.0.1:{backend}\n  \
@@ -168,5 +177,13 @@ fn kong_yml(workload: &Workload, backend: u16) -> String {
         "plugins:\n- name: key-auth\n- name: rate-limiting\n  config:\n    \
          minute: {LIMIT_PER_MINUTE}\n    policy: local\n    limit_by: consumer\n"
     );
+    if workload.name == Name::Transform {
+        yml.push_str(
+            "- name: request-transformer\n  config:\n    \
+             add: {headers: [\"x-gateway:bench\"]}\n    \
+             rename: {headers: [\"x-client:x-caller\"]}\n    \
+             remove: {headers: [x-internal]}\n",
+        );
+    }
     yml
 }

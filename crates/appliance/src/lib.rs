@@ -1,3 +1,5 @@
 //! The appliance role: what a cluster node runs for the others.
 
+pub mod node;
+pub mod node_control;
 pub mod rate_limit;

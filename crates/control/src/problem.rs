@@ -70,7 +70,9 @@ impl From<StoreError> for Problem {
                 Problem::new(StatusCode::BAD_REQUEST, error.to_string())
             }
             StoreError::NoRevision { .. } => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
-            StoreError::Moved { .. } => Problem::new(StatusCode::CONFLICT, error.to_string()),
+            StoreError::Moved { .. } | StoreError::Cluster(_) => {
+                Problem::new(StatusCode::CONFLICT, error.to_string())
+            }
             StoreError::NulCharacter | StoreError::WrittenTwice { .. } => {
                 Problem::new(StatusCode::BAD_REQUEST, error.to_string())
             }

@@ -65,7 +65,7 @@ impl Handlers {
                 .position(|known| known.name() == plugin.name)
                 .ok_or_else(|| "this build does not have it".to_owned())
                 .and_then(|at| {
-                    let handler = ALL[at].compile(&plugin.config);
+                    let handler = ALL[at].compile_entity(&plugin.config, plugin.id);
                     handler
                         .map(|handler| (at, handler))
                         .map_err(|error| error.to_string())

@@ -44,6 +44,10 @@ impl PluginSchemas for Enabled {
         schemas().protocols(plugin)
     }
 
+    fn protocols_allowed(&self, plugin: &str) -> &'static [&'static str] {
+        schemas().protocols_allowed(plugin)
+    }
+
     fn consumer_scope(&self, plugin: &str) -> bool {
         schemas().consumer_scope(plugin)
     }

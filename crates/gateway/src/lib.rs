@@ -15,6 +15,7 @@ mod follow;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod last_known_good;
+mod log_queue;
 pub mod logs;
 mod proxy;
 mod redis;

@@ -28,6 +28,7 @@ use crate::config_sync::{LinkState, hostname, node_id};
 use crate::configuration::{Configuration, Unservable};
 use crate::enabled::Enabled;
 use crate::follow::{FollowError, Follower, first, last_known_good};
+use crate::log_queue::{Queues, Ways, supervise};
 use crate::logs::{Access, AccessFormat, LogFileError, LogFiles};
 use crate::proxy::{Bound, Options, Shared, Via, Workers, open};
 use crate::telemetry::{self, Inbox};
@@ -85,6 +86,8 @@ pub struct Gateway {
     apis: [api::Server; 2],
     apis_stop: CancellationToken,
     logs: Arc<LogFiles>,
+    log_queues: Queues,
+    log_queues_stop: CancellationToken,
     certificates: ListenerCertificates,
     enabled: Enabled,
     stop: CancellationToken,
@@ -142,7 +145,18 @@ impl Gateway {
             verified: options.tls_verified.clone(),
             unverified: options.tls_unverified.clone(),
         };
-        let shared = Arc::new(Shared::new(options, configuration, balancers.clone()));
+        let ways = Ways::new(
+            &options.tls_verified,
+            &options.tls_unverified,
+            conf.syslog_socket.clone(),
+        );
+        let (log_queues, new_queues) = Queues::new(ways.clone());
+        let shared = Arc::new(Shared::new(
+            options,
+            configuration,
+            balancers.clone(),
+            log_queues.clone(),
+        ));
         let follower = match &material.cluster {
             Some(cluster) => Some(Follower::start(&conf, cluster, &shared)?),
             None => None,
@@ -160,6 +174,9 @@ impl Gateway {
             let stop = telemetry_stop.clone();
             background.spawn(telemetry::run(settings, folded, inbox.counters, stop));
         }
+        // they are emptied once no request is left
+        let log_queues_stop = CancellationToken::new();
+        background.spawn(supervise(new_queues, ways, log_queues_stop.clone()));
         // those that did start serve nobody
         let workers =
             Workers::start(&shared, listeners, &stop, GRACE).inspect_err(|_| stop.cancel())?;
@@ -175,6 +192,7 @@ impl Gateway {
             link: follower.as_ref().map(Follower::state),
             logs: logs.clone(),
             telemetry: counters,
+            log_queues: log_queues.clone(),
             draining: AtomicBool::new(false),
             stop: stop.clone(),
         });
@@ -194,6 +212,8 @@ impl Gateway {
             apis,
             apis_stop,
             logs,
+            log_queues,
+            log_queues_stop,
             certificates,
             enabled: Enabled::new(&conf),
             stop,
@@ -262,7 +282,7 @@ impl Gateway {
     /// # Errors
     /// The problems of the declarative configuration.
     pub fn reload(&self, material: &Material) -> Result<(), StartError> {
-        self.logs.reopen();
+        self.reopen_logs();
         let configuration = match &material.declarative {
             Some(declarative) => Some(declared(
                 declarative,
@@ -283,6 +303,7 @@ impl Gateway {
     /// Opens all log files anew, for log rotation.
     pub fn reopen_logs(&self) {
         self.logs.reopen();
+        self.log_queues.reopen();
     }
 
     /// Stops: no new connections, requests under way get time to finish.
@@ -299,6 +320,7 @@ impl Gateway {
             warn!("the workers' end was lost");
         }
         self.telemetry_stop.cancel();
+        self.log_queues_stop.cancel();
         self.apis_stop.cancel();
         for api in self.apis {
             api.finish().await;

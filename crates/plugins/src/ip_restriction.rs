@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::StatusCode;
 use ipnet::IpNet;
-use sallyport_model::schema::{EntityCheck, Field, Record, each};
+use sallyport_model::schema::{EntityCheck, Field, PROTOCOLS, Record, each};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -40,6 +40,10 @@ impl Plugin for IpRestriction {
 
     fn protocols(&self) -> &'static [&'static str] {
         &["http", "https", "tcp", "tls", "grpc", "grpcs"]
+    }
+
+    fn protocols_allowed(&self) -> &'static [&'static str] {
+        PROTOCOLS
     }
 
     fn schema(&self) -> Record {

@@ -12,16 +12,20 @@ mod bot_detection;
 mod checks;
 mod correlation_id;
 mod cors;
+mod endpoint;
 mod exchange;
 mod fields;
+mod file_log;
 mod finished;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod hmac_auth;
+mod http_log;
 mod identities;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+pub mod log_queue;
 pub mod metrics;
 mod node;
 mod params;
@@ -38,15 +42,20 @@ mod response_ratelimiting;
 mod response_transformer;
 mod schemas;
 mod session;
+mod syslog;
+mod tcp_log;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod trial;
+mod udp_log;
 
 use sallyport_model::schema::{PROTOCOLS_HTTP, Record};
 use serde_json::Value;
+use uuid::Uuid;
 
 pub use absent::{ABSENT, absent};
+pub use endpoint::Endpoint;
 pub use exchange::{
     BodyUse, Captures, Credential, Env, Exchange, Flow, Handler, Reply, ReplyBody, Request,
     RequestBody, ResponseHead, Resume,
@@ -83,6 +92,11 @@ pub const ALL: &[&dyn Plugin] = &[
     &redirect::Redirect,
     &proxy_cache::ProxyCache,
     &prometheus::Prometheus,
+    &http_log::HttpLog,
+    &file_log::FileLog,
+    &udp_log::UdpLog,
+    &tcp_log::TcpLog,
+    &syslog::Syslog,
     &request_termination::RequestTermination,
 ];
 
@@ -102,9 +116,14 @@ pub trait Plugin: Sync {
         ""
     }
 
-    /// The protocols it may be configured for.
+    /// The protocols it is configured for if nothing else is said.
     fn protocols(&self) -> &'static [&'static str] {
         PROTOCOLS_HTTP
+    }
+
+    /// The protocols it may be configured for. Source: the `protocols` of Kong's schemas.
+    fn protocols_allowed(&self) -> &'static [&'static str] {
+        self.protocols()
     }
 
     /// Whether it may be configured for one consumer.
@@ -120,6 +139,16 @@ pub trait Plugin: Sync {
     /// # Errors
     /// A value that the schema lets through but that cannot be used.
     fn compile(&self, config: &Value) -> Result<Box<dyn Handler>, CompileError>;
+
+    /// The same for the entity with this id: what a plugin keeps beyond a configuration may go by
+    /// it.
+    ///
+    /// # Errors
+    /// As [`compile`](Plugin::compile).
+    fn compile_entity(&self, config: &Value, id: Uuid) -> Result<Box<dyn Handler>, CompileError> {
+        _ = id;
+        self.compile(config)
+    }
 }
 
 /// The plugin with this name, if this build has it.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use sallyport_model::schema::{Field, Record};
+use sallyport_model::schema::{Field, PROTOCOLS, Record};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -98,6 +98,10 @@ impl Plugin for Prometheus {
 
     fn about(&self) -> &'static str {
         ABOUT
+    }
+
+    fn protocols_allowed(&self) -> &'static [&'static str] {
+        PROTOCOLS
     }
 
     fn schema(&self) -> Record {

@@ -40,7 +40,7 @@ pub fn page(plugin: &dyn Plugin) -> String {
          | field of `config` | type | default | what it does |\n|---|---|---|---|\n",
         plugin.priority(),
         scopes(plugin),
-        plugin.protocols().join(", "),
+        protocols(plugin),
     );
     let schema = plugin.schema();
     rows(&schema, "", &mut text);
@@ -53,6 +53,21 @@ pub fn page(plugin: &dyn Plugin) -> String {
         let _ = write!(text, "\n## What it does\n\n{}\n", about.trim_end());
     }
     text
+}
+
+/// The protocols of a configuration that names none, and those that it may name.
+fn protocols(plugin: &dyn Plugin) -> String {
+    let names = plugin.protocols();
+    let others: Vec<&str> = plugin
+        .protocols_allowed()
+        .iter()
+        .copied()
+        .filter(|name| !names.contains(name))
+        .collect();
+    match others.is_empty() {
+        true => names.join(", "),
+        false => format!("{}; also accepted: {}", names.join(", "), others.join(", ")),
+    }
 }
 
 fn rows(record: &Record, prefix: &str, text: &mut String) {

@@ -41,6 +41,10 @@ impl PluginSchemas for Schemas {
         by_name(plugin).map_or(PROTOCOLS_HTTP, Plugin::protocols)
     }
 
+    fn protocols_allowed(&self, plugin: &str) -> &'static [&'static str] {
+        by_name(plugin).map_or(PROTOCOLS_HTTP, Plugin::protocols_allowed)
+    }
+
     fn consumer_scope(&self, plugin: &str) -> bool {
         by_name(plugin).is_some_and(|plugin| plugin.consumer_scope())
     }

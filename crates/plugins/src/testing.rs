@@ -3,8 +3,9 @@
 pub(crate) mod keys;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use http::StatusCode;
 use http::request::Builder;
 use sallyport_model::basic_auth::hash_password;
@@ -22,6 +23,7 @@ use crate::exchange::{
 use crate::fields::Fields;
 use crate::finished::{Entity, Finished, Latencies, ResponseSource};
 use crate::identities::{Identities, Owner, uuid_value};
+use crate::log_queue::{LogQueue, LogQueues, QueueSpec};
 use crate::metrics::Metrics;
 use crate::node::Node;
 
@@ -415,4 +417,82 @@ pub(crate) fn logged_at(
         handler.log(&mut exchange, &finished, &env);
     }
     Logged { logs }
+}
+
+/// What a log plugin queued for one request; see [`queued`].
+pub(crate) struct Queued {
+    spec: Option<QueueSpec>,
+    entries: Vec<Bytes>,
+}
+
+impl Queued {
+    fn spec(&self) -> &QueueSpec {
+        self.spec.as_ref().expect("a queue was opened")
+    }
+
+    /// The sink, as logs show it.
+    pub(crate) fn sink(&self) -> String {
+        format!("{:?}", self.spec().destination)
+    }
+
+    /// The queue's name.
+    pub(crate) fn name(&self) -> String {
+        self.spec().name.clone()
+    }
+
+    /// What goes out for as many requests of the kind in one batch; nothing if nothing was queued.
+    pub(crate) fn bytes(&self, requests: usize) -> Vec<Bytes> {
+        let Some(spec) = &self.spec else {
+            return Vec::new();
+        };
+        let batch: Vec<Bytes> = (0..requests).flat_map(|_| self.entries.clone()).collect();
+        (spec.destination.encode)(&batch)
+    }
+
+    /// The same as texts.
+    #[track_caller]
+    pub(crate) fn payloads(&self, requests: usize) -> Vec<String> {
+        let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("it is text");
+        self.bytes(requests).into_iter().map(text).collect()
+    }
+}
+
+/// Logs one request, as [`logged`] does, and keeps what is queued.
+#[track_caller]
+pub(crate) fn queued(
+    plugin: &dyn Plugin,
+    config: Value,
+    change: impl FnOnce(&mut Finished<'_>),
+) -> Queued {
+    let kept = Arc::new(Mutex::new(Queued {
+        spec: None,
+        entries: Vec::new(),
+    }));
+    let node = Node {
+        log_queues: Box::new(Keeping(kept.clone())),
+        ..Node::default()
+    };
+    logged_at(plugin, config, &Metrics::default(), &Arc::new(node), change);
+    let mut kept = kept.lock().unwrap();
+    Queued {
+        spec: kept.spec.take(),
+        entries: std::mem::take(&mut kept.entries),
+    }
+}
+
+/// Keeps what is queued.
+#[derive(Clone)]
+pub(crate) struct Keeping(pub(crate) Arc<Mutex<Queued>>);
+
+impl LogQueues for Keeping {
+    fn open(&self, spec: &QueueSpec) -> Arc<dyn LogQueue> {
+        self.0.lock().unwrap().spec = Some(spec.clone());
+        Arc::new(self.clone())
+    }
+}
+
+impl LogQueue for Keeping {
+    fn push(&self, entry: Bytes) {
+        self.0.lock().unwrap().entries.push(entry);
+    }
 }

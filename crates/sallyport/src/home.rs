@@ -40,13 +40,27 @@ impl Home {
         geo: &str,
     ) -> anyhow::Result<Home> {
         make_directory(path)?;
-        let path = fs::canonicalize(path)
-            .with_context(|| format!("could not open the directory {}", path.display()))?;
-        let identity = identity(&path, base_domain, geo)?;
         let store = match database {
             Some(url) => Store::connect(url).await?,
             None => Store::open(&path.join("store.sqlite"))?,
         };
+        Home::on(path, store, base_domain, geo).await
+    }
+
+    /// As [`Home::open`], with a database that is open already.
+    ///
+    /// # Errors
+    /// As [`Home::open`].
+    pub(crate) async fn on(
+        path: &Path,
+        store: Store,
+        base_domain: &str,
+        geo: &str,
+    ) -> anyhow::Result<Home> {
+        make_directory(path)?;
+        let path = fs::canonicalize(path)
+            .with_context(|| format!("could not open the directory {}", path.display()))?;
+        let identity = identity(&path, base_domain, geo)?;
         let token_file = path.join("token");
         let known = read_optional(&token_file)?;
         let name = token_name(&store, &path);

@@ -133,6 +133,9 @@ pub enum StoreError {
         /// Its id.
         id: Uuid,
     },
+    /// A node of the cluster may not do this.
+    #[error(transparent)]
+    Cluster(#[from] ClusterRefusal),
     /// A text with a NUL character in a place that is indexed or sorted by.
     #[error("a text with a NUL character cannot be stored or looked for")]
     NulCharacter,
@@ -142,6 +145,23 @@ pub enum StoreError {
     /// The engine failed; a write may or may not have happened.
     #[error(transparent)]
     Storage(#[from] StorageFailure),
+}
+
+/// Why a node of the cluster may not do what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterRefusal {
+    /// The writer's lease of leadership is over, so nothing was written.
+    #[error("the lease of epoch {epoch} is over; another node may lead")]
+    NotLeader {
+        /// The epoch that the writer had.
+        epoch: u64,
+    },
+    /// Another process has started as this node since.
+    #[error("another process runs as this node")]
+    Superseded,
+    /// A join token that nobody made, that is used up or too old.
+    #[error("the join token is {0}")]
+    BadToken(&'static str),
 }
 
 /// A failure of the engine below, not of the request.

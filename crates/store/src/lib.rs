@@ -7,7 +7,9 @@
 //! from a write means "unknown", never "not written"; every write may be sent again.
 
 mod certificates;
+mod cluster;
 mod control_planes;
+pub mod dump;
 mod engine;
 mod entities;
 mod error;
@@ -23,6 +25,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use certificates::{Certificate, NewCertificate};
+pub use cluster::{
+    Admission, Cluster, Lease, Member, NewCluster, NewMember, NodeRole, Roster, Step, Wanted,
+};
 pub use control_planes::{
     AuthType, ClusterType, ControlPlane, ControlPlaneUpdate, NewControlPlane, ProxyUrl,
 };
@@ -31,7 +36,7 @@ pub use entities::{
     Actor, Change, Deleted, IfExists, ListQuery, OnDelete, Page, Put, Reference, Snapshot, Stored,
     Tags,
 };
-pub use error::{OpenError, StorageFailure, StoreError};
+pub use error::{ClusterRefusal, OpenError, StorageFailure, StoreError};
 pub use heads::{Head, Heads};
 pub use identity::{NewOrganization, NewToken, Organization, Token, User};
 pub use nodes::{Node, NodeSeen, SyncStatus};

@@ -7,6 +7,7 @@
 pub mod audit_log;
 pub mod config_hash;
 pub mod config_sync;
+pub mod node_control;
 pub mod protobuf;
 pub mod rate_limit;
 pub mod redis;

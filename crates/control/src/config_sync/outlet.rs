@@ -103,14 +103,14 @@ fn upgraded(mut request: Request<Incoming>) -> Result<Agreed, (StatusCode, Strin
     Ok((answer.map(|_| Full::default()), caller, upgraded))
 }
 
-/// The answer that turns a data plane's request into a WebSocket, the node's id, and the WebSocket
-/// to come; or the answer that refuses.
+/// The answer to a data plane's request for a WebSocket; with the node's id and the WebSocket to come
+/// if it gets one.
 pub(crate) fn agree_to_upgrade(
     request: Request<Incoming>,
-) -> Result<(Response<Full<Bytes>>, Uuid, UpgradeFut), Response<Full<Bytes>>> {
+) -> (Response<Full<Bytes>>, Option<(Uuid, UpgradeFut)>) {
     match upgraded(request) {
-        Ok((answer, caller, upgrade)) => Ok((answer, caller.node_id, upgrade)),
-        Err((status, message)) => Err(refuse(status, &message)),
+        Ok((answer, caller, upgrade)) => (answer, Some((caller.node_id, upgrade))),
+        Err((status, message)) => (refuse(status, &message), None),
     }
 }
 

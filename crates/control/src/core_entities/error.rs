@@ -164,7 +164,9 @@ fn store(error: &StoreError, kind: Option<Kind>) -> (StatusCode, Value) {
         StoreError::NoRevision { .. } => {
             (StatusCode::NOT_FOUND, body(5, error.to_string(), vec![]))
         }
-        StoreError::Moved { .. } => (StatusCode::CONFLICT, body(10, error.to_string(), vec![])),
+        StoreError::Moved { .. } | StoreError::Cluster(_) => {
+            (StatusCode::CONFLICT, body(10, error.to_string(), vec![]))
+        }
         StoreError::NulCharacter | StoreError::WrittenTwice { .. } => {
             (StatusCode::BAD_REQUEST, body(3, error.to_string(), vec![]))
         }

@@ -121,10 +121,7 @@ async fn answer(
 ) -> (Answer, Option<(Uuid, UpgradeFut)>) {
     let path = request.uri().path();
     if ANALYTICS.contains(&path) {
-        return match agree_to_upgrade(request) {
-            Ok((answer, node, upgrade)) => (answer, Some((node, upgrade))),
-            Err(refusal) => (refusal, None),
-        };
+        return agree_to_upgrade(request);
     }
     let answer = match (path, request.method()) {
         (METRICS_PATH, &Method::POST) => match metrics(caller, request).await {

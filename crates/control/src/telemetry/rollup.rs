@@ -1,6 +1,7 @@
 //! Folding batches into minutes and hours. Knows no thread and no clock: whoever calls says how late
 //! it is.
 
+use std::collections::hash_map::Entry as At;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -200,12 +201,12 @@ impl Known {
                     node: if single { node } else { 0 },
                 };
                 let key = (*grain, place);
-                if !self.sums.contains_key(&key) {
-                    let stored = database::row(conn, *grain, place)?.unwrap_or_default();
-                    self.sums.insert(key, stored);
-                }
-                if let Some(sum) = self.sums.get_mut(&key) {
-                    sum.merge(totals);
+                match self.sums.entry(key) {
+                    At::Occupied(sum) => sum.into_mut().merge(totals),
+                    At::Vacant(at_hand) => {
+                        let stored = database::row(conn, *grain, place)?;
+                        at_hand.insert(stored.unwrap_or_default()).merge(totals);
+                    }
                 }
                 changed.insert(key);
             }

@@ -7,10 +7,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sallyport_wire::telemetry::{Batch, BatchId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use super::export::Feed;
 use super::rollup::{Entry, Rollup, count};
 use super::{Added, Counters, Failure};
 
@@ -39,17 +40,13 @@ pub(crate) enum Taken {
 
 pub(super) struct Writer {
     rollup: Rollup,
-    feeds: Vec<mpsc::Sender<Added>>,
+    feeds: Vec<Feed>,
     counters: Arc<Counters>,
     failing: bool,
 }
 
 impl Writer {
-    pub(super) fn new(
-        rollup: Rollup,
-        feeds: Vec<mpsc::Sender<Added>>,
-        counters: Arc<Counters>,
-    ) -> Writer {
+    pub(super) fn new(rollup: Rollup, feeds: Vec<Feed>, counters: Arc<Counters>) -> Writer {
         Writer {
             rollup,
             feeds,
@@ -131,13 +128,8 @@ impl Writer {
                     _ = job.done.send(Ok(taken));
                 }
                 let added: Added = Arc::new(added);
-                for feed in self.feeds.iter().filter(|_| !added.is_empty()) {
-                    if feed.try_send(Arc::clone(&added)).is_err() {
-                        warn!(
-                            records = added.len(),
-                            "an export of telemetry is stuck, it misses some"
-                        );
-                    }
+                if !added.is_empty() {
+                    self.feeds.iter().for_each(|feed| feed.add(&added));
                 }
             }
         }

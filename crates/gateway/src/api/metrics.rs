@@ -64,6 +64,17 @@ static LOG_LINES_DROPPED: Family = Family {
     kind: Kind::Counter,
     labels: &[],
 };
+static LOG_ENTRIES_LOST: Family = Family {
+    name: "sallyport_log_queue_lost_total",
+    help: "Entries of log plugins that no sink got",
+    kind: Kind::Counter,
+    labels: &["plugin", "reason"],
+};
+static LOG_ENTRIES_WAITING: Family = gauge(
+    "sallyport_log_queue_entries",
+    "Entries of log plugins that wait for their sink",
+    &["plugin"],
+);
 static ROUTES: Family = gauge(
     "sallyport_routes",
     "Routes of the configuration in force",
@@ -154,6 +165,12 @@ pub(super) fn text(node: &Node) -> String {
     out.value(&LOG_LINES_DROPPED, &[], node.logs.dropped() as f64);
     if let Some(counters) = &node.telemetry {
         telemetry(&mut out, counters);
+    }
+    for (plugin, loss, count) in node.log_queues.lost() {
+        out.value(&LOG_ENTRIES_LOST, &[plugin, loss.as_str()], count as f64);
+    }
+    for (plugin, waiting) in node.log_queues.waiting() {
+        out.value(&LOG_ENTRIES_WAITING, &[plugin], waiting as f64);
     }
     shared.metrics.write(&mut out);
     out.into_text()

@@ -23,6 +23,7 @@ pub(crate) use server::{Kind, Server, open, serve};
 use crate::conf::Conf;
 use crate::config_sync::LinkState;
 use crate::enabled::Enabled;
+use crate::log_queue::Queues;
 use crate::logs::LogFiles;
 use crate::proxy::Shared;
 use crate::telemetry::Counters;
@@ -47,6 +48,7 @@ pub(crate) struct Node {
     pub(crate) logs: Arc<LogFiles>,
     /// How telemetry goes, if this node sends any.
     pub(crate) telemetry: Option<Arc<Counters>>,
+    pub(crate) log_queues: Queues,
     /// Asked to get no new traffic, by a request.
     pub(crate) draining: AtomicBool,
     /// Cancelled when the gateway stops.

@@ -142,6 +142,8 @@ pub struct Conf {
     pub workers: Option<usize>,
     /// The Kong version this node claims to be (`sallyport_kong_version`).
     pub kong_version: String,
+    /// Where the syslog daemon of the machine listens (`sallyport_syslog_socket`).
+    pub syslog_socket: PathBuf,
     sources: BTreeMap<String, Source>,
 }
 
@@ -263,6 +265,9 @@ impl Conf {
             error_default_type: proxy::error_default_type(reader),
             workers: proxy::workers(reader),
             kong_version: kong_version(reader),
+            syslog_socket: PathBuf::from(
+                reader.text("sallyport_syslog_socket").unwrap_or_default(),
+            ),
             sources: reader.settings.sources(),
             prefix,
         }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 pub(crate) use access::{Access, AccessFormat, Line, LocalTime};
 pub(crate) use lines::Lines;
+pub(crate) use sink::open as open_file;
 pub use sink::{LogFileError, QUEUED_BYTES_MAX, Sink};
 
 use crate::conf::LogTarget;

@@ -113,7 +113,8 @@ impl Sink {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// Opens a file for appending; see [`Sink::open`].
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     // opening these by path fails where they are sockets
     let own = match path.to_str() {
         Some("/dev/stdout") => Some(io::stdout().as_fd().try_clone_to_owned()?),

@@ -18,6 +18,7 @@ use crate::balancer::Balancers;
 use crate::conf::RouterFlavor;
 use crate::configuration::Configuration;
 use crate::enabled::Enabled;
+use crate::log_queue::{Queues, Ways};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -109,7 +110,9 @@ impl Lab {
         let proxy = listeners[0][0].1.local_addr().unwrap();
         let options = crate::start::options(&conf, None).unwrap();
         let balancers = Arc::new(Balancers::new(conf.dns));
-        let shared = Arc::new(Shared::new(options, configuration, balancers));
+        let unused = Ways::new(&options.tls_verified, &options.tls_unverified, "".into());
+        let (queues, _) = Queues::new(unused);
+        let shared = Arc::new(Shared::new(options, configuration, balancers, queues));
         let stop = CancellationToken::new();
         let workers = Workers::start(&shared, listeners, &stop, SOON).unwrap();
         Lab {

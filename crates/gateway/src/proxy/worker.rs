@@ -31,6 +31,7 @@ use super::upstream::Upstream;
 use super::{http1, http2};
 use crate::balancer::{Balancers, Cursors};
 use crate::configuration::Configuration;
+use crate::log_queue::Queues;
 use crate::logs::{Lines, LocalTime};
 use crate::redis::Links;
 use crate::telemetry::Fold;
@@ -67,10 +68,15 @@ impl Shared {
         options: Options,
         configuration: Configuration,
         balancers: Arc<Balancers>,
+        log_queues: Queues,
     ) -> Shared {
         balancers.put_in_force(&configuration.balancers);
         let redis = Links::new(&options.tls_verified, &options.tls_unverified);
-        let node = Node::new(Box::new(redis), options.cache_bytes_max);
+        let node = Node::new(
+            Box::new(redis),
+            Box::new(log_queues),
+            options.cache_bytes_max,
+        );
         Shared {
             configuration: ArcSwap::from_pointee(configuration),
             generation: AtomicU64::new(1),

@@ -101,6 +101,27 @@ pub(super) fn host(value: &Value) -> Result<(), String> {
     }
 }
 
+/// A URL of a server. The message does not show it: it may hold a password.
+pub(super) fn url(value: &Value) -> Result<(), String> {
+    let Some((scheme, rest)) = text(value).split_once("://") else {
+        return Err("missing scheme in url".to_owned());
+    };
+    if !matches!(scheme, "http" | "https") {
+        return Err("the scheme of the url must be http or https".to_owned());
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    if host.is_empty() || host.starts_with(':') {
+        return Err("missing host in url".to_owned());
+    }
+    match host_with_optional_port(&Value::from(host)) {
+        Ok(()) => Ok(()),
+        Err(_) => Err("invalid host in url".to_owned()),
+    }
+}
+
 /// A host name or an address, with a port or without.
 pub(super) fn host_with_optional_port(value: &Value) -> Result<(), String> {
     let text = text(value);

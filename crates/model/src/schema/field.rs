@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::checks;
 use super::record::Record;
 use crate::Kind;
 
@@ -159,6 +160,26 @@ impl Field {
     /// Text, at least one byte unless [`len`](Field::len) says otherwise.
     pub fn string(name: &'static str) -> Field {
         Field::new(name, Type::String)
+    }
+
+    /// A host name or an address, without a port.
+    pub fn host(name: &'static str) -> Field {
+        Field::string(name).check(checks::host)
+    }
+
+    /// An `http` or `https` URL.
+    pub fn url(name: &'static str) -> Field {
+        Field::string(name).check(checks::url)
+    }
+
+    /// A port, 0 included as in Kong.
+    pub fn port(name: &'static str) -> Field {
+        Field::integer(name).between(0, 65_535)
+    }
+
+    /// Milliseconds, within Kong's bounds.
+    pub fn timeout(name: &'static str) -> Field {
+        Field::integer(name).between(0, 2_147_483_646)
     }
 
     /// Any number.

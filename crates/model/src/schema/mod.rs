@@ -41,7 +41,7 @@ pub use entity::{
 };
 pub use error::{ErrorKind, FieldError, Path, PathPart, nested};
 pub use field::{Field, Foreign, OnDelete, Rule, Type, each};
-pub use plugin::{PROTOCOLS_HTTP, PluginSchemas, plugin_schema};
+pub use plugin::{PROTOCOLS, PROTOCOLS_HTTP, PluginSchemas, plugin_schema};
 pub use record::{Alias, EntityCheck, Match, Record};
 pub use served::unserved;
 pub(crate) use validate::canonical_uuid;

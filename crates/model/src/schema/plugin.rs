@@ -10,6 +10,9 @@ use super::plugins;
 use super::record::Record;
 use crate::{Kind, RouterFlavor};
 
+/// Every protocol that routes and services may have.
+pub const PROTOCOLS: &[&str] = super::services::PROTOCOLS;
+
 /// The protocols a plugin runs on unless it says otherwise.
 pub const PROTOCOLS_HTTP: &[&str] = &["grpc", "grpcs", "http", "https"];
 
@@ -30,10 +33,16 @@ pub trait PluginSchemas: Send + Sync {
         None
     }
 
-    /// The protocols it runs on; default and only valid values of the entity's `protocols`.
+    /// The protocols it runs on unless it says otherwise; default of the entity's `protocols`.
     fn protocols(&self, plugin: &str) -> &'static [&'static str] {
         let _ = plugin;
         PROTOCOLS_HTTP
+    }
+
+    /// The valid values of the entity's `protocols`; unless it says otherwise, only those of the
+    /// default.
+    fn protocols_allowed(&self, plugin: &str) -> &'static [&'static str] {
+        self.protocols(plugin)
     }
 
     /// How the node reads routes; `None` for one that does not, such as a control plane.
@@ -56,7 +65,8 @@ pub(super) fn plugin_record(name: &str, known: &dyn PluginSchemas) -> Result<Rec
         false => consumer.null(),
     };
     let config = Field::record("config", config.clone()).required();
-    Ok(plugins::fields(consumer, config, protocols, protocols))
+    let allowed = known.protocols_allowed(name);
+    Ok(plugins::fields(consumer, config, protocols, allowed))
 }
 
 /// The error for a plugin that this build does not have.

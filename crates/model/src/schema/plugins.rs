@@ -114,7 +114,10 @@ pub(super) fn parse(
             error.path = Path::root();
         }
     }
-    let protocols = take_protocols(protocols, plugins.protocols(&name), &mut errors);
+    let protocols = match protocols {
+        Value::Null => json!(plugins.protocols(&name)),
+        given => take_protocols(given, plugins.protocols_allowed(&name), &mut errors),
+    };
     let Value::Object(map) = &mut parsed else {
         return Err(errors);
     };
@@ -129,7 +132,6 @@ pub(super) fn parse(
 fn take_protocols(value: Value, allowed: &[&str], errors: &mut Vec<FieldError>) -> Value {
     let path = Path::root().key("protocols");
     let list = match value {
-        Value::Null => return json!(allowed),
         Value::Array(list) => list,
         _ => {
             errors.push(FieldError::field(path, "expected a set"));

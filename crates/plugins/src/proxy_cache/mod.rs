@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
-use sallyport_model::schema::{Field, Record, each};
+use sallyport_model::schema::{Field, PROTOCOLS, Record, each};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -76,6 +76,10 @@ impl Plugin for ProxyCache {
 
     fn about(&self) -> &'static str {
         ABOUT
+    }
+
+    fn protocols_allowed(&self) -> &'static [&'static str] {
+        PROTOCOLS
     }
 
     fn schema(&self) -> Record {

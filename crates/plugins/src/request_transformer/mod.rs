@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
-use sallyport_model::schema::{Field, Record, each};
+use sallyport_model::schema::{Field, PROTOCOLS, Record, each};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -76,6 +76,10 @@ impl Plugin for RequestTransformer {
 
     fn about(&self) -> &'static str {
         ABOUT
+    }
+
+    fn protocols_allowed(&self) -> &'static [&'static str] {
+        PROTOCOLS
     }
 
     fn schema(&self) -> Record {

@@ -95,7 +95,10 @@ fn check_redis(
         answer,
         told: Arc::clone(&told),
     };
-    let node = Arc::new(Node::new(Box::new(redis), 0));
+    let node = Arc::new(Node {
+        redis: Box::new(redis),
+        ..Node::default()
+    });
     let trial = Trial::at(&ResponseRatelimiting, config, node);
     let (_, seen) = ask(&trial, 0, "video=2");
     assert_eq!((seen.status, told.lock().unwrap().len()), expected);

@@ -74,6 +74,10 @@ impl Plugin for Session {
         false
     }
 
+    fn protocols_allowed(&self) -> &'static [&'static str] {
+        schema::PROTOCOLS
+    }
+
     fn schema(&self) -> schema::Record {
         settings::schema()
     }

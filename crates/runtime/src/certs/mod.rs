@@ -1,6 +1,7 @@
 //! Certificates this product makes itself: a local authority, server certificates, the pair a
 //! data plane shows, and a fallback for `localhost`.
 
+mod request;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
 };
+
+pub use request::{NewKey, Request};
 
 /// How far a certificate reaches back, for machines whose clock is behind.
 const BACKDATE: Duration = Duration::from_secs(3600);

@@ -66,3 +66,24 @@ fn impossible_wishes_are_named() {
     };
     assert!(LocalCa::load(mixed).is_err());
 }
+
+#[test]
+fn a_requested_certificate_has_the_names_of_the_authority_and_the_key_of_the_request() {
+    let ca = LocalCa::create("Test", 30).unwrap();
+    let new = NewKey::create().unwrap();
+    let request = Request::parse(&new.request).unwrap();
+    let digest = request.key_digest();
+    let cert = ca
+        .issue_requested(request, "n1", &["n1.node.sallyport"], 30)
+        .unwrap();
+    let identity = crate::tls::Identity::from_pem(&cert, &new.key).unwrap();
+    assert_eq!(crate::tls::key_digest(identity.leaf()).unwrap(), digest);
+    let leaf = crate::tls::Leaf::parse(identity.leaf()).unwrap();
+    assert_eq!(leaf.names, ["n1.node.sallyport"]);
+    assert_eq!(leaf.issuer.as_deref(), Some("Test"));
+    assert!(Request::parse("nonsense").is_err());
+    let mut broken = new.request.into_bytes();
+    let middle = broken.len() - 60;
+    broken[middle] = if broken[middle] == b'A' { b'B' } else { b'A' };
+    assert!(Request::parse(&String::from_utf8(broken).unwrap()).is_err());
+}

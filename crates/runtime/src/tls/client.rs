@@ -9,9 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::anchored_server::AnchoredServer;
 use super::explain::{TlsFailure, explain};
 use super::identity::Identity;
-use super::leaf::LeafError;
+use super::leaf::{CertDigest, LeafError};
 use super::pem::{PemError, certificates, read_pem};
 use super::pinned_server::PinnedServer;
 use super::provider;
@@ -78,6 +79,20 @@ pub fn client_config(
             builder.with_client_auth_cert(identity.chain().to_vec(), identity.key())?
         }
     })
+}
+
+/// A configuration that believes servers of the authority with this digest, which they send along,
+/// if they bear the name that is dialled. It presents nothing.
+///
+/// # Errors
+/// The provider lacks TLS versions, which this build's does not.
+pub fn anchored_client_config(authority: CertDigest) -> Result<ClientConfig, rustls::Error> {
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnchoredServer(authority)))
+        .with_no_client_auth())
 }
 
 /// Why a list of authorities cannot be used.

@@ -54,6 +54,17 @@ pub fn leaf_digest(certificate: &CertificateDer<'_>) -> CertDigest {
     CertDigest(Sha256::digest(certificate).into())
 }
 
+/// SHA-256 of a certificate's key (its SubjectPublicKeyInfo): who holds it, whatever certificate it
+/// was given.
+///
+/// # Errors
+/// Not an X.509 certificate.
+pub fn key_digest(certificate: &CertificateDer<'_>) -> Result<[u8; 32], LeafError> {
+    let parsed = X509Certificate::from_der(certificate);
+    let (_, parsed) = parsed.map_err(|error| LeafError(error.to_string()))?;
+    Ok(Sha256::digest(parsed.public_key().raw).into())
+}
+
 /// The bytes are not an X.509 certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an X.509 certificate: {0}")]

@@ -1,5 +1,6 @@
 //! TLS building blocks: rustls on ring, TLS 1.2 and 1.3.
 
+mod anchored_server;
 pub mod client;
 pub mod explain;
 pub mod identity;
@@ -18,10 +19,11 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use client::{ServerTrust, client_config, connect, trust_store};
+pub use anchored_server::OtherAuthority;
+pub use client::{ServerTrust, anchored_client_config, client_config, connect, trust_store};
 pub use explain::{TlsFailure, explain};
 pub use identity::Identity;
-pub use leaf::{CertDigest, Leaf, leaf_digest, not_after};
+pub use leaf::{CertDigest, Leaf, key_digest, leaf_digest, not_after};
 pub use pem::{PemError, certificates, read_pem};
 pub use server::{ClientAuth, server_config};
 

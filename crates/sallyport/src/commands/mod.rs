@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod firewall;
 pub(crate) mod gateway;
 pub(crate) mod gateway_conf;
+pub(crate) mod node;
 pub(crate) mod plugins;
 pub(crate) mod ports;
 pub(crate) mod ports_explain;

@@ -21,6 +21,7 @@ mod hybrid_frames;
 mod key_auth;
 mod lab;
 mod last_known_good;
+mod log_queue;
 mod operations;
 mod plugins;
 mod ports;

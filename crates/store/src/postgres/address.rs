@@ -15,7 +15,7 @@ pub(super) enum Verify {
 }
 
 /// Where a database is and how to get in. It prints without the password.
-pub(super) struct Address {
+pub(crate) struct Address {
     /// For the log-in: user, password, name of the database, session settings.
     pub(super) config: Config,
     pub(super) verify: Verify,
@@ -24,7 +24,7 @@ pub(super) struct Address {
     /// Certificate and key to show, files or PEM texts.
     pub(super) client: Option<(String, String)>,
     /// Hosts and name of the database, for people.
-    pub(super) shown: String,
+    pub(crate) shown: String,
 }
 
 impl std::fmt::Debug for Address {
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Address {
 impl Address {
     /// Reads a URL. The error says what is wrong and never repeats the URL, which may hold a
     /// password.
-    pub(super) fn parse(url: &str) -> Result<Address, String> {
+    pub(crate) fn parse(url: &str) -> Result<Address, String> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err("it does not begin with postgres:// or postgresql://".to_owned());
         }

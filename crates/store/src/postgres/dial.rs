@@ -30,7 +30,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 const NOTIFICATIONS_MAX: usize = 64;
 
 /// Makes connections.
-pub(super) struct Dialler {
+pub(crate) struct Dialler {
     address: Address,
     tls: Arc<ClientConfig>,
     tasks: TaskTracker,
@@ -43,7 +43,7 @@ enum Refusal {
 }
 
 impl Dialler {
-    pub(super) fn new(address: Address, tasks: TaskTracker) -> Result<Dialler, OpenError> {
+    pub(crate) fn new(address: Address, tasks: TaskTracker) -> Result<Dialler, OpenError> {
         let tls = tls::config(&address).map_err(OpenError::Address)?;
         Ok(Dialler {
             address,
@@ -57,7 +57,7 @@ impl Dialler {
     }
 
     /// A connection for operations.
-    pub(super) async fn connect(&self) -> Result<Session, OpenError> {
+    pub(crate) async fn connect(&self) -> Result<Session, OpenError> {
         Ok(Session::new(self.first_host(None).await?))
     }
 

@@ -1,5 +1,7 @@
 //! The schema, forward only, as of `migrations/postgres`.
 
+use tokio_postgres::Client;
+
 use super::session::Session;
 use super::told;
 use crate::OpenError;
@@ -8,13 +10,48 @@ use crate::OpenError;
 const STEPS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_tables.sql"),
     include_str!("../../migrations/postgres/0002_history.sql"),
+    include_str!("../../migrations/postgres/0003_cluster.sql"),
 ];
 
 /// Two processes that start at once on an empty database: the number stands for this lock.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7311970014)";
 
+/// The newest schema version of this build.
+pub(crate) fn known() -> i64 {
+    i64::try_from(STEPS.len()).unwrap_or(i64::MAX)
+}
+
+/// The schema version of a database; nothing if it has no schema yet.
+pub(crate) async fn found(client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
+    let there = "SELECT to_regclass('schema_version') IS NOT NULL";
+    if !client.query_one(there, &[]).await?.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let row = client.query_one("SELECT version FROM schema_version", &[]);
+    Ok(Some(row.await?.get(0)))
+}
+
+/// Keeps others from making the schema until the transaction ends.
+pub(crate) async fn lock(client: &Client) -> Result<(), tokio_postgres::Error> {
+    client.batch_execute(LOCK).await
+}
+
+/// Makes the schema of a version that this build knows, where there is none.
+pub(crate) async fn make(client: &Client, version: i64) -> Result<(), tokio_postgres::Error> {
+    let wanted = usize::try_from(version).unwrap_or(0);
+    let make = format!(
+        "CREATE TABLE schema_version (version BIGINT NOT NULL);
+         INSERT INTO schema_version VALUES ({version})"
+    );
+    client.batch_execute(&make).await?;
+    for step in STEPS.iter().take(wanted) {
+        client.batch_execute(step).await?;
+    }
+    Ok(())
+}
+
 /// Brings the schema up to date, all steps in one transaction.
-pub(super) async fn migrate(session: &mut Session, database: &str) -> Result<(), OpenError> {
+pub(crate) async fn migrate(session: &mut Session, database: &str) -> Result<(), OpenError> {
     let engine = |error: tokio_postgres::Error| OpenError::Engine {
         database: database.to_owned(),
         detail: told(&error),

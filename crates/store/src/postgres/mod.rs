@@ -4,10 +4,10 @@
 //! transaction nor a connection in the middle of one. Writers and readers have connections of
 //! their own, so that writers who wait for each other leave the readers alone.
 
-mod address;
-mod dial;
+pub(crate) mod address;
+pub(crate) mod dial;
 mod keeper;
-mod migrations;
+pub(crate) mod migrations;
 mod pool;
 mod session;
 mod tls;
@@ -63,7 +63,7 @@ pub(crate) fn failure(error: &tokio_postgres::Error) -> StorageFailure {
 }
 
 /// An error with its causes, which the library does not print by itself.
-fn told(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn told(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

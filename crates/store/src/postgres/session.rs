@@ -50,7 +50,7 @@ enum State {
 
 /// A connection to the database.
 pub(crate) struct Session {
-    pub(super) client: Client,
+    pub(crate) client: Client,
     statements: HashMap<String, Statement>,
     state: State,
 }

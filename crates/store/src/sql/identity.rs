@@ -156,7 +156,7 @@ pub(crate) async fn delete_token(tx: &mut Tx, actor: Actor, id: Uuid) -> Outcome
     log(tx, &actor, "token", id, Some(&before), None).await
 }
 
-async fn log(
+pub(super) async fn log(
     tx: &mut Tx,
     actor: &Actor,
     kind: &str,

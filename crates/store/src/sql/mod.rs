@@ -9,6 +9,7 @@
 pub(crate) mod batch;
 pub(crate) mod certificates;
 pub(crate) mod change_log;
+pub(crate) mod cluster;
 pub(crate) mod control_planes;
 pub(crate) mod delete;
 pub(crate) mod entities;
@@ -140,6 +141,18 @@ impl Tx {
         match &self.conn {
             Conn::Sqlite(_) => "",
             Conn::Postgres(_) => " FOR KEY SHARE",
+        }
+    }
+
+    /// The database's clock, Unix microseconds: of SQLite that of this process, which is its only
+    /// one. It goes on within a transaction.
+    pub(crate) async fn clock_us(&mut self) -> Outcome<i64> {
+        match &self.conn {
+            Conn::Sqlite(_) => Ok(now_us()),
+            Conn::Postgres(_) => {
+                let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT";
+                self.only(sql, &[], |row| row.int(0)).await
+            }
         }
     }
 

@@ -67,6 +67,12 @@ impl<'a> From<&'a [u8; 32]> for Arg<'a> {
     }
 }
 
+impl<'a> From<&'a [u8]> for Arg<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Arg::Bytes(bytes)
+    }
+}
+
 /// Refuses what one of the engines cannot hold: PostgreSQL has no text with a NUL in it.
 pub(super) fn check(args: &[Arg<'_>]) -> Outcome<()> {
     let nul = |arg: &Arg<'_>| matches!(arg, Arg::Text(text) if text.as_bytes().contains(&0));

@@ -18,28 +18,48 @@ const STEPS: &[(&str, Code)] = &[
         include_str!("../../migrations/sqlite/0002_history.sql"),
         shorten_index_values,
     ),
+    (
+        include_str!("../../migrations/sqlite/0003_cluster.sql"),
+        |_| Ok(()),
+    ),
 ];
+
+/// The newest schema version of this build.
+pub(crate) fn known() -> i64 {
+    i64::try_from(STEPS.len()).unwrap_or(i64::MAX)
+}
+
+/// The schema version of a file; 0 if it is new.
+pub(crate) fn found(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
 
 /// Brings the schema up to date, one transaction a step.
 pub(super) fn migrate(conn: &mut Connection, database: &str) -> Result<(), OpenError> {
+    migrate_to(conn, database, known())
+}
+
+/// Brings the schema up to a version that this build knows, unless it is there already.
+pub(crate) fn migrate_to(
+    conn: &mut Connection,
+    database: &str,
+    version: i64,
+) -> Result<(), OpenError> {
     let engine = |error: rusqlite::Error| OpenError::Engine {
         database: database.to_owned(),
         detail: error.to_string(),
     };
-    let known = STEPS.len();
-    let found: i64 = conn
-        .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .map_err(engine)?;
-    let done = usize::try_from(found).ok().filter(|done| *done <= known);
+    let found = found(conn).map_err(engine)?;
+    let done = usize::try_from(found).ok().filter(|_| found <= known());
     let Some(done) = done else {
-        let known = i64::try_from(known).unwrap_or(i64::MAX);
         return Err(OpenError::TooNew {
             database: database.to_owned(),
             found,
-            known,
+            known: known(),
         });
     };
-    for (at, (sql, code)) in STEPS.iter().enumerate().skip(done) {
+    let wanted = usize::try_from(version).unwrap_or(0);
+    for (at, (sql, code)) in STEPS.iter().enumerate().take(wanted).skip(done) {
         let tx = conn
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(engine)?;

@@ -3,7 +3,7 @@
 //! WAL with `synchronous=FULL`: a commit that was answered survives the loss of power. One writer
 //! ends "database is locked" before it begins; readers see the last commit and never wait for it.
 
-mod migrations;
+pub(crate) mod migrations;
 mod readers;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -236,7 +236,7 @@ fn prepare(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 /// A connection that can only read.
-fn reader(path: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.pragma_update(None, "cache_size", -16 * 1024)?;
@@ -248,7 +248,7 @@ fn reader(path: &Path) -> rusqlite::Result<Connection> {
 
 /// Opens a file, or makes it so that only its owner can read it: keys of consumers are in it.
 /// SQLite gives its other files the same permissions.
-fn private_file(path: &Path) -> std::io::Result<File> {
+pub(crate) fn private_file(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true);
     #[cfg(unix)]

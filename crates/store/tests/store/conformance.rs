@@ -124,7 +124,7 @@ async fn a_newer_schema_is_refused() {
     drop(conn);
     let refused = Store::open(&path).unwrap_err().to_string();
     assert!(
-        refused.contains("schema version 4711, this build knows up to 2"),
+        refused.contains("schema version 4711, this build knows up to 3"),
         "{refused}"
     );
 }

@@ -5,5 +5,6 @@
 
 mod conformance;
 mod crash;
+mod dump;
 mod postgres;
 mod suite;

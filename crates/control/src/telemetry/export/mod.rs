@@ -7,6 +7,7 @@ mod otlp;
 mod remote_write;
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub(super) struct Counters {
     sent: AtomicU64,
     failed: AtomicU64,
     dropped: AtomicU64,
+    /// Records that the task had no room for.
+    missed: AtomicU64,
     waiting: AtomicU64,
 }
 
@@ -62,6 +65,32 @@ enum Maker {
     Otlp(otlp::State),
 }
 
+/// An attempt to send a request.
+type Sending = Pin<Box<dyn Future<Output = Result<Answer, String>> + Send>>;
+
+async fn ended(sending: &mut Option<Sending>) -> Result<Answer, String> {
+    match sending {
+        Some(sending) => sending.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Where what is new is handed in for a destination.
+pub(super) struct Feed {
+    sender: mpsc::Sender<Added>,
+    counters: Arc<Counters>,
+}
+
+impl Feed {
+    /// Hands in what was added, or counts it as missed.
+    pub(super) fn add(&self, added: &Added) {
+        if self.sender.try_send(Arc::clone(added)).is_err() {
+            let missed = added.len() as u64;
+            self.counters.missed.fetch_add(missed, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The task of one destination.
 pub(super) struct Exporter {
     to: Destination,
@@ -69,7 +98,10 @@ pub(super) struct Exporter {
     maker: Maker,
     names: Names,
     queue: VecDeque<Request>,
+    /// Of the queue.
     bytes: usize,
+    /// What is being sent, or will be sent again.
+    current: Option<Request>,
     counters: Arc<Counters>,
     failures: u32,
     not_before: Instant,
@@ -78,7 +110,7 @@ pub(super) struct Exporter {
 
 impl Exporter {
     /// A destination's task, and where to hand in what is new.
-    pub(super) fn new(to: Destination, store: Store) -> (mpsc::Sender<Added>, Exporter) {
+    pub(super) fn new(to: Destination, store: Store) -> (Feed, Exporter) {
         let (sender, feed) = mpsc::channel(FEED_MAX);
         let counters = Arc::new(Counters {
             url: to.url.clone(),
@@ -86,6 +118,7 @@ impl Exporter {
             sent: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
         });
         let maker = match to.form {
@@ -102,12 +135,14 @@ impl Exporter {
             },
             queue: VecDeque::new(),
             bytes: 0,
+            current: None,
             counters,
             failures: 0,
             not_before: Instant::now(),
             dropping: false,
         };
-        (sender, exporter)
+        let counters = Arc::clone(&exporter.counters);
+        (Feed { sender, counters }, exporter)
     }
 
     pub(super) fn counters(&self) -> Arc<Counters> {
@@ -118,9 +153,11 @@ impl Exporter {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut ticks = interval(self.to.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sending: Option<Sending> = None;
         loop {
-            let wait = self.not_before.max(Instant::now());
-            let has_more = !self.queue.is_empty();
+            let is_sending = sending.is_some();
+            let is_due = !is_sending && self.waiting() > 0;
+            let due = self.not_before.max(Instant::now());
             tokio::select! {
                 () = stop.cancelled() => break,
                 added = self.feed.recv() => match added {
@@ -128,14 +165,13 @@ impl Exporter {
                     None => break,
                 },
                 _ = ticks.tick() => self.make().await,
-                () = tokio::time::sleep_until(wait), if has_more => {
-                    tokio::select! {
-                        () = stop.cancelled() => break,
-                        () = self.send() => {}
-                    }
+                ended = ended(&mut sending), if is_sending => {
+                    sending = None;
+                    self.ended(ended);
                 }
+                () = tokio::time::sleep_until(due), if is_due => sending = self.send(),
             }
-            let waiting = self.queue.len() as u64;
+            let waiting = self.waiting() as u64;
             self.counters.waiting.store(waiting, Ordering::Relaxed);
         }
         while let Ok(added) = self.feed.try_recv() {
@@ -143,8 +179,11 @@ impl Exporter {
         }
         self.make().await;
         let rest = async {
-            while !self.queue.is_empty() && self.failures == 0 {
-                self.send().await;
+            while let Some(current) = sending.take().or_else(|| self.send()) {
+                self.ended(current.await);
+                if self.failures > 0 {
+                    break;
+                }
             }
         };
         if timeout(LAST_TIME_MAX, rest).await.is_err() {
@@ -173,7 +212,7 @@ impl Exporter {
             self.queue.push_back(request);
         }
         while self.queue.len() > QUEUE_MAX || self.bytes > QUEUE_BYTES_MAX {
-            self.pop();
+            _ = self.pop();
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
             if !std::mem::replace(&mut self.dropping, true) {
                 warn!(
@@ -184,36 +223,47 @@ impl Exporter {
         }
     }
 
-    fn pop(&mut self) {
-        if let Some(request) = self.queue.pop_front() {
-            self.bytes -= request.body.len();
-        }
+    fn waiting(&self) -> usize {
+        self.queue.len() + usize::from(self.current.is_some())
+    }
+
+    fn pop(&mut self) -> Option<Request> {
+        let request = self.queue.pop_front()?;
+        self.bytes -= request.body.len();
+        Some(request)
     }
 
     /// Sends the oldest request.
-    async fn send(&mut self) {
-        let Some(request) = self.queue.front() else {
-            return;
-        };
-        let mut headers: Vec<(&str, &str)> = request.headers.to_vec();
-        if let Some((name, value)) = &request.more {
-            headers.push((name, value));
+    fn send(&mut self) -> Option<Sending> {
+        if self.current.is_none() {
+            self.current = self.pop();
         }
-        let sent = post(
-            Post {
+        let request = self.current.as_ref()?;
+        let (fixed, more) = (request.headers, request.more.clone());
+        let (to, body) = (self.to.clone(), request.body.clone());
+        Some(Box::pin(async move {
+            let mut headers: Vec<(&str, &str)> = fixed.to_vec();
+            if let Some((name, value)) = &more {
+                headers.push((name, value));
+            }
+            let request = Post {
                 id: "telemetry.export",
-                uri: &self.to.uri,
+                uri: &to.uri,
                 headers: &headers,
-                authorization: &self.to.authorization,
-                body: request.body.clone(),
-            },
-            || self.to.tls.clone().ok_or_else(|| "no TLS".to_owned()),
-        );
-        let sent = timeout(REQUEST_TIME_MAX, sent).await;
-        let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                authorization: &to.authorization,
+                body,
+            };
+            let tls = || to.tls.clone().ok_or_else(|| "no TLS".to_owned());
+            let sent = timeout(REQUEST_TIME_MAX, post(request, tls)).await;
+            sent.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+        }))
+    }
+
+    /// An attempt to send the oldest request is over.
+    fn ended(&mut self, sent: Result<Answer, String>) {
         let (reason, again, after) = match sent {
             Ok(answer) if answer.status.is_success() => {
-                self.pop();
+                self.current = None;
                 self.counters.sent.fetch_add(1, Ordering::Relaxed);
                 if self.failures > 0 {
                     info!(to = self.to.url, "an export of telemetry is taken again");
@@ -240,7 +290,7 @@ impl Exporter {
         }
         if !again {
             // it will never be taken
-            self.pop();
+            self.current = None;
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.failures = self.failures.saturating_add(1);
@@ -354,6 +404,11 @@ static DROPPED: Family = family(
     "Requests with telemetry that were given up",
     MetricKind::Counter,
 );
+static MISSED: Family = family(
+    "sallyport_telemetry_export_missed_records_total",
+    "Records that a destination does not get, as its task fell behind",
+    MetricKind::Counter,
+);
 static WAITING: Family = family(
     "sallyport_telemetry_export_waiting_requests",
     "Requests with telemetry that wait to be taken",
@@ -363,10 +418,11 @@ static WAITING: Family = family(
 /// Writes the metrics of all destinations.
 pub(super) fn metrics(all: &[Arc<Counters>], out: &mut Exposition) {
     type Of = fn(&Counters) -> &AtomicU64;
-    let families: [(&'static Family, Of); 4] = [
+    let families: [(&'static Family, Of); 5] = [
         (&SENT, |it| &it.sent),
         (&FAILED, |it| &it.failed),
         (&DROPPED, |it| &it.dropped),
+        (&MISSED, |it| &it.missed),
         (&WAITING, |it| &it.waiting),
     ];
     for (family, of) in families {

@@ -8,14 +8,14 @@ use tempfile::TempDir;
 use crate::lab::write;
 
 /// A syslog daemon in a directory of its own; dropping it kills it.
-pub(super) struct Daemon {
-    pub(super) program: Program,
-    pub(super) dir: TempDir,
+pub(crate) struct Daemon {
+    pub(crate) program: Program,
+    pub(crate) dir: TempDir,
 }
 
 impl Daemon {
     /// What a receiver wrote to `out.log`.
-    pub(super) fn written(&self) -> String {
+    pub(crate) fn written(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("out.log")).unwrap_or_default()
     }
 
@@ -42,7 +42,7 @@ fn directory() -> TempDir {
 
 /// rsyslog with the configuration that `make` writes for its directory; `None` if there is none.
 #[track_caller]
-pub(super) fn rsyslog(make: impl FnOnce(&Path) -> String) -> Option<Daemon> {
+pub(crate) fn rsyslog(make: impl FnOnce(&Path) -> String) -> Option<Daemon> {
     let program = foreign("rsyslogd", "Debian package rsyslog, see .ci/run")?;
     let dir = directory();
     write(&dir.path().join("rsyslog.conf"), make(dir.path()));

@@ -1,6 +1,6 @@
 //! The audit log: what is recorded, what an export proves, where it goes and what comes in.
 
-mod collector;
+pub(crate) mod collector;
 mod receive;
 mod receiver;
 mod records;

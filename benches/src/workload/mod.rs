@@ -1,11 +1,9 @@
 //! What is sent through the proxies, and what must come back before anything is measured.
 
+mod verify;
+
 use std::fmt;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-
-use anyhow::{Context, bail};
-use sallyport_testkit::http::{self, Response};
 
 /// How many routes share a service in the workload `gateway`.
 pub(crate) const ROUTES_PER_SERVICE: u32 = 10;
@@ -14,6 +12,9 @@ pub(crate) const CONSUMERS: u32 = 100;
 /// Requests per minute and consumer: so many that the limit counts but never refuses.
 pub(crate) const LIMIT_PER_MINUTE: u64 = 1_000_000_000;
 
+/// Routes of the workload `gateway` unless it is run with others too.
+pub(crate) const ROUTES: u32 = 1_000;
+
 /// The name of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Name {
@@ -21,6 +22,26 @@ pub(crate) enum Name {
     Plain,
     /// Many routes, key-auth, local rate limit, header edits
     Gateway,
+    /// One route with key-auth, local rate limit and request-transformer
+    Transform,
+    /// The work of `plain`, with TLS to the client, connections kept
+    Tls,
+    /// The work of `plain`, with a new TLS connection, never resumed, for each request
+    Handshakes,
+    /// The work of `plain`, over HTTP/2 with TLS to the client, several streams a connection
+    Http2,
+}
+
+impl Name {
+    /// Whether clients come with TLS.
+    pub(crate) fn is_tls(self) -> bool {
+        matches!(self, Name::Tls | Name::Handshakes | Name::Http2)
+    }
+
+    /// Whether callers need a key.
+    pub(crate) fn has_keys(self) -> bool {
+        matches!(self, Name::Gateway | Name::Transform)
+    }
 }
 
 impl fmt::Display for Name {
@@ -28,6 +49,10 @@ impl fmt::Display for Name {
         f.write_str(match self {
             Name::Plain => "plain",
             Name::Gateway => "gateway",
+            Name::Transform => "transform",
+            Name::Tls => "tls",
+            Name::Handshakes => "handshakes",
+            Name::Http2 => "http2",
         })
     }
 }
@@ -43,14 +68,24 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
+    /// `routes` counts only for the workload `gateway`; the others have one.
     pub(crate) fn new(name: Name, routes: u32, body_bytes: u32) -> Workload {
-        let routes = if name == Name::Plain { 1 } else { routes };
+        let routes = if name == Name::Gateway { routes } else { 1 };
         let body = "0123456789abcdef"
             .chars()
             .cycle()
             .take(body_bytes as usize)
             .collect();
         Workload { name, routes, body }
+    }
+
+    /// What the report calls it.
+    pub(crate) fn label(&self) -> String {
+        match (self.name, self.routes) {
+            (Name::Gateway, ROUTES) => "gateway".to_owned(),
+            (Name::Gateway, routes) => format!("gateway, {routes} routes"),
+            (name, _) => name.to_string(),
+        }
     }
 
     /// The path prefix of a route; the proxy cuts it off.
@@ -71,18 +106,23 @@ impl Workload {
     /// The wrk script: which requests are sent, and the counts as one JSON line at the end.
     pub(crate) fn script(&self) -> String {
         let mut script = String::new();
-        if self.name == Name::Gateway {
+        if self.name.has_keys() {
             // Requests are made once, in a fixed random order: walking the routes in their own
             // order would be kind to caches.
             let (routes, consumers) = (self.routes, CONSUMERS);
+            let requests = routes.max(consumers);
+            let headers = match self.name {
+                Name::Transform => r#", ["x-client"] = "bench", ["x-internal"] = "secret""#,
+                _ => "",
+            };
             _ = write!(
                 script,
                 r#"local requests, at = {{}}, 0
 init = function(args)
-  for i = 0, {routes} - 1 do
+  for i = 0, {requests} - 1 do
     local key = string.format("key-of-consumer-%03d", i % {consumers})
-    local path = string.format("/route-%04d/item", i)
-    requests[i + 1] = wrk.format("GET", path, {{ ["apikey"] = key }})
+    local path = string.format("/route-%04d/item", i % {routes})
+    requests[i + 1] = wrk.format("GET", path, {{ ["apikey"] = key{headers} }})
   end
   math.randomseed(1)
   for i = #requests, 2, -1 do
@@ -91,71 +131,13 @@ init = function(args)
   end
 end
 request = function()
-  at = at % {routes} + 1
+  at = at % {requests} + 1
   return requests[at]
 end
 "#
             );
         }
-        script.push_str(crate::wrk::REPORT);
+        script.push_str(crate::load::wrk::REPORT);
         script
     }
-
-    /// Checks that the proxy at `addr` does the work: right answers, and right refusals.
-    pub(crate) fn verify(&self, addr: SocketAddr) -> anyhow::Result<()> {
-        let send = |path: &str, key: Option<&str>| -> anyhow::Result<Response> {
-            let mut request = http::get(format!("http://{addr}{path}"));
-            if let Some(key) = key {
-                request = request.header("apikey", key);
-            }
-            request.send().with_context(|| format!("GET {path}"))
-        };
-        let status = |path: &str, key: Option<&str>, wanted: u16| -> anyhow::Result<()> {
-            let answer = send(path, key)?;
-            if answer.status != wanted {
-                bail!(
-                    "GET {path} (key {key:?}): {wanted} expected, {}",
-                    shown(&answer)
-                );
-            }
-            Ok(())
-        };
-        let body = |path: &str, key: Option<&str>, wanted: &str| -> anyhow::Result<()> {
-            let answer = send(path, key)?;
-            if (answer.status, &*answer.text()) != (200, wanted) {
-                bail!(
-                    "GET {path} (key {key:?}): 200 {wanted:?} expected, {}",
-                    shown(&answer)
-                );
-            }
-            Ok(())
-        };
-        if self.name == Name::Plain {
-            return body("/", None, &self.body);
-        }
-        let key = Workload::key(0);
-        for route in [0, self.routes / 2, self.routes - 1] {
-            body(
-                &format!("{}/item", Workload::prefix(route)),
-                Some(&key),
-                &self.body,
-            )?;
-        }
-        // The backend tells what reached it at /seen: the prefix is gone, the edits are there.
-        let seen = format!("{}/seen", Workload::prefix(0));
-        let consumer = Workload::consumer(0);
-        body(
-            &seen,
-            Some(&key),
-            &format!("consumer={consumer} forwarded=127.0.0.1/http"),
-        )?;
-        let item = format!("{}/item", Workload::prefix(0));
-        status(&item, None, 401)?;
-        status(&item, Some("a wrong key"), 401)?;
-        status("/no-such-route", Some(&key), 404)
-    }
-}
-
-fn shown(answer: &Response) -> String {
-    format!("got {} {:?}", answer.status, answer.text())
 }

@@ -1,12 +1,12 @@
-//! The load generator: one run of wrk and what it counted.
+//! wrk: HTTP/1.1, plain or with TLS, over connections that are kept.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use sallyport_testkit::Deadline;
 
+use super::{Counts, Run};
 use crate::process::pinned;
 
 /// End of every wrk script: prints the counts as one JSON line that begins with `{"wrk":`.
@@ -20,45 +20,15 @@ pub(crate) const REPORT: &str = r#"done = function(summary, latency)
 end
 "#;
 
-/// What wrk counted in one run.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
-pub(crate) struct Counts {
-    /// Answers that came back.
-    pub(crate) requests: u64,
-    /// How long it measured, in microseconds.
-    pub(crate) duration_us: u64,
-    /// Median latency in microseconds.
-    pub(crate) p50_us: u64,
-    /// 99th percentile of latency in microseconds.
-    pub(crate) p99_us: u64,
-    errors: Errors,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
-struct Errors {
-    connect: u64,
-    read: u64,
-    write: u64,
-    /// Answers with a status above 399.
-    status: u64,
-    timeout: u64,
-}
-
-/// How wrk is to be run.
-pub(crate) struct Run<'a> {
-    pub(crate) cores: &'a str,
-    pub(crate) connections: u32,
-    pub(crate) seconds: u32,
-    /// Directory for the script.
-    pub(crate) dir: &'a Path,
-    pub(crate) script: &'a str,
-    pub(crate) port: u16,
-}
-
-/// Runs wrk to its end; any failed request is an error.
-pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<Counts> {
+/// Runs wrk to its end.
+pub(super) fn run(run: &Run<'_>) -> anyhow::Result<Counts> {
     let script = run.dir.join("wrk.lua");
     fs::write(&script, run.script).with_context(|| format!("could not write {script:?}"))?;
+    let scheme = if run.workload.is_tls() {
+        "https"
+    } else {
+        "http"
+    };
     // One thread: it saturates a core by far before a proxy does, and its pace is even.
     let args = [
         "wrk".to_owned(),
@@ -67,7 +37,7 @@ pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<Counts> {
         format!("--duration={}s", run.seconds),
         "--timeout=10s".to_owned(),
         format!("--script={}", script.display()),
-        format!("http://127.0.0.1:{}/", run.port),
+        format!("{scheme}://127.0.0.1:{}/", run.port),
     ];
     let limit = Deadline::after(Duration::from_secs(u64::from(run.seconds) + 30));
     let mut wrk = pinned(run.cores, args)
@@ -87,18 +57,7 @@ fn parse(output: &str) -> anyhow::Result<Counts> {
         wrk: Counts,
     }
     let line = output.lines().find(|line| line.starts_with(r#"{"wrk":"#));
-    let counts = serde_json::from_str::<Line>(line.context("wrk did not report")?)?.wrk;
-    if counts.errors != Errors::default() {
-        bail!(
-            "requests failed under load: {:?} of {}",
-            counts.errors,
-            counts.requests
-        );
-    }
-    if counts.requests == 0 {
-        bail!("wrk got no answer");
-    }
-    Ok(counts)
+    Ok(serde_json::from_str::<Line>(line.context("wrk did not report")?)?.wrk)
 }
 
 #[cfg(test)]
@@ -107,7 +66,7 @@ mod tests {
 
     #[track_caller]
     fn check(line: &str, expected: Result<(u64, u64), &str>) {
-        let got = parse(&format!("Running 8s test\n{line}\n"));
+        let got = parse(&format!("Running 8s test\n{line}\n")).and_then(Counts::checked);
         let got = got
             .map(|c| (c.requests, c.p99_us))
             .map_err(|e| e.to_string());

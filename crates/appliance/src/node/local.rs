@@ -1,0 +1,280 @@
+//! The socket by which operators of this machine talk to the running node: a file in the data
+//! directory, so its permissions are the authentication, and no port is open.
+//!
+//! It speaks HTTP/1.1 with JSON; what is refused is `{"message": …}`.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Json, State as Extract};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use sallyport_store::{Actor, NodeRole, StoreError, Wanted};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::admission::new_token;
+use super::database::Fatal;
+use super::state::State;
+use super::status::Status;
+
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 64;
+/// For one request to be answered; a doctor's run takes a while.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
+/// An answer that a client reads.
+const ANSWER_LEN_MAX: usize = 64 * 1024 * 1024;
+
+/// The socket cannot be opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// It cannot be made.
+    #[error("could not make the socket {path}")]
+    Open {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another process answers on it.
+    #[error("another process runs this node already (it answers on {path})")]
+    InUse {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Nobody answers on it.
+    #[error(
+        "the node does not run on this machine (nobody answers on {path}); start it with `sallyport node run`"
+    )]
+    NotRunning {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The answer did not come or cannot be read.
+    #[error("the node did not answer: {0}")]
+    Broken(String),
+    /// The node refused.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The listening socket.
+pub(super) struct Local {
+    listener: UnixListener,
+    path: PathBuf,
+    state: Arc<State>,
+}
+
+impl Local {
+    pub(super) fn open(state: &Arc<State>) -> Result<Local, LocalError> {
+        let path = state.socket();
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            return Err(LocalError::InUse { path });
+        }
+        let opened = || {
+            _ = std::fs::remove_file(&path); // of a process that was killed
+            let listener = UnixListener::bind(&path)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+            Ok(listener)
+        };
+        match opened() {
+            Ok(listener) => Ok(Local {
+                listener,
+                path,
+                state: Arc::clone(state),
+            }),
+            Err(source) => Err(LocalError::Open { path, source }),
+        }
+    }
+
+    pub(super) async fn serve(self, stop: CancellationToken) -> Result<(), Fatal> {
+        let router = router(self.state);
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(_) = connections.join_next() => {}
+                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => {
+                    if let Ok((stream, _)) = accepted {
+                        connections.spawn(converse(stream, router.clone()));
+                    }
+                }
+            }
+        }
+        connections.shutdown().await;
+        _ = std::fs::remove_file(&self.path);
+        Ok(())
+    }
+}
+
+async fn converse(stream: UnixStream, router: Router) {
+    let service = TowerToHyperService::new(router);
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(10))
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = tokio::time::timeout(ANSWER_TIME_MAX, served).await {
+        debug!(%error, "a local connection ended early");
+    }
+}
+
+/// An answer that refuses.
+pub(crate) type Refusal = (StatusCode, Json<Value>);
+
+pub(crate) fn refusal(status: StatusCode, message: impl std::fmt::Display) -> Refusal {
+    (status, Json(json!({"message": message.to_string()})))
+}
+
+fn router(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/token", post(token))
+        .route("/want", post(want))
+        .fallback(|| async {
+            refusal(
+                StatusCode::NOT_FOUND,
+                "the node does not know this command; is it older than this program?",
+            )
+        })
+        .with_state(state)
+}
+
+async fn status(Extract(state): Extract<Arc<State>>) -> Json<Status> {
+    Json(state.status())
+}
+
+/// Asks for a token.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TokenWish {
+    /// `data` or `witness`.
+    pub role: String,
+    /// How long it is valid.
+    pub secs: u32,
+}
+
+async fn token(
+    Extract(state): Extract<Arc<State>>,
+    Json(wish): Json<TokenWish>,
+) -> Result<Json<Value>, Refusal> {
+    let role: NodeRole = parsed(&wish.role)?;
+    match new_token(&state, &operator(), role, wish.secs).await {
+        Ok(token) => Ok(Json(json!({"token": token.text()}))),
+        Err(error) => Err(refusal(StatusCode::CONFLICT, error)),
+    }
+}
+
+/// Says what is wanted of a node.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Wish {
+    /// Name of the node.
+    pub name: String,
+    /// `active`, `cordoned`, `drained` or `removed`.
+    pub wanted: String,
+}
+
+async fn want(
+    Extract(state): Extract<Arc<State>>,
+    Json(wish): Json<Wish>,
+) -> Result<Json<Value>, Refusal> {
+    let wanted: Wanted = parsed(&wish.wanted)?;
+    let store = state.store().ok_or_else(|| {
+        let message = "this node has no database at the moment, or is a witness; ask another node";
+        refusal(StatusCode::SERVICE_UNAVAILABLE, message)
+    })?;
+    let wanted = store.want(&operator(), &wish.name, wanted).await;
+    let member = wanted.map_err(|error| match error {
+        StoreError::NotFound => {
+            let names: Vec<String> = state.members().into_iter().map(|it| it.name).collect();
+            let message = format!(
+                "there is no node {:?}; there are: {}",
+                wish.name,
+                names.join(", ")
+            );
+            refusal(StatusCode::NOT_FOUND, message)
+        }
+        other => refusal(StatusCode::SERVICE_UNAVAILABLE, other),
+    })?;
+    Ok(Json(
+        json!({"name": member.name, "wanted": member.wanted.as_str(), "revision": member.wanted_at}),
+    ))
+}
+
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(word: &str) -> Result<T, Refusal> {
+    word.parse()
+        .map_err(|error| refusal(StatusCode::BAD_REQUEST, error))
+}
+
+/// Whoever may use the socket.
+fn operator() -> Actor {
+    Actor("operator of the node".to_owned())
+}
+
+/// Asks the node that runs on this machine.
+///
+/// # Errors
+/// See [`LocalError`].
+pub async fn ask(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> Result<Value, LocalError> {
+    let broken = |error: &dyn std::fmt::Display| LocalError::Broken(error.to_string());
+    let stream = UnixStream::connect(socket).await;
+    let stream = stream.map_err(|source| LocalError::NotRunning {
+        path: socket.to_owned(),
+        source,
+    })?;
+    let talked = async {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(&error))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "node")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body.to_string())))
+            .map_err(|error| broken(&error))?;
+        let exchange = async {
+            let answer = sender.send_request(request).await.map_err(|e| broken(&e))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), ANSWER_LEN_MAX)
+                .collect()
+                .await;
+            Ok((status, body.map_err(|e| broken(&e))?.to_bytes()))
+        };
+        tokio::pin!(exchange);
+        tokio::pin!(connection);
+        tokio::select! {
+            done = &mut exchange => done,
+            _ = &mut connection => exchange.await,
+        }
+    };
+    let timed = tokio::time::timeout(ANSWER_TIME_MAX, talked).await;
+    let (status, bytes) = timed.map_err(|_| broken(&"no answer in time"))??;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|error| broken(&error))?;
+    match status.is_success() {
+        true => Ok(value),
+        false => {
+            let message = value["message"].as_str();
+            Err(LocalError::Refused(
+                message.map_or_else(|| value.to_string(), str::to_owned),
+            ))
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! A node of the appliance cluster: its settings, its identity, and what it runs.
+//!
+//! `init` founds a cluster on this machine, `join` takes this machine into one; both leave an
+//! [`Identity`] in the data directory, from which [`Node::start`] runs it. What nodes say to each
+//! other is in [`crate::node_control`]; the control plane is a handle that the executable passes in
+//! ([`Plane`]).
+
+mod admission;
+mod authority;
+mod database;
+mod identity;
+mod local;
+mod plane;
+mod run;
+mod settings;
+#[cfg(test)]
+mod settings_tests;
+mod state;
+mod status;
+mod work;
+
+pub use admission::{AdmissionError, new_token};
+pub use authority::{Authority, Founding, SealError, found};
+pub use database::Fatal;
+pub use identity::{Identity, IdentityError, MemberFile};
+pub use local::{LocalError, TokenWish, Wish, ask};
+pub use plane::{Plane, RunningPlane};
+pub use run::{Node, StartError};
+pub use settings::{
+    ControlPlane, Database, Healthcheck, NodeControl, RateLimitSection, Secret, Settings,
+    SettingsError,
+};
+pub use state::{Facts, LeaseView, State, socket_of};
+pub use status::{NodeStatus, Status};

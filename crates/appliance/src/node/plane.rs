@@ -1,0 +1,31 @@
+//! The control plane as a node sees it: a handle that the executable passes in, because roles meet
+//! nowhere else.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use sallyport_runtime::certs::PemPair;
+use sallyport_store::Store;
+
+/// How to run a control plane on this node.
+#[async_trait]
+pub trait Plane: Send + Sync + 'static {
+    /// Opens the database. A shared one may be out of reach; the node tries again.
+    async fn open(&self) -> anyhow::Result<Store>;
+
+    /// Starts the control plane, whose servers show certificates of the authority `api`.
+    async fn start(&self, store: Store, api: PemPair) -> anyhow::Result<Box<dyn RunningPlane>>;
+}
+
+/// A control plane that runs.
+#[async_trait]
+pub trait RunningPlane: Send {
+    /// Where its APIs are.
+    fn address(&self) -> SocketAddr;
+
+    /// Waits for it to fail, which only a bug does; says what happened. May be dropped.
+    async fn failed(&mut self) -> String;
+
+    /// Lets open requests finish, within a bound, and ends.
+    async fn stop(self: Box<Self>);
+}

@@ -1,0 +1,211 @@
+//! What the parts of a running node know together.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sallyport_store::{Member, NodeRole, Roster, Store, Wanted};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::identity::{self, Identity, IdentityError};
+use super::settings::Settings;
+
+/// A running node's knowledge. Every part reads and watches it; each value has one writer.
+#[derive(Debug)]
+pub struct State {
+    /// The node's file.
+    pub settings: Settings,
+    /// Who it is.
+    pub identity: Identity,
+    /// This process; the next start has another.
+    pub boot: Uuid,
+    /// What the others dial.
+    pub address: SocketAddr,
+    /// Whether other nodes can exist: then there is a listener for them.
+    pub clustered: bool,
+    pub(crate) roster: watch::Sender<Arc<Roster>>,
+    pub(crate) store: watch::Sender<Option<Store>>,
+    pub(crate) duty: watch::Sender<Wanted>,
+    pub(crate) live: watch::Sender<Arc<BTreeMap<Uuid, Facts>>>,
+    pub(crate) lease: watch::Sender<LeaseView>,
+    pub(crate) plane: watch::Sender<Option<SocketAddr>>,
+    pub(crate) vitals: watch::Sender<Vitals>,
+    epoch_seen: AtomicU64,
+    pub(crate) fulfilled: AtomicU64,
+}
+
+/// Who leads, as this node knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseView {
+    /// The leader, if there is one.
+    pub holder: Option<Uuid>,
+    /// Its epoch, or the last one.
+    pub epoch: u64,
+    /// Up to when this process may act as the leader, on its own clock.
+    pub mine_until: Option<Instant>,
+}
+
+impl LeaseView {
+    /// The epoch in which this process leads, if it does.
+    pub fn mine(&self) -> Option<u64> {
+        self.mine_until
+            .is_some_and(|until| Instant::now() < until)
+            .then_some(self.epoch)
+    }
+}
+
+/// What a node tells the others about itself, by gossip.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Facts {
+    /// Version of its build.
+    pub version: String,
+    /// What it does: `active`, `cordoned`, `drained`.
+    pub state: String,
+    /// The revision of the wish that it has fulfilled last.
+    pub fulfilled: u64,
+    /// Whether it serves: what its `/testall` says.
+    pub serving: bool,
+    /// Whether its last query of the database succeeded.
+    pub database: bool,
+    /// Addresses by which the outside reaches it and it reaches the outside.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// Where its rate limiter listens for the other nodes.
+    pub rate_limit: Option<SocketAddr>,
+}
+
+/// What the health part found out last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Vitals {
+    pub(crate) serving: bool,
+    pub(crate) database: bool,
+}
+
+impl State {
+    /// The knowledge of a node that starts. What it did last is kept in its data directory.
+    ///
+    /// # Errors
+    /// The data directory cannot be read.
+    pub fn new(
+        settings: Settings,
+        identity: Identity,
+        address: SocketAddr,
+        roster: Roster,
+    ) -> Result<State, IdentityError> {
+        let duty = identity::read(&settings.data.join("duty"))?;
+        let duty = duty.and_then(|word| word.trim().parse().ok());
+        let epoch = identity::read(&settings.data.join("epoch"))?;
+        let epoch = epoch.and_then(|number| number.trim().parse().ok());
+        let clustered = settings.database.is_some() || identity.role == NodeRole::Witness;
+        Ok(State {
+            settings,
+            identity,
+            boot: Uuid::new_v4(),
+            address,
+            clustered,
+            roster: watch::Sender::new(Arc::new(roster)),
+            store: watch::Sender::new(None),
+            duty: watch::Sender::new(duty.unwrap_or(Wanted::Active)),
+            live: watch::Sender::new(Arc::default()),
+            lease: watch::Sender::new(LeaseView::default()),
+            plane: watch::Sender::new(None),
+            vitals: watch::Sender::new(Vitals::default()),
+            epoch_seen: AtomicU64::new(epoch.unwrap_or(0)),
+            fulfilled: AtomicU64::new(0),
+        })
+    }
+
+    /// The database, once it was reached.
+    pub fn store(&self) -> Option<Store> {
+        self.store.borrow().clone()
+    }
+
+    /// Every node, as last heard.
+    pub fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster.borrow())
+    }
+
+    /// The nodes that are there now, this one included, with what they say.
+    pub fn live(&self) -> Arc<BTreeMap<Uuid, Facts>> {
+        Arc::clone(&self.live.borrow())
+    }
+
+    /// Who leads.
+    pub fn lease(&self) -> LeaseView {
+        *self.lease.borrow()
+    }
+
+    /// What this node does.
+    pub fn duty(&self) -> Wanted {
+        *self.duty.borrow()
+    }
+
+    /// Nodes that belong to the cluster.
+    pub fn members(&self) -> Vec<Member> {
+        let roster = self.roster();
+        let there = roster.members.iter();
+        there
+            .filter(|it| it.wanted != Wanted::Removed)
+            .cloned()
+            .collect()
+    }
+
+    /// Whether more than half of the nodes are there. A node that is alone sees itself.
+    pub fn sees_majority(&self) -> bool {
+        let (members, live) = (self.members(), self.live());
+        let seen = members.iter().filter(|it| live.contains_key(&it.id));
+        2 * seen.count() > members.len()
+    }
+
+    /// What this node says about itself.
+    pub(crate) fn facts(&self) -> Facts {
+        let vitals = self.vitals.borrow().clone();
+        Facts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: self.duty().to_string(),
+            fulfilled: self.fulfilled.load(Ordering::SeqCst),
+            serving: vitals.serving,
+            database: vitals.database,
+            addresses: Vec::new(),
+            rate_limit: None,
+        }
+    }
+
+    /// Takes note of a leader's epoch; `false` if a later one was seen before, whose leader has
+    /// taken over.
+    #[expect(dead_code, reason = "for the listener between nodes")]
+    pub(crate) fn admit_epoch(&self, epoch: u64) -> bool {
+        let before = self.epoch_seen.fetch_max(epoch, Ordering::SeqCst);
+        if epoch > before {
+            // Lost, it only lets an old leader's command through that the database refuses to note.
+            let file = self.settings.data.join("epoch");
+            if let Err(error) = identity::write(&file, &epoch.to_string()) {
+                tracing::warn!(%error, "could not keep the epoch");
+            }
+        }
+        epoch >= before
+    }
+
+    /// Does what is wanted from now on, and after a restart.
+    #[expect(dead_code, reason = "for the listener between nodes")]
+    pub(crate) fn set_duty(&self, wanted: Wanted) -> Result<(), IdentityError> {
+        identity::write(&self.settings.data.join("duty"), wanted.as_str())?;
+        self.duty.send_replace(wanted);
+        Ok(())
+    }
+
+    /// Where operators of this machine talk to the node.
+    pub fn socket(&self) -> PathBuf {
+        socket_of(&self.settings)
+    }
+}
+
+/// The socket of the node with these settings.
+pub fn socket_of(settings: &Settings) -> PathBuf {
+    settings.data.join("node.sock")
+}
