@@ -4,6 +4,7 @@
 
 mod fixture;
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -143,9 +144,14 @@ fn terraform(test: &str) -> Option<PathBuf> {
     let mut found = std::env::split_paths(&path).map(|dir| dir.join("terraform"));
     let found = found.find(|file| file.is_file());
     if found.is_none() {
-        eprintln!("SKIPPED {test}: needs terraform (no package registry has it)");
+        skipped(test, "needs terraform (no package registry has it)");
     }
     found
+}
+
+/// Says so past the capture of output; where standard error is closed there is nobody to tell.
+fn skipped(test: &str, why: &str) {
+    _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }
 
 /// What the clouds' plugins say, those of them that are in a folder of this machine: a mirror of
@@ -158,7 +164,10 @@ fn terraform_validates_what_it_has_plugins_for() {
     };
     let Some(plugins) = std::env::var_os("SALLYPORT_TEST_TERRAFORM_PLUGINS").map(PathBuf::from)
     else {
-        eprintln!("SKIPPED {TEST}: SALLYPORT_TEST_TERRAFORM_PLUGINS names no folder of plugins");
+        skipped(
+            TEST,
+            "SALLYPORT_TEST_TERRAFORM_PLUGINS names no folder of plugins",
+        );
         return;
     };
     for (provider, format) in [
@@ -170,9 +179,9 @@ fn terraform_validates_what_it_has_plugins_for() {
             .join("registry.terraform.io/hashicorp")
             .join(provider);
         if !there.is_dir() {
-            eprintln!(
-                "SKIPPED {TEST}: no plugin {provider} in {}",
-                plugins.display()
+            skipped(
+                TEST,
+                &format!("no plugin {provider} in {}", plugins.display()),
             );
             continue;
         }

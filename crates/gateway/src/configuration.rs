@@ -57,8 +57,19 @@ pub(crate) struct ServedRoute {
     pub(crate) path_handling: PathHandling,
     /// Status for plain HTTP, if only TLS is served.
     pub(crate) tls_only: Option<u16>,
+    /// If it takes gRPC calls, and nothing else.
+    pub(crate) grpc: Option<GrpcOnly>,
+    /// Whether a request body is awaited before an upstream is asked, as far as that is bounded.
+    pub(crate) request_buffering: bool,
     pub(crate) service: Option<Arc<ServedService>>,
     pub(crate) chain: Arc<Chain>,
+}
+
+/// What a route for gRPC calls takes.
+#[derive(Debug)]
+pub(crate) struct GrpcOnly {
+    /// Whether plain connections are refused.
+    pub(crate) tls_only: bool,
 }
 
 /// What of a service matters for a request.
@@ -68,6 +79,8 @@ pub(crate) struct ServedService {
     /// `host`: an upstream's name, or that of a machine.
     pub(crate) upstream: Box<str>,
     pub(crate) scheme: Scheme,
+    /// Whether it is spoken to in HTTP/2.
+    pub(crate) http2: bool,
     pub(crate) path: Box<str>,
     /// Further tries after the first.
     pub(crate) retries: u16,
@@ -165,7 +178,11 @@ impl Configuration {
         for route in &table.routes {
             let service = route.service.and_then(|id| services.get(&id.0).cloned());
             let slot = router.slot(route.id).expect("every route got a slot");
-            let tls_only = route.protocols.iter().all(|protocol| protocol.is_tls());
+            let takes = |protocol| route.protocols.contains(&protocol);
+            let tls_only = takes(Protocol::Https) && !takes(Protocol::Http);
+            let grpc = (takes(Protocol::Grpc) || takes(Protocol::Grpcs)).then(|| GrpcOnly {
+                tls_only: !takes(Protocol::Grpc),
+            });
             routes[slot] = Some(ServedRoute {
                 id: route.id,
                 strip_path: route.strip_path,
@@ -177,6 +194,8 @@ impl Configuration {
                     }
                 },
                 tls_only: tls_only.then_some(route.https_redirect_status_code),
+                grpc,
+                request_buffering: route.request_buffering,
                 chain: chains.of(Some(route.id), service.as_ref().map(|s| s.id)),
                 service,
             });
@@ -327,11 +346,12 @@ fn services(
     let mut served = HashMap::new();
     for service in &table.services {
         let upstream = upstreams.get(service.host.as_str());
-        let made = scheme(service).and_then(|scheme| {
+        let made = scheme(service).and_then(|(scheme, http2)| {
             Ok(ServedService {
                 id: service.id,
                 upstream: service.host.as_str().into(),
                 scheme,
+                http2,
                 path: service.path.as_deref().unwrap_or("/").into(),
                 retries: service.retries,
                 connect_timeout: Duration::from_millis(service.connect_timeout.into()),
@@ -352,12 +372,15 @@ fn services(
     served
 }
 
-fn scheme(service: &Service) -> Result<Scheme, String> {
+/// Plain or TLS, and whether HTTP/2 is spoken over it.
+fn scheme(service: &Service) -> Result<(Scheme, bool), String> {
     match service.protocol {
-        Protocol::Http => Ok(Scheme::HTTP),
-        Protocol::Https => Ok(Scheme::HTTPS),
+        Protocol::Http => Ok((Scheme::HTTP, false)),
+        Protocol::Https => Ok((Scheme::HTTPS, false)),
+        Protocol::Grpc => Ok((Scheme::HTTP, true)),
+        Protocol::Grpcs => Ok((Scheme::HTTPS, true)),
         other => Err(format!(
-            "protocol {other:?} is not supported by this build, only http and https are"
+            "protocol {other:?} is not supported by this build, only http, https, grpc and grpcs are"
         )),
     }
 }

@@ -524,6 +524,7 @@ pub(crate) fn options(conf: &Conf, access_log: Option<Access>) -> Result<Options
         port_maps: conf.port_maps.clone(),
         routes_by_address: conf.router_flavor == RouterFlavor::Expressions,
         body_bytes_max: conf.client_max_body_size.unwrap_or(u64::MAX),
+        client: conf.client_limits,
         cache_bytes_max: conf.mem_cache_size,
         keepalive: conf.upstream_keepalive,
         error_type: conf.error_default_type,

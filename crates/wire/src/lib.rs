@@ -4,6 +4,7 @@
 //! async runtime. Bytes that come from outside may be anything; they decode to a value or to an
 //! error that says what was wrong, and never panic.
 
+pub mod appliance_cli;
 pub mod audit_log;
 pub mod config_hash;
 pub mod config_sync;

@@ -14,6 +14,7 @@ mod keeper;
 mod keeper_tests;
 mod latency;
 mod probe;
+mod probe_grpc;
 mod ring;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use tracing::debug;
 use super::address::Address;
 use super::circuit::Report;
 use super::cursors::random;
+use super::probe_grpc;
 use super::upstream::Balancer;
 
 /// Timeout of a probe that has none. Source: data-plane reference 5.2.
@@ -38,7 +39,11 @@ pub(crate) struct ProbeTls {
 struct Probe {
     kind: CheckType,
     address: SocketAddr,
+    /// Host to ask for.
+    host: String,
     request: Vec<u8>,
+    /// Headers that are set, for gRPC.
+    headers: Vec<(String, String)>,
     tls: Option<(Arc<ClientConfig>, String)>,
     limit: Duration,
 }
@@ -122,19 +127,32 @@ impl Probe {
             true => Duration::from_secs_f64(active.timeout),
             false => TIMEOUT,
         };
-        let tls = (active.kind == CheckType::Https).then(|| {
-            let config = match active.https_verify_certificate {
+        let grpc = matches!(active.kind, CheckType::Grpc | CheckType::Grpcs);
+        let secure = matches!(active.kind, CheckType::Https | CheckType::Grpcs);
+        let tls = secure.then(|| {
+            let mut config = match active.https_verify_certificate {
                 true => tls.verified.clone(),
                 false => tls.unverified.clone(),
             };
+            if grpc {
+                Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec()];
+            }
             let name = active.https_sni.as_deref().unwrap_or(&address.host);
             let name = name.trim_start_matches('[').trim_end_matches(']');
             (config, name.to_owned())
         });
+        let host = host.unwrap_or(&address.host);
+        let headers = active.headers.iter().filter(|_| grpc);
+        let headers = headers.flat_map(|(name, values)| {
+            let one = |value: &String| (name.clone(), value.clone());
+            values.iter().map(one)
+        });
         Probe {
             kind: active.kind,
             address: address.socket,
-            request: request(active, host.unwrap_or(&address.host)),
+            host: host.to_owned(),
+            request: request(active, host),
+            headers: headers.collect(),
             tls,
             limit,
         }
@@ -173,7 +191,22 @@ impl Probe {
         self.status(stream).await
     }
 
-    async fn status(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Report> {
+    async fn status(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Report> {
+        let scheme = match self.kind {
+            CheckType::Grpc => "http",
+            CheckType::Grpcs => "https",
+            CheckType::Tcp | CheckType::Http | CheckType::Https => {
+                return self.http_status(stream).await;
+            }
+        };
+        let asked = probe_grpc::ask(stream, scheme, &self.host, &self.headers);
+        asked.await.map(Report::Status)
+    }
+
+    async fn http_status(
+        &self,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    ) -> io::Result<Report> {
         stream.write_all(&self.request).await?;
         stream.flush().await?;
         let mut line = Vec::new();

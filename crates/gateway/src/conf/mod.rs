@@ -30,7 +30,9 @@ pub use cluster::{Cluster, ControlPlaneAddr, Mtls, Proxy, Telemetry};
 pub use dns::{Dns, RecordKind};
 pub use listener::{ListenHost, Listener, ListenerError};
 pub use material::{ClusterMaterial, Declarative, Material};
-pub use proxy::{ErrorType, HeadersAdded, LogLevel, LogTarget, RealIp, UpstreamKeepalive};
+pub use proxy::{
+    ClientLimits, ErrorType, HeadersAdded, LogLevel, LogTarget, RealIp, UpstreamKeepalive,
+};
 pub use sallyport_model::RouterFlavor;
 pub use settings::{Problem, Source, Warning};
 
@@ -132,6 +134,8 @@ pub struct Conf {
     pub dns: Dns,
     /// Largest request body in bytes; `None`: no limit.
     pub client_max_body_size: Option<u64>,
+    /// What one client connection may take.
+    pub client_limits: ClientLimits,
     /// Most bytes of responses that `proxy-cache` keeps.
     pub mem_cache_size: u64,
     /// How routes are matched.
@@ -260,6 +264,7 @@ impl Conf {
             dns: dns::dns(reader),
             client_max_body_size: Some(reader.bytes("nginx_http_client_max_body_size"))
                 .filter(|bytes| *bytes > 0),
+            client_limits: proxy::client_limits(reader),
             mem_cache_size: reader.bytes("mem_cache_size"),
             router_flavor: proxy::router_flavor(reader),
             error_default_type: proxy::error_default_type(reader),

@@ -84,6 +84,21 @@ pub struct UpstreamKeepalive {
     pub idle_timeout: Option<Duration>,
 }
 
+/// How long clients may be silent, and how much one connection serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// For a whole request head, and for the handshakes before the first one.
+    pub head: Duration,
+    /// Between two parts of a request body.
+    pub body: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// Between two parts of a response that it takes.
+    pub send: Duration,
+    /// Requests of one connection.
+    pub requests: u64,
+}
+
 /// Content type of error bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorType {
@@ -270,6 +285,16 @@ pub(super) fn upstream_keepalive(reader: &mut Reader) -> UpstreamKeepalive {
         pool_size,
         max_requests: Some(max_requests).filter(|requests| *requests > 0),
         idle_timeout: Some(Duration::from_secs_f64(idle)).filter(|idle| !idle.is_zero()),
+    }
+}
+
+pub(super) fn client_limits(reader: &mut Reader) -> ClientLimits {
+    ClientLimits {
+        head: reader.time("nginx_http_client_header_timeout"),
+        body: reader.time("nginx_http_client_body_timeout"),
+        idle: reader.time("nginx_http_keepalive_timeout"),
+        send: reader.time("nginx_http_send_timeout"),
+        requests: reader.number("nginx_http_keepalive_requests", 1..=u64::MAX),
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -106,6 +107,19 @@ impl Reader {
         }
     }
 
+    /// A time above 0 in nginx's notation: `60`, `60s`, `500ms`, `1m`, `1h`, `1d`.
+    pub(super) fn time(&mut self, key: &str) -> Duration {
+        let value = self.text(key).unwrap_or_default();
+        // nginx takes a second time here, which is a header to send
+        let first = value.split_whitespace().next().unwrap_or_default();
+        time(first)
+            .filter(|time| !time.is_zero())
+            .unwrap_or_else(|| {
+                self.problem(key, "must be a time above 0 such as 60s, 500ms, 1m or 1h");
+                Duration::from_secs(60)
+            })
+    }
+
     /// Addresses and networks; `unix:` counts for no TCP client and is left out.
     pub(super) fn networks(&mut self, key: &str) -> Vec<IpNet> {
         let mut networks = Vec::new();
@@ -119,6 +133,21 @@ impl Reader {
         }
         networks
     }
+}
+
+fn time(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    let ms = number.parse::<u64>().ok()?.checked_mul(unit_ms)?;
+    (ms <= 365 * 86_400_000).then(|| Duration::from_millis(ms))
 }
 
 fn bytes(text: &str) -> Option<u64> {

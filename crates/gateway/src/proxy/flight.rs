@@ -17,7 +17,7 @@ use crate::logs::Line;
 use crate::telemetry;
 
 /// Status of a request whose client was gone before there was an answer. Source: nginx.
-const CLIENT_GONE: u16 = 499;
+pub(super) const CLIENT_GONE: u16 = 499;
 
 /// A request under way. Its log phase runs when this is dropped, so it runs once however the
 /// request ends: answered, refused, broken off, or given up because the client went away.

@@ -2,17 +2,22 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::header::{HOST, SET_COOKIE};
 use http::uri::{Authority, Scheme};
 use http::{Method, StatusCode};
 use sallyport_plugins::{Exchange, Reply};
+use tokio::time::Instant;
 use tracing::debug;
 
-use super::body::BodySource;
+use super::body::{BodySource, HeldBody};
+use super::calls;
 use super::clock::now;
 use super::fault::Fault;
+use super::flight::CLIENT_GONE;
 use super::headers::{self, Told};
+use super::http1::framing::Length;
 use super::options::Options;
 use super::pool::Key;
 use super::serve::{Answer, AnswerBody, Refusal, Turn, millis};
@@ -23,15 +28,31 @@ use crate::balancer::{Choice, Hashable, Hashed, PickError, Picked, Report, Watch
 use crate::configuration::{ServedRoute, ServedService};
 use crate::router;
 
+/// Most of a request body that is awaited before an upstream is asked, bytes.
+const BUFFERED_BYTES_MAX: u64 = 64 * 1024;
+
 impl Turn<'_> {
     /// Sends the request to a peer; tries again as often as the service allows.
     pub(super) async fn proxy(
         &self,
         exchange: &Exchange,
-        body: &mut dyn BodySource,
+        body: &mut HeldBody<'_>,
         sent: &Sent<'_>,
     ) -> Result<Answer, Refusal> {
         let options = &self.worker.options;
+        // a call may be answered before its client has said anything
+        if sent.route.request_buffering
+            && !sent.service.http2
+            && body.length() != Length::Exact(0)
+            && let Err(status) = body.buffer(BUFFERED_BYTES_MAX, options).await
+        {
+            self.report(
+                Fault::Client,
+                &"the request body did not come whole",
+                exchange,
+            );
+            return Err(Refusal::failure(status, options));
+        }
         let mut progress = Progress::default();
         let mut tries_left = sent.service.retries;
         let peers = &sent.service.peers;
@@ -65,16 +86,25 @@ impl Turn<'_> {
                     SendError::TooLarge
                     | SendError::ClientTimeout
                     | SendError::ClientGone
+                    | SendError::ClientLeft
+                    | SendError::ClientStuck(_)
+                    | SendError::Untellable
                     // an answer came, even if nobody can read it
                     | SendError::NotHttp(_),
                 ) => false,
-                Failure::Send(_) => {
-                    !progress.body_taken && is_idempotent(&exchange.request.method)
+                Failure::Send(error) => {
+                    (is_untouched(error) || is_idempotent(&exchange.request.method))
+                        && (!progress.body_taken || body.rewind())
                 }
             };
+            progress.body_taken &= !again;
             // a kept connection that ends under a request says nothing about the upstream, and
             // there are only so many of them; nginx does not count it either
-            let died = matches!(failure, Failure::Send(SendError::Io(_) | SendError::Closed));
+            let died = match &failure {
+                Failure::Send(SendError::Io(_) | SendError::Closed) => true,
+                Failure::Send(error) => is_untouched(error),
+                _ => false,
+            };
             if again && died && progress.reused {
                 continue;
             }
@@ -94,7 +124,7 @@ impl Turn<'_> {
     async fn attempt(
         &self,
         exchange: &Exchange,
-        body: &mut dyn BodySource,
+        body: &mut HeldBody<'_>,
         progress: &mut Progress,
         sent: &Sent<'_>,
     ) -> Result<Answer, Failure> {
@@ -131,9 +161,6 @@ impl Turn<'_> {
             _ => host_header.as_bytes(),
         };
         progress.reused = false;
-        let mut upstream = self.connect(socket, service, upstream_host).await?;
-        progress.reused = upstream.requests > 0;
-        self.tally.connected(progress.reused);
         let told = Told {
             client: self.client,
             client_ip: exchange.client_ip,
@@ -144,8 +171,26 @@ impl Turn<'_> {
             upstream_host,
             request_id: self.request_id,
             length: body.length(),
-            upgrade: tunnel::is_asked_for(head, body.length()),
+            upgrade: !service.http2 && tunnel::is_asked_for(head, body.length()),
         };
+        let limits = Limits {
+            write: service.write_timeout,
+            read: service.read_timeout,
+            client: options.client.body,
+            body_bytes_max: options.body_bytes_max,
+        };
+        if service.http2 {
+            let mut answer = self
+                .call(exchange, body, progress, sent, &told, socket, limits)
+                .await?;
+            if let AnswerBody::Call(call, _) = &mut answer.body {
+                call.lease = lease.and_then(|lease| lease.answered(answer.status));
+            }
+            return Ok(answer);
+        }
+        let mut upstream = self.connect(socket, service, upstream_host).await?;
+        progress.reused = upstream.requests > 0;
+        self.tally.connected(progress.reused);
         let write_head = |out: &mut bytes::BytesMut| {
             out.extend_from_slice(head.method.as_str().as_bytes());
             out.extend_from_slice(b" ");
@@ -153,11 +198,6 @@ impl Turn<'_> {
             out.extend_from_slice(b" HTTP/1.1\r\n");
             headers::to_upstream(out, &head.headers, &told, options);
             out.extend_from_slice(b"\r\n");
-        };
-        let limits = Limits {
-            write: service.write_timeout,
-            read: service.read_timeout,
-            body_bytes_max: options.body_bytes_max,
         };
         let started = now();
         let response = upstream
@@ -181,9 +221,61 @@ impl Turn<'_> {
             },
             later: None,
         };
+        self.mark(&mut answer, started);
+        Ok(answer)
+    }
+
+    /// One try of a call.
+    #[expect(clippy::too_many_arguments, reason = "a part of `attempt`")]
+    async fn call(
+        &self,
+        exchange: &Exchange,
+        body: &mut HeldBody<'_>,
+        progress: &mut Progress,
+        sent: &Sent<'_>,
+        told: &Told<'_>,
+        socket: SocketAddr,
+        limits: Limits,
+    ) -> Result<Answer, Failure> {
+        let (worker, service) = (self.worker, sent.service);
+        let key = key(socket, service, told.upstream_host);
+        let choose = worker.calls.choose(worker, &key);
+        let chosen = match tokio::time::timeout(service.connect_timeout, choose).await {
+            Ok(chosen) => chosen.map_err(Failure::Connect)?,
+            Err(_) => return Err(Failure::ConnectTimeout),
+        };
+        progress.reused = chosen.reused;
+        self.tally.connected(progress.reused);
+        let head = &exchange.request;
+        let mut lines = bytes::BytesMut::new();
+        headers::to_upstream(&mut lines, &head.headers, told, &worker.options);
+        let asked = calls::Asked {
+            method: &head.method,
+            scheme: &service.scheme,
+            authority: told.upstream_host,
+            target: &sent.target,
+            lines: &lines,
+        };
+        let started = now();
+        let taken = &mut progress.body_taken;
+        let begun = calls::start(chosen, &asked, body, taken, limits)
+            .await
+            .map_err(Failure::Send)?;
+        let mut answer = Answer {
+            status: begun.status,
+            headers: begun.headers,
+            body: AnswerBody::Call(begun.call, begun.length),
+            later: None,
+        };
+        self.mark(&mut answer, started);
+        Ok(answer)
+    }
+
+    /// Notes that a response is there, and what its client is told about the upstream.
+    fn mark(&self, answer: &mut Answer, started: Instant) {
         let answered = now();
         self.tally.answered(answer.status, started, answered);
-        let shown = &options.shown;
+        let shown = &self.worker.options.shown;
         let headers = &mut answer.headers;
         if shown.upstream_status {
             headers.set_number(&headers::UPSTREAM_STATUS, answer.status.as_u16().into());
@@ -194,7 +286,6 @@ impl Turn<'_> {
         if shown.proxy_latency {
             headers.set_number(&headers::PROXY_LATENCY, millis(started - self.arrived));
         }
-        Ok(answer)
     }
 
     /// A pooled connection to a peer, or a new one within the connect timeout.
@@ -205,8 +296,7 @@ impl Turn<'_> {
         host: &[u8],
     ) -> Result<Box<Upstream>, Failure> {
         let worker = self.worker;
-        let tls = (service.scheme == Scheme::HTTPS).then(|| (server_name(host), service.verify));
-        let key = Key { address, tls };
+        let key = key(address, service, host);
         if let Some(upstream) = worker.pool.take(&key).await {
             return Ok(upstream);
         }
@@ -263,12 +353,17 @@ impl Failure {
         match self {
             Failure::ConnectTimeout | Failure::Send(SendError::Timeout) => Some(Report::Timeout),
             Failure::Connect(_)
-            | Failure::Send(SendError::Io(_) | SendError::Closed | SendError::NotHttp(_)) => {
-                Some(Report::TcpFailure)
-            }
+            | Failure::Send(
+                SendError::Io(_) | SendError::Closed | SendError::NotHttp(_) | SendError::Http2(_),
+            ) => Some(Report::TcpFailure),
             Failure::Pick(_)
             | Failure::Send(
-                SendError::TooLarge | SendError::ClientTimeout | SendError::ClientGone,
+                SendError::TooLarge
+                | SendError::ClientTimeout
+                | SendError::ClientGone
+                | SendError::ClientLeft
+                | SendError::ClientStuck(_)
+                | SendError::Untellable,
             ) => None,
         }
     }
@@ -287,9 +382,15 @@ impl Failure {
     fn fault(&self) -> Fault {
         match self {
             Failure::Send(
-                SendError::TooLarge | SendError::ClientTimeout | SendError::ClientGone,
+                SendError::TooLarge
+                | SendError::ClientTimeout
+                | SendError::ClientGone
+                | SendError::ClientLeft
+                | SendError::ClientStuck(_),
             ) => Fault::Client,
-            Failure::Pick(PickError::NoPeer) => Fault::Gateway,
+            Failure::Pick(PickError::NoPeer) | Failure::Send(SendError::Untellable) => {
+                Fault::Gateway
+            }
             Failure::Pick(PickError::Resolve(_))
             | Failure::Connect(_)
             | Failure::ConnectTimeout
@@ -302,16 +403,40 @@ impl Failure {
         match self {
             Failure::Pick(_) => StatusCode::SERVICE_UNAVAILABLE,
             Failure::Connect(_)
-            | Failure::Send(SendError::Io(_) | SendError::Closed | SendError::NotHttp(_)) => {
-                StatusCode::BAD_GATEWAY
+            | Failure::Send(
+                SendError::Io(_) | SendError::Closed | SendError::NotHttp(_) | SendError::Http2(_),
+            ) => StatusCode::BAD_GATEWAY,
+            Failure::Send(SendError::Untellable) => StatusCode::INTERNAL_SERVER_ERROR,
+            Failure::Send(SendError::ClientLeft) => {
+                StatusCode::from_u16(CLIENT_GONE).expect("it is in the range of statuses")
             }
             Failure::ConnectTimeout | Failure::Send(SendError::Timeout) => {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Failure::Send(SendError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
-            Failure::Send(SendError::ClientTimeout) => StatusCode::REQUEST_TIMEOUT,
+            Failure::Send(SendError::ClientTimeout | SendError::ClientStuck(_)) => {
+                StatusCode::REQUEST_TIMEOUT
+            }
             Failure::Send(SendError::ClientGone) => StatusCode::BAD_REQUEST,
         }
+    }
+}
+
+fn key(address: SocketAddr, service: &ServedService, host: &[u8]) -> Key {
+    let tls = (service.scheme == Scheme::HTTPS).then(|| (server_name(host), service.verify));
+    Key { address, tls }
+}
+
+/// Whether the upstream says that it did nothing about a request (RFC 9113 section 8.7).
+fn is_untouched(error: &SendError) -> bool {
+    match error {
+        SendError::Http2(error) => {
+            error.reason() == Some(h2::Reason::REFUSED_STREAM)
+                || (error.is_go_away()
+                    && error.is_remote()
+                    && error.reason() == Some(h2::Reason::NO_ERROR))
+        }
+        _ => false,
     }
 }
 
@@ -334,7 +459,10 @@ fn server_name(host: &[u8]) -> Box<str> {
 }
 
 /// An open stream to a peer.
-pub(super) async fn open(worker: &Worker, key: &Key) -> std::io::Result<Stream> {
+///
+/// With `http2` the handshake asks for HTTP/2; whether a peer that says nothing about it speaks
+/// it shows with its first bytes.
+pub(super) async fn open(worker: &Worker, key: &Key, http2: bool) -> std::io::Result<Stream> {
     let stream = tokio::net::TcpStream::connect(key.address).await?;
     stream.set_nodelay(true)?;
     let Some((name, verify)) = &key.tls else {
@@ -344,9 +472,17 @@ pub(super) async fn open(worker: &Worker, key: &Key) -> std::io::Result<Stream> 
         true => &worker.options.tls_verified,
         false => &worker.options.tls_unverified,
     };
+    let config = match http2 {
+        true => {
+            let mut config = rustls::ClientConfig::clone(config);
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            Arc::new(config)
+        }
+        false => config.clone(),
+    };
     let name =
         rustls::pki_types::ServerName::try_from(name.to_string()).map_err(std::io::Error::other)?;
-    let stream = tokio_rustls::TlsConnector::from(config.clone())
+    let stream = tokio_rustls::TlsConnector::from(config)
         .connect(name, stream)
         .await?;
     Ok(Stream::Tls(Box::new(stream)))

@@ -166,6 +166,7 @@ pub(crate) fn to_upstream(out: &mut BytesMut, from: &Fields, told: &Told<'_>, op
                 has_length = true;
                 true
             }
+            14 => is(b"http2-settings"),
             15 => is(b"x-forwarded-for"),
             16 => is(b"proxy-connection") || kept.may_drop(name, client.trusted),
             17 => {
@@ -283,10 +284,10 @@ fn without_port(host: &[u8]) -> &[u8] {
     }
 }
 
-/// Adds the marks of a proxied response.
-pub(crate) fn mark_proxied(headers: &mut Fields, options: &Options) {
+/// Adds the marks of a response that was proxied in this version.
+pub(crate) fn mark_proxied(headers: &mut Fields, version: Version, options: &Options) {
     if options.shown.via {
-        let own = options.via.of(Version::HTTP_11);
+        let own = options.via.of(version);
         let mut all: Vec<&[u8]> = headers.get_all(&VIA).collect();
         if all.is_empty() {
             headers.append(&VIA, own);

@@ -46,6 +46,12 @@ impl Later {
         self.flight.sent_more(bytes);
     }
 
+    /// So many more bytes of the request came after the head of its response.
+    pub(super) fn uploaded(&mut self, bytes: u64) {
+        let body_bytes = &self.flight.tally.body_bytes;
+        body_bytes.set(body_bytes.get() + bytes);
+    }
+
     /// A part of the body went to the client.
     pub(crate) fn data(&mut self, part: &[u8]) {
         if self.copy.is_none() {
@@ -167,7 +173,8 @@ async fn hold(
             return Ok((bytes.len() as u64 <= bytes_max).then(|| bytes.clone()));
         }
         AnswerBody::Upstream(upstream, _) => upstream,
-        AnswerBody::Tunnel(_) => return Ok(None),
+        // a stream may never end
+        AnswerBody::Tunnel(_) | AnswerBody::Call(..) => return Ok(None),
     };
     let mut held = BytesMut::new();
     loop {

@@ -1,10 +1,12 @@
 //! The proxy path: listeners on every core, requests, upstream connections.
 
 mod body;
+mod calls;
 mod clock;
 mod fault;
 mod flight;
 mod forward;
+mod grpc;
 mod headers;
 pub(crate) mod http1;
 mod http2;

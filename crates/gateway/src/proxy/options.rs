@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Version};
 use rustls::ClientConfig;
 
-use crate::conf::{ErrorType, HeadersAdded, RealIp, UpstreamKeepalive};
+use crate::conf::{ClientLimits, ErrorType, HeadersAdded, RealIp, UpstreamKeepalive};
 use crate::logs::Access;
 use crate::telemetry::Inbox;
 
@@ -27,6 +27,7 @@ pub(crate) struct Options {
     pub(crate) routes_by_address: bool,
     /// Largest request body, bytes.
     pub(crate) body_bytes_max: u64,
+    pub(crate) client: ClientLimits,
     /// Most bytes of responses that `proxy-cache` keeps.
     pub(crate) cache_bytes_max: u64,
     pub(crate) keepalive: UpstreamKeepalive,

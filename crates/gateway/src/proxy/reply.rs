@@ -134,6 +134,7 @@ pub(crate) fn upstream_failure(status: StatusCode) -> &'static str {
         StatusCode::BAD_REQUEST => "Bad request",
         StatusCode::METHOD_NOT_ALLOWED => "Method not allowed",
         StatusCode::URI_TOO_LONG => "URI too long",
+        StatusCode::EXPECTATION_FAILED => "Expectation failed",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "Request header or cookie too large",
         _ => "An unexpected error occurred",
     }

@@ -16,9 +16,11 @@ use tracing::error;
 use uuid::Uuid;
 
 use super::body::{BodySource, HeldBody};
+use super::calls::Call;
 use super::clock::now;
 use super::flight::Flight;
 use super::forward::Sent;
+use super::grpc;
 use super::headers::{self, Client};
 use super::http1::framing::Length;
 use super::later::{Broken, Later, filter_body};
@@ -48,6 +50,8 @@ pub(crate) enum AnswerBody {
     Full(Bytes),
     /// To be read from the upstream.
     Upstream(Box<Upstream>, Length),
+    /// To be read from the upstream, over HTTP/2.
+    Call(Box<Call>, Length),
     /// None: both sides go on as WebSocket.
     Tunnel(Box<Upstream>),
 }
@@ -105,9 +109,13 @@ pub(crate) async fn serve(
     let (mut answer, proxied) = match turn.run(exchange, body, chosen).await {
         Ok(answer) => (answer, true),
         Err(refusal) => {
+            let request = &exchange.request;
             let id = flight.request_id.to_str().unwrap_or_default();
-            let headers = &exchange.request.headers;
-            (render(refusal.reply, headers, refusal.default, id), false)
+            let answer = match grpc::is_call(request) {
+                true => grpc::render(refusal.reply),
+                false => render(refusal.reply, &request.headers, refusal.default, id),
+            };
+            (answer, false)
         }
     };
     finish(&turn, exchange, chosen, &mut answer, proxied);
@@ -212,7 +220,11 @@ fn finish(
     let options = &turn.worker.options;
     let map = &mut answer.headers;
     if proxied {
-        headers::mark_proxied(map, options);
+        let version = match answer.body {
+            AnswerBody::Call(..) => Version::HTTP_2,
+            _ => Version::HTTP_11,
+        };
+        headers::mark_proxied(map, version, options);
         if options.shown.request_id {
             map.set(&headers::REQUEST_ID, turn.request_id);
         }
@@ -310,6 +322,11 @@ impl Turn<'_> {
                 &exchange.request.uri,
                 &exchange.request.headers,
             )));
+        }
+        if let Some(grpc) = &route.grpc
+            && let Some(reply) = grpc::mismatch(&exchange.request, self.client.tls, grpc.tls_only)
+        {
+            return Err(Refusal::own(reply));
         }
         let mut body = HeldBody::new(body, &self.tally.body_bytes);
         self.access(&route.chain, exchange, &mut body, chosen)

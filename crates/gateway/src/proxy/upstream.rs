@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 pub(crate) use sallyport_runtime::forward_proxy::Way as Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -17,16 +17,18 @@ use super::body::{BodySource, ClientGone};
 use super::clock::recent;
 use super::http1::framing::{Body, Length, Step};
 use super::http1::head::{HeadError, ResponseHead, take_response};
+use super::http1::trailers::{self, checked};
 use super::http1::write;
 use super::pool::Key;
 use super::silence::Silence;
 use super::tunnel::{self, TunnelError, Way};
 use crate::balancer::Lease;
 
-/// How long a client may pause while it sends a body. Source: nginx `client_body_timeout`.
-const CLIENT_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A request body is read from the client only while less than this waits to be sent, bytes.
 const OUT_BYTES_MAX: usize = 64 * 1024;
+/// Most interim responses (1xx) to one request. They are dropped, so without a bound an upstream
+/// could go on for ever.
+pub(super) const INTERIM_MAX: u32 = 16;
 /// Room made for one read, bytes.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -60,6 +62,8 @@ pub(crate) struct Upstream {
 pub(crate) struct Limits {
     pub(crate) write: Duration,
     pub(crate) read: Duration,
+    /// Of the client, while its body is waited for.
+    pub(crate) client: Duration,
     /// Largest request body, bytes.
     pub(crate) body_bytes_max: u64,
 }
@@ -79,8 +83,16 @@ pub(crate) enum SendError {
     TooLarge,
     #[error("the client stopped sending")]
     ClientTimeout,
-    #[error("the client went away")]
+    #[error("the client broke off its body, or framed it wrongly")]
     ClientGone,
+    #[error("the client left before there was an answer")]
+    ClientLeft,
+    #[error("the client took nothing for {} s", .0.as_secs_f32())]
+    ClientStuck(Duration),
+    #[error("the upstream's HTTP/2 stream failed: {0}")]
+    Http2(#[source] h2::Error),
+    #[error("the request cannot be told over HTTP/2")]
+    Untellable,
 }
 
 impl Upstream {
@@ -136,6 +148,7 @@ impl Upstream {
             over: source.length() == Length::Exact(0),
             left: limits.body_bytes_max,
             upgrade,
+            interim: 0,
         };
         let mut head =
             poll_fn(|cx| self.poll_send(&mut sending, source, taken, limits, cx)).await?;
@@ -182,7 +195,8 @@ impl Upstream {
                     Poll::Ready(None) => {
                         sending.over = true;
                         if sending.chunked {
-                            self.out.extend_from_slice(write::LAST_CHUNK);
+                            let trailers = source.take_trailers().map(|map| checked(*map));
+                            trailers::write(&mut self.out, trailers.as_ref());
                         }
                     }
                     Poll::Ready(Some(Err(ClientGone))) => {
@@ -214,7 +228,7 @@ impl Upstream {
             match self.poll_fill(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(SendError::Io(error))),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(SendError::Closed)),
-                Poll::Ready(Ok(_)) => match self.final_head(sending.upgrade) {
+                Poll::Ready(Ok(_)) => match self.final_head(sending) {
                     Err(error) => return Poll::Ready(Err(SendError::NotHttp(error))),
                     Ok(Some(head)) => return Poll::Ready(Ok(head)),
                     Ok(None) => {}
@@ -223,8 +237,11 @@ impl Upstream {
                     if let Some(error) = write_failed {
                         return Poll::Ready(Err(SendError::Io(error)));
                     }
+                    if sending.over && source.poll_gone(cx).is_ready() {
+                        return Poll::Ready(Err(SendError::ClientLeft));
+                    }
                     let (limit, error) = if waits_for_client && self.out.is_empty() {
-                        (CLIENT_PAUSE_MAX, SendError::ClientTimeout)
+                        (limits.client, SendError::ClientTimeout)
                     } else if self.out.is_empty() {
                         (limits.read, SendError::Timeout)
                     } else {
@@ -237,18 +254,23 @@ impl Upstream {
     }
 
     /// The response head, if it is here; interim ones before it are dropped.
-    fn final_head(&mut self, upgrade: bool) -> Result<Option<ResponseHead>, HeadError> {
+    fn final_head(&mut self, sending: &mut Sending) -> Result<Option<ResponseHead>, HeadError> {
         loop {
             match take_response(&mut self.buffer)? {
                 Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                     // nobody may ask for another protocol than the one that the client named
-                    return if upgrade {
+                    return if sending.upgrade {
                         Ok(Some(head))
                     } else {
                         Err(HeadError::Bad)
                     };
                 }
-                Some(head) if head.status.is_informational() => {}
+                Some(head) if head.status.is_informational() => {
+                    sending.interim += 1;
+                    if sending.interim > INTERIM_MAX {
+                        return Err(HeadError::TooLarge);
+                    }
+                }
                 other => return Ok(other),
             }
         }
@@ -299,6 +321,11 @@ impl Upstream {
     /// Whether the response body has been read to its end.
     pub(super) fn is_over(&self) -> bool {
         self.ahead.is_empty() && self.body.is_over()
+    }
+
+    /// The trailer fields of the response, once, after its end.
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.body.take_trailers().map(|map| *map)
     }
 
     /// Takes bytes of the body that nobody needed, to be read again.
@@ -392,6 +419,8 @@ struct Sending {
     left: u64,
     /// Whether the upstream may go on as WebSocket.
     upgrade: bool,
+    /// Interim responses so far.
+    interim: u32,
 }
 
 /// Reads what is there, once; 0 at the end of the stream.

@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::calls::Connections;
 use super::clock::now;
 use super::forward::open;
 use super::headers::Client;
@@ -36,8 +37,6 @@ use crate::logs::{Lines, LocalTime};
 use crate::redis::Links;
 use crate::telemetry::Fold;
 
-/// How long a client may take for a TLS handshake. Source: nginx `client_header_timeout`.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often idle connections and old configurations are let go.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -136,6 +135,7 @@ pub(super) struct Worker {
     pub(super) telemetry: Option<RefCell<Fold>>,
     local_time: RefCell<LocalTime>,
     pub(super) pool: Rc<Pool>,
+    pub(super) calls: Connections,
     pub(super) balancers: Arc<Balancers>,
     pub(super) cursors: Cursors,
     configuration: RefCell<(u64, Rc<Held>)>,
@@ -167,6 +167,7 @@ impl Worker {
                 .map(|inbox| RefCell::new(Fold::new(inbox))),
             local_time: RefCell::default(),
             pool: Rc::new(Pool::new(shared.options.keepalive)),
+            calls: Connections::new(shared.options.keepalive),
             balancers: shared.balancers.clone(),
             cursors: Cursors::new(seed[0] ^ seed[1]),
             configuration: RefCell::new((0, current)),
@@ -254,12 +255,13 @@ impl Worker {
 
     /// A new connection to an upstream.
     pub(super) async fn connect(&self, key: Key) -> io::Result<Box<Upstream>> {
-        Ok(Box::new(Upstream::new(open(self, &key).await?, key)))
+        Ok(Box::new(Upstream::new(open(self, &key, false).await?, key)))
     }
 
     fn tick(&self) {
         self.moment.set(both_clocks());
         self.pool.sweep();
+        self.calls.sweep();
         drop(self.configuration());
         self.shared
             .requests
@@ -492,7 +494,7 @@ async fn connection(
         };
     };
     match timeout(
-        HANDSHAKE_TIME_MAX,
+        options.client.head,
         TlsAcceptor::from(tls.clone()).accept(stream),
     )
     .await
@@ -522,7 +524,7 @@ async fn speak_either(
     busy: &Cell<bool>,
 ) {
     busy.set(false); // nothing came yet
-    let first = timeout(HANDSHAKE_TIME_MAX, knows_http2(&stream)).await;
+    let first = timeout(worker.options.client.head, knows_http2(&stream)).await;
     busy.set(true);
     match first {
         Ok(Some(true)) => http2::run(worker, client, stream, stop).await,

@@ -191,7 +191,8 @@ impl State {
             }
             Ok(answered) => {
                 let Answered { status, text, .. } = answered;
-                let again = matches!(status.as_u16(), 408 | 429 | 502..=504);
+                // a certificate may be pinned again, all else is for good
+                let again = matches!(status.as_u16(), 403 | 408 | 429 | 500 | 502..=504);
                 let reason = format!(
                     "answered {status}{}{text}",
                     if text.is_empty() { "" } else { ": " }

@@ -13,7 +13,6 @@ pub fn unserved(kind: Kind, entity: &Value) -> Vec<FieldError> {
     match kind {
         Kind::Service => service(entity),
         Kind::Route => route(entity),
-        Kind::Upstream => upstream(entity),
         _ => Vec::new(),
     }
 }
@@ -46,27 +45,14 @@ fn route(route: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn upstream(upstream: &Value) -> Vec<FieldError> {
-    let active = &upstream["healthchecks"]["active"];
-    let probes = |state: &str| active[state]["interval"].as_f64().unwrap_or_default() > 0.0;
-    match active["type"].as_str() {
-        Some(kind @ ("grpc" | "grpcs")) if probes("healthy") || probes("unhealthy") => {
-            let message = format!(
-                "'{kind}' probes are not supported by this build; use http, https or tcp, \
-                 or leave both intervals 0"
-            );
-            vec![unsupported("healthchecks.active.type", message)]
-        }
-        _ => Vec::new(),
-    }
-}
-
 fn is_http(protocol: &str) -> bool {
-    matches!(protocol, "http" | "https")
+    matches!(protocol, "http" | "https" | "grpc" | "grpcs")
 }
 
 fn only_http(protocol: &str) -> String {
-    format!("'{protocol}' is not supported by this build, only 'http' and 'https' are")
+    format!(
+        "'{protocol}' is not supported by this build, only 'http', 'https', 'grpc' and 'grpcs' are"
+    )
 }
 
 #[cfg(test)]
@@ -92,8 +78,8 @@ mod tests {
         check(Kind::Service, json!({"protocol": "https"}), &[]);
         check(
             Kind::Service,
-            json!({"protocol": "grpc"}),
-            &["protocol: 'grpc' is not supported"],
+            json!({"protocol": "tcp"}),
+            &["protocol: 'tcp' is not supported"],
         );
         check(
             Kind::Service,
@@ -113,18 +99,13 @@ mod tests {
         check(
             Kind::Upstream,
             json!({"algorithm": "latency", "use_srv_name": true,
-                   "healthchecks": {"active": {"type": "grpc", "healthy": {"interval": 0}}}}),
+                   "healthchecks": {"active": {"type": "grpc", "healthy": {"interval": 1}}}}),
             &[],
         );
         check(
             Kind::Upstream,
             json!({"healthchecks": {"active": {"type": "https", "healthy": {"interval": 1}}}}),
             &[],
-        );
-        check(
-            Kind::Upstream,
-            json!({"healthchecks": {"active": {"type": "grpcs", "unhealthy": {"interval": 1}}}}),
-            &["healthchecks.active.type: 'grpcs' probes are not supported"],
         );
     }
 }

@@ -76,9 +76,9 @@ fn a_requested_certificate_has_the_names_of_the_authority_and_the_key_of_the_req
     let cert = ca
         .issue_requested(request, "n1", &["n1.node.sallyport"], 30)
         .unwrap();
-    let identity = crate::tls::Identity::from_pem(&cert, &new.key).unwrap();
+    let identity = Identity::from_pem(&cert, &new.key).unwrap();
     assert_eq!(crate::tls::key_digest(identity.leaf()).unwrap(), digest);
-    let leaf = crate::tls::Leaf::parse(identity.leaf()).unwrap();
+    let leaf = Leaf::parse(identity.leaf()).unwrap();
     assert_eq!(leaf.names, ["n1.node.sallyport"]);
     assert_eq!(leaf.issuer.as_deref(), Some("Test"));
     assert!(Request::parse("nonsense").is_err());

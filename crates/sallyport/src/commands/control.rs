@@ -2,9 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
+use sallyport_appliance::backup::{self, Sources};
 use sallyport_control::{AuditLogSettings, Feed, Settings, TelemetrySettings};
+use sallyport_runtime::Tasks;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing::level_filters::LevelFilter;
 
@@ -16,6 +21,9 @@ use crate::shutdown::Shutdown;
 pub(crate) const BASE_DOMAIN: &str = "sallyport.localhost";
 /// Geo of a control plane that was given none.
 pub(crate) const GEO: &str = "us";
+
+/// A backup that is being written when the control plane stops may end, but not for ever.
+const BACKUP_GRACE: Duration = Duration::from_secs(60);
 
 /// Runs a control plane.
 ///
@@ -62,6 +70,28 @@ pub(crate) struct Args {
     /// Settings of telemetry: how long it is kept and where it goes (TOML, see docs/telemetry.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_TELEMETRY")]
     telemetry: Option<PathBuf>,
+    /// Backups on a schedule (TOML, see docs/backup.md)
+    #[arg(long, value_name = "FILE", env = "SALLYPORT_BACKUP")]
+    backup: Option<PathBuf>,
+}
+
+/// The backups that are to be made, if there are any.
+fn backups(args: &Args) -> anyhow::Result<Option<(Sources, backup::Settings)>> {
+    let Some(path) = &args.backup else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("could not read the settings of backups {}", path.display()))?;
+    let settings = backup::Settings::parse(&text).with_context(|| path.display().to_string())?;
+    let own = [
+        Some(path),
+        args.audit_log.as_ref(),
+        args.ip_addresses.as_ref(),
+        args.telemetry.as_ref(),
+    ];
+    let own: Vec<PathBuf> = own.into_iter().flatten().cloned().collect();
+    let sources = super::backup::sources(&args.data, args.database.as_deref(), &own)?;
+    Ok(Some((sources, settings)))
 }
 
 fn audit_log(args: &Args, home: &Home) -> anyhow::Result<AuditLogSettings> {
@@ -109,6 +139,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let feed = feed(&args, &home)?;
         let audit_log = audit_log(&args, &home)?;
         let telemetry = telemetry(&args, &home)?;
+        let backups = backups(&args)?;
         let settings = Settings {
             listen: args
                 .listen
@@ -134,8 +165,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             ca = %home.ca_path().display(),
             "ready"
         );
+        let mut tasks = Tasks::new(CancellationToken::new());
+        if let Some((sources, settings)) = backups {
+            let (status, _) = watch::channel(backup::service::Status::default());
+            tasks.spawn("backup", |stop| {
+                backup::service::run(sources, settings, status, stop)
+            });
+        }
         shutdown.requested().await;
         info!("stopping");
+        for name in tasks.finish(BACKUP_GRACE).await {
+            tracing::warn!(task = name, "did not stop in time");
+        }
         running.stop().await;
         home.store.close().await;
         Ok(())

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod certs;
 pub(crate) mod control;
 pub(crate) mod described;

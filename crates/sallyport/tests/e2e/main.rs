@@ -9,18 +9,24 @@
 
 mod audit_log;
 mod auth;
+mod backup;
 mod bad_input;
+mod bodies;
 mod certs;
 mod config_sync;
 mod database;
 mod deck;
 mod deck_traffic;
 mod forward_proxy;
+mod framing;
 mod gateway;
+mod grpc;
+mod http2;
 mod hybrid_frames;
 mod key_auth;
 mod lab;
 mod last_known_good;
+mod limits;
 mod log_queue;
 mod operations;
 mod plugins;

@@ -1,23 +1,15 @@
 //! WebSocket through a gateway, between a client and a server of another project.
 
-use sallyport_testkit::{Deadline, Program, foreign, free_port};
+use sallyport_testkit::{Deadline, Program, free_port};
 use serde_json::{Value, json};
 
-use crate::lab::{Alone, write};
+use crate::lab::{Alone, python, write};
 
 #[test]
 fn messages_pass_both_ways() {
-    let Some(python) = foreign("python3", "Debian package python3") else {
+    let Some(python) = python("websockets.asyncio.server", "websockets of PyPI") else {
         return;
     };
-    let has_library = Program::new(&python)
-        .args(["-c", "import websockets.asyncio.server"])
-        .run(Deadline::secs(60));
-    if !has_library.status.success() {
-        // Says so, and fails where skipping is forbidden.
-        assert_eq!(foreign("python3-websockets", "websockets of PyPI"), None);
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("websocket.py");
     write(&script, include_str!("websocket.py"));

@@ -230,6 +230,13 @@ fn single_problems() {
         "plugin \"oauth2\" is not in this build: tokens need a database",
     );
     problem("nginx_http_client_max_body_size = 1x", "a size such as");
+    for time in ["0", "soon", "-1s", "1w", "99999999999d"] {
+        problem(
+            &format!("nginx_http_send_timeout = {time}"),
+            "a time above 0",
+        );
+    }
+    problem("nginx_http_keepalive_requests = 0", "whole number from 1");
     problem("nginx_main_worker_processes = 0", "auto or a number");
     problem("upstream_keepalive_pool_size = -1", "whole number from 0");
     problem("error_default_type = text/yaml", "one of text/plain");

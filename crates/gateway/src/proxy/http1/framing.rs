@@ -1,6 +1,9 @@
 //! Where a message body ends (RFC 9112 sections 6 and 7.1).
 
 use bytes::{Buf, BytesMut};
+use http::HeaderMap;
+
+use super::trailers;
 
 /// How long a body is, as its head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +35,12 @@ pub(crate) enum Step {
 }
 
 /// A body that is being read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Body(State);
+#[derive(Debug)]
+pub(crate) struct Body {
+    state: State,
+    /// Fields behind the last chunk that may go on.
+    trailers: Option<Box<HeaderMap>>,
+}
 
 #[derive(Clone, Copy, Debug)]
 enum State {
@@ -50,22 +57,31 @@ enum State {
 impl Body {
     /// A body of this length, of which nothing is read yet.
     pub(crate) fn new(length: Length) -> Body {
-        Body(match length {
+        let state = match length {
             Length::Exact(bytes) => State::Exact(bytes),
             Length::Chunked => State::ChunkSize,
             Length::UntilClose => State::UntilClose,
-        })
+        };
+        Body {
+            state,
+            trailers: None,
+        }
+    }
+
+    /// The trailer fields, once, after the end.
+    pub(crate) fn take_trailers(&mut self) -> Option<Box<HeaderMap>> {
+        self.trailers.take()
     }
 
     /// Whether the end has been reached.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.0, State::Done | State::Exact(0))
+        matches!(self.state, State::Done | State::Exact(0))
     }
 
     /// Looks at the front of `buffer`; takes framing bytes away, leaves data.
     pub(crate) fn step(&mut self, buffer: &mut BytesMut) -> Step {
         loop {
-            match self.0 {
+            match self.state {
                 State::Exact(0) | State::Done => return Step::End,
                 State::Bad => return Step::Bad,
                 State::Exact(left) | State::ChunkData(left) if !buffer.is_empty() => {
@@ -76,7 +92,7 @@ impl Body {
                 State::Exact(_) | State::ChunkData(_) | State::UntilClose => return Step::More,
                 State::ChunkSize => match line(buffer, LINE_MAX) {
                     Line::Whole(size) => {
-                        self.0 = match chunk_size(&buffer[..size]) {
+                        self.state = match chunk_size(&buffer[..size]) {
                             Some(0) => State::Trailers(0),
                             Some(bytes) => State::ChunkData(bytes),
                             None => State::Bad,
@@ -84,30 +100,32 @@ impl Body {
                         buffer.advance(size + 2);
                     }
                     Line::More => return Step::More,
-                    Line::Bad => self.0 = State::Bad,
+                    Line::Bad => self.state = State::Bad,
                 },
                 State::ChunkEnd => match (buffer.first(), buffer.get(1)) {
                     (Some(b'\r'), Some(b'\n')) => {
                         buffer.advance(2);
-                        self.0 = State::ChunkSize;
+                        self.state = State::ChunkSize;
                     }
                     (None, _) | (Some(b'\r'), None) => return Step::More,
-                    _ => self.0 = State::Bad,
+                    _ => self.state = State::Bad,
                 },
                 State::Trailers(seen) => match line(buffer, TRAILERS_MAX - seen) {
                     Line::Whole(0) => {
                         buffer.advance(2);
-                        self.0 = State::Done;
+                        self.state = State::Done;
                     }
                     Line::Whole(length) => {
+                        let seen = seen + length + 2;
+                        let kept = trailers::note(&buffer[..length], &mut self.trailers);
                         buffer.advance(length + 2);
-                        self.0 = State::Trailers(seen + length + 2);
-                        if seen + length + 2 >= TRAILERS_MAX {
-                            self.0 = State::Bad;
-                        }
+                        self.state = match kept && seen < TRAILERS_MAX {
+                            true => State::Trailers(seen),
+                            false => State::Bad,
+                        };
                     }
                     Line::More => return Step::More,
-                    Line::Bad => self.0 = State::Bad,
+                    Line::Bad => self.state = State::Bad,
                 },
             }
         }
@@ -116,7 +134,7 @@ impl Body {
     /// Says that `bytes` of the data at the front have been used and taken out of the buffer.
     pub(crate) fn consumed(&mut self, bytes: usize) {
         let bytes = bytes as u64;
-        self.0 = match self.0 {
+        self.state = match self.state {
             State::Exact(left) => State::Exact(left - bytes),
             State::ChunkData(left) if left == bytes => State::ChunkEnd,
             State::ChunkData(left) => State::ChunkData(left - bytes),
@@ -126,7 +144,7 @@ impl Body {
 
     /// Whether a body may end because the connection did.
     pub(crate) fn ends_at_close(&self) -> bool {
-        matches!(self.0, State::UntilClose)
+        matches!(self.state, State::UntilClose)
     }
 }
 
@@ -245,6 +263,11 @@ mod tests {
             "3 ;\u{1}\r\nabc",
             "1111111111111111\r\n",
             "3\r\nabc\n0\r\n\r\n",
+            "0\r\nno colon\r\n\r\n",
+            "0\r\nA : 1\r\n\r\n",
+            "0\r\n folded: 1\r\n\r\n",
+            "0\r\nA: \0\r\n\r\n",
+            "3;\nabc\r\n0\r\n\r\n",
         ] {
             assert_eq!(
                 read(Length::Chunked, &[bytes.as_bytes()]).1,

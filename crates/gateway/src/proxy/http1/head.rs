@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, Method, StatusCode, Uri, Version};
 use sallyport_plugins::{Fields, Request};
 
@@ -46,6 +46,8 @@ pub(crate) enum HeadError {
     UriTooLong,
     /// A transfer coding other than `chunked`.
     UnknownCoding,
+    /// An expectation other than `100-continue`.
+    UnknownExpectation,
 }
 
 /// Takes a request head from the front of `buffer`; `None` if it is not complete yet.
@@ -87,7 +89,10 @@ pub(crate) fn take_request(buffer: &mut BytesMut) -> Result<Option<RequestHead>,
             }
             hosts += 1;
         } else if is(name, b"expect") {
-            expects_continue = value.eq_ignore_ascii_case(b"100-continue");
+            if !value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(HeadError::UnknownExpectation);
+            }
+            expects_continue = true;
             continue;
         }
         note(&mut headers, buffer, line);
@@ -96,6 +101,9 @@ pub(crate) fn take_request(buffer: &mut BytesMut) -> Result<Option<RequestHead>,
         return Err(HeadError::Bad);
     }
     if version == Version::HTTP_10 && facts.chunked {
+        return Err(HeadError::Bad);
+    }
+    if uri.authority().is_some() && method != Method::CONNECT && !agrees(&uri, headers.get(&HOST)) {
         return Err(HeadError::Bad);
     }
     let length = match (facts.chunked, facts.length) {
@@ -145,8 +153,7 @@ pub(crate) fn take_response(buffer: &mut BytesMut) -> Result<Option<ResponseHead
         let name = line.name.as_bytes();
         match facts.note(name, line.value)? {
             Note::Coding | Note::Connection => {}
-            // trailers are not passed on, so none are announced
-            Note::Other if is(name, b"upgrade") || is(name, b"trailer") => {}
+            Note::Other if is(name, b"upgrade") => {}
             Note::Length | Note::Other => note(&mut headers, buffer, line),
         }
     }
@@ -206,6 +213,10 @@ impl Facts {
                 return Err(HeadError::Bad);
             }
             return Ok(Note::Length);
+        }
+        // what upstreams behind CGI or WSGI take for the same, and nobody sends in good faith
+        if is(name, b"content_length") || is(name, b"transfer_encoding") {
+            return Err(HeadError::Bad);
         }
         if is(name, b"transfer-encoding") {
             if !value.eq_ignore_ascii_case(b"chunked") {
@@ -295,15 +306,36 @@ fn uri(method: &Method, target: &str) -> Result<Uri, HeadError> {
     }
 }
 
+/// Whether the authority of a target names what `Host` names, if there is one. Two receivers that
+/// believe different ones would take the request for two different sites.
+pub(crate) fn agrees(uri: &Uri, host: Option<&[u8]>) -> bool {
+    let Some(authority) = uri.authority().map(Authority::as_str) else {
+        return true;
+    };
+    let usual = match uri.scheme_str() {
+        Some("http") => ":80",
+        Some("https") => ":443",
+        _ => return false,
+    };
+    if authority.contains('@') || !is_host(authority.as_bytes()) {
+        return false;
+    }
+    let plain = |host: &'_ [u8]| {
+        let host = host.strip_suffix(usual.as_bytes()).unwrap_or(host);
+        host.to_ascii_lowercase()
+    };
+    host.is_none_or(|host| plain(host) == plain(authority.as_bytes()))
+}
+
 /// Bytes that a host and its port may have.
 const HOST_BYTES: [bool; 256] = {
     let mut allowed = [true; 256];
     let mut byte = 0;
-    while byte <= b' ' {
-        allowed[byte as usize] = false;
+    while byte < 256 {
+        allowed[byte] = byte > b' ' as usize && byte < 0x7f;
         byte += 1;
     }
-    let others = b"\x7f/\\?#@\"<>,";
+    let others = b"/\\?#@\"<>,";
     let mut at = 0;
     while at < others.len() {
         allowed[others[at] as usize] = false;
@@ -313,8 +345,8 @@ const HOST_BYTES: [bool; 256] = {
 };
 
 /// Whether no part of a `Host` could be taken for something else than a host and a port.
-fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|&byte| HOST_BYTES[usize::from(byte)])
+pub(crate) fn is_host(value: &[u8]) -> bool {
+    !matches!(value, [] | [b':', ..]) && value.iter().all(|&byte| HOST_BYTES[usize::from(byte)])
 }
 
 /// Empty lines before a request are ignored (RFC 9112 section 2.2).
@@ -418,11 +450,26 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a b\r\n\r\n".to_owned(),
             "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n".to_owned(),
             "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: \r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: :80\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: \u{e4}.test\r\n\r\n".to_owned(),
+            format!("GET http://y/ HTTP/1.1\r\n{host}\r\n"),
+            format!("GET http://x:81/ HTTP/1.1\r\n{host}\r\n"),
+            format!("GET http://u@x/ HTTP/1.1\r\n{host}\r\n"),
+            format!("GET ftp://x/ HTTP/1.1\r\n{host}\r\n"),
+            format!("GET / HTTP/1.1\r\n{host}Content_Length: 1\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\n{host}Transfer_Encoding: chunked\r\n\r\n"),
         ] {
             refused(&bad, HeadError::Bad);
         }
         let coding =
             |coding: &str| format!("GET / HTTP/1.1\r\n{host}Transfer-Encoding: {coding}\r\n\r\n");
+        let expects = format!("GET / HTTP/1.1\r\n{host}Expect: the-best\r\n\r\n");
+        refused(&expects, HeadError::UnknownExpectation);
+        for good in ["http://x/", "http://X:80/a?b", "https://x:443/"] {
+            let text = format!("GET {good} HTTP/1.1\r\n{host}\r\n");
+            assert!(request(&text).unwrap().is_some(), "{good}");
+        }
         refused(&coding("gzip, chunked"), HeadError::UnknownCoding);
         refused(&coding("chunked\u{b}"), HeadError::Bad);
         refused(
@@ -451,7 +498,7 @@ mod tests {
         assert_eq!(names, ["A"]);
         assert_eq!((head.length, head.keep_alive), (Length::Chunked, true));
         let close = |text: &str| take_response(&mut BytesMut::from(text)).unwrap().unwrap();
-        let until_close = close("HTTP/1.1 200 OK\r\nTrailer: T\r\n\r\n");
+        let until_close = close("HTTP/1.1 200 OK\r\nUpgrade: T\r\n\r\n");
         assert_eq!(until_close.length, Length::UntilClose);
         assert!(until_close.headers.iter().next().is_none());
         let old = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n";

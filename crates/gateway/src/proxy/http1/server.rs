@@ -9,17 +9,21 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
-use http::{Method, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, TE, TRAILER};
+use http::{HeaderMap, Method, StatusCode, Version};
+use sallyport_plugins::Request;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::{error, info};
 
 use super::framing::{Body, Length, Step};
 use super::head::{HEAD_BYTES_MAX, HeadError, RequestHead, take_request};
+use super::trailers;
 use super::write::{self, Framing};
+use crate::conf::ClientLimits;
 use crate::logs::CLIENT_FAULTS;
 use crate::proxy::body::{BodySource, ClientGone};
-use crate::proxy::headers::Client;
+use crate::proxy::calls::Call;
+use crate::proxy::headers::{Client, contains_token};
 use crate::proxy::later::Later;
 use crate::proxy::serve::{Answer, AnswerBody, refuse_line, serve};
 use crate::proxy::silence::Silence;
@@ -27,18 +31,14 @@ use crate::proxy::tunnel::{TunnelError, Way};
 use crate::proxy::upstream::{SendError, Upstream, fill};
 use crate::proxy::worker::Worker;
 
-/// How long a request head may take. Source: nginx `client_header_timeout`.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long a connection may wait for its next request. Source: nginx `keepalive_timeout`.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
-/// How long a client may take nothing of a response. Source: nginx `send_timeout`.
-const SEND_TIME_MAX: Duration = Duration::from_secs(60);
 /// After an answer to a request that is not read to its end: how long and how much more is read,
 /// so that the client sees the answer and not a reset.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// Parts of a body smaller than this are copied behind the head and sent with it, bytes.
 const COPIED_BYTES_MAX: usize = 16 * 1024;
+/// What a client may send ahead of the answer that it waits for, bytes.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Serves requests until the connection ends.
@@ -54,6 +54,7 @@ where
         buffer: BytesMut::new(),
         out: BytesMut::new(),
         silence: Silence::new(),
+        limits: worker.options.client,
         sent: 0,
     };
     let ended = connection.requests(worker, client, busy).await;
@@ -75,12 +76,14 @@ where
 enum End {
     #[error("the client's connection failed: {0}")]
     Client(#[from] io::Error),
-    #[error("the client took nothing for {} s", SEND_TIME_MAX.as_secs())]
-    Stuck,
+    #[error("the client took nothing for {} s", .0.as_secs_f32())]
+    Stuck(Duration),
     #[error("a request head took too long")]
     SlowHead,
     #[error("the client closed within a request head")]
     HalfHead,
+    #[error("the client left before its response was over")]
+    Left,
     #[error("the tunnel broke off: {0}")]
     Tunnel(TunnelError),
     #[error("the response broke off: {0}")]
@@ -94,6 +97,7 @@ struct Connection<S> {
     /// What is to be sent.
     out: BytesMut,
     silence: Silence,
+    limits: ClientLimits,
     /// Bytes of the answer under way that went out.
     sent: u64,
 }
@@ -105,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         client: &Client,
         busy: &Cell<bool>,
     ) -> Result<(), End> {
-        loop {
+        for left in (0..self.limits.requests).rev() {
             busy.set(!self.buffer.is_empty());
             let head = match self.head(busy).await? {
                 None => return Ok(()),
@@ -116,12 +120,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         HeadError::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                         HeadError::UriTooLong => StatusCode::URI_TOO_LONG,
                         HeadError::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+                        HeadError::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
                     };
                     let (fault, peer) = ("client", client.peer);
                     info!(target: CLIENT_FAULTS, fault, %peer, reason = ?error, "bad request head");
                     let asked = Asked {
                         version: Version::HTTP_11,
                         head_only: false,
+                        takes_trailers: false,
                     };
                     let line = first_line(&self.buffer);
                     let answer = refuse_line(worker, client, status, line);
@@ -133,6 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let asked = Asked {
                 version: head.request.version,
                 head_only: head.request.method == Method::HEAD,
+                takes_trailers: takes_trailers(&head.request),
             };
             // what follows a refused CONNECT may be meant for the tunnel
             let may_follow = head.keep_alive && head.request.method != Method::CONNECT;
@@ -141,10 +148,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 body: Body::new(head.length),
                 length: head.length,
                 owes: if head.expects_continue { CONTINUE } else { b"" },
+                gone: false,
             };
             let answer = serve(worker, client, head.request, &mut body).await;
+            if body.gone {
+                return Err(End::Left);
+            }
             let read_all = body.skip_here();
-            let keep_alive = may_follow && read_all && !worker.is_stopping();
+            let keep_alive = may_follow && read_all && left > 0 && !worker.is_stopping();
             let kept = self.answer(worker, answer, asked, keep_alive).await?;
             if !kept {
                 if !read_all {
@@ -155,6 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(());
             }
         }
+        Ok(())
     }
 
     /// The next request head; `None` when the client is done.
@@ -167,6 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stream,
             buffer,
             silence,
+            limits,
             ..
         } = self;
         // a head ends with a line feed: without a new one, reading it all again would cost the
@@ -198,10 +211,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     // the whole head has a limit, not each of its bytes
                     Poll::Pending if buffer.is_empty() => {
-                        return silence.poll(IDLE_TIME_MAX, cx).map(|()| Ok(None));
+                        return silence.poll(limits.idle, cx).map(|()| Ok(None));
                     }
                     Poll::Pending => {
-                        return silence.poll(HEAD_TIME_MAX, cx).map(|()| Err(End::SlowHead));
+                        return silence.poll(limits.head, cx).map(|()| Err(End::SlowHead));
                     }
                 }
             }
@@ -233,9 +246,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             _ if no_body => Framing::None,
             AnswerBody::Full(bytes) => Framing::Exact(bytes.len() as u64),
             AnswerBody::Upstream(_, Length::Exact(bytes)) => Framing::Exact(*bytes),
-            AnswerBody::Upstream(..) if asked.version == Version::HTTP_10 => Framing::Close,
-            AnswerBody::Upstream(..) => Framing::Chunked,
+            AnswerBody::Call(_, Length::Exact(bytes)) => Framing::Exact(*bytes),
+            _ if asked.version == Version::HTTP_10 => Framing::Close,
+            _ => Framing::Chunked,
         };
+        if !asked.takes_trailers {
+            answer.headers.remove(&TRAILER);
+        }
         let keep_alive = match framing {
             Framing::Close => false,
             Framing::Tunnel => true, // what the head says, not what happens
@@ -284,10 +301,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(false);
             }
             AnswerBody::Upstream(mut upstream, _) => {
-                let chunked = framing == Framing::Chunked;
-                self.relay(&mut upstream, chunked, later.as_deref_mut())
+                let chunks = Chunks::of(framing, asked);
+                self.relay(&mut upstream, chunks, later.as_deref_mut())
                     .await?;
                 worker.pool.put(upstream);
+            }
+            AnswerBody::Call(mut call, _) => {
+                let chunks = Chunks::of(framing, asked);
+                self.relay_call(&mut call, chunks, later.as_deref_mut())
+                    .await?;
             }
         }
         Ok(keep_alive)
@@ -297,9 +319,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn relay(
         &mut self,
         upstream: &mut Upstream,
-        chunked: bool,
+        chunks: Chunks,
         mut later: Option<&mut Later>,
     ) -> Result<(), End> {
+        let chunked = chunks != Chunks::No;
         loop {
             // what is here goes out together with what is already written
             while self.out.len() < COPIED_BYTES_MAX {
@@ -324,7 +347,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 later.whole();
             }
             if over && chunked {
-                self.out.extend_from_slice(write::LAST_CHUNK);
+                let trailers = upstream.take_trailers();
+                let trailers = trailers.filter(|_| chunks == Chunks::WithTrailers);
+                trailers::write(&mut self.out, trailers.as_ref());
             }
             let flushed = self.flush().await;
             if let Some(later) = &mut later {
@@ -334,13 +359,64 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if over {
                 return Ok(());
             }
-            let length = poll_fn(|cx| upstream.poll_body(cx).map_ok(<[u8]>::len))
-                .await
-                .map_err(End::Upstream)?;
+            let Connection { stream, buffer, .. } = &mut *self;
+            let length = poll_fn(|cx| {
+                if let Poll::Ready(polled) = upstream.poll_body(cx) {
+                    return Poll::Ready(polled.map(<[u8]>::len).map_err(End::Upstream));
+                }
+                poll_left(stream, buffer, cx).map(|()| Err(End::Left))
+            })
+            .await?;
             if length == 0 && !upstream.is_over() {
                 return Err(End::Upstream(SendError::Closed));
             }
         }
+    }
+
+    /// As [`relay`](Connection::relay), for what came over HTTP/2.
+    async fn relay_call(
+        &mut self,
+        call: &mut Call,
+        chunks: Chunks,
+        mut later: Option<&mut Later>,
+    ) -> Result<(), End> {
+        let mut trailers = None;
+        loop {
+            self.flush().await?;
+            let Connection { stream, buffer, .. } = &mut *self;
+            let frame = poll_fn(|cx| {
+                if let Poll::Ready(frame) = call.poll_frame(cx) {
+                    return Poll::Ready(frame.transpose().map_err(End::Upstream));
+                }
+                poll_left(stream, buffer, cx).map(|()| Err(End::Left))
+            })
+            .await?;
+            match frame.map(http_body::Frame::into_data) {
+                Some(Ok(data)) => {
+                    if let Some(later) = &mut later {
+                        later.data(&data);
+                    }
+                    match chunks {
+                        Chunks::No => self.out.extend_from_slice(&data),
+                        _ => write::chunk(&mut self.out, &data),
+                    }
+                }
+                Some(Err(frame)) => trailers = frame.into_trailers().ok(),
+                None => break,
+            }
+        }
+        if let Some(later) = &mut later {
+            later.whole();
+        }
+        if chunks != Chunks::No {
+            let trailers = trailers.filter(|_| chunks == Chunks::WithTrailers);
+            trailers::write(&mut self.out, trailers.as_ref());
+        }
+        let flushed = self.flush().await;
+        if let Some(later) = &mut later {
+            later.sent(self.sent);
+        }
+        flushed
     }
 
     /// Passes bytes both ways until either side closes.
@@ -360,8 +436,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             out,
             silence,
             sent: all_sent,
+            limits,
             ..
         } = self;
+        let send_max = limits.send;
         poll_fn(|cx| {
             while !out.is_empty() {
                 match Pin::new(&mut *stream).poll_write(cx, out) {
@@ -375,7 +453,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Pending => {
-                        return silence.poll(SEND_TIME_MAX, cx).map(|()| Err(End::Stuck));
+                        return silence
+                            .poll(send_max, cx)
+                            .map(|()| Err(End::Stuck(send_max)));
                     }
                 }
             }
@@ -415,6 +495,47 @@ fn first_line(buffer: &[u8]) -> &[u8] {
 struct Asked {
     version: Version,
     head_only: bool,
+    /// Whether the client wants to have trailers (RFC 9110 section 6.5.1).
+    takes_trailers: bool,
+}
+
+fn takes_trailers(request: &Request) -> bool {
+    let mut lines = request.headers.get_all(&TE);
+    lines.any(|line| contains_token(line, "trailers"))
+}
+
+/// Whether a body is sent in chunks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Chunks {
+    No,
+    Plain,
+    WithTrailers,
+}
+
+impl Chunks {
+    fn of(framing: Framing, asked: Asked) -> Chunks {
+        match (framing, asked.takes_trailers) {
+            (Framing::Chunked, true) => Chunks::WithTrailers,
+            (Framing::Chunked, false) => Chunks::Plain,
+            _ => Chunks::No,
+        }
+    }
+}
+
+/// Ready once a client that waits for its response has left: it closed its side, as nginx sees it,
+/// or its connection failed. What it sends meanwhile waits in `buffer`, up to a bound.
+fn poll_left<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    while buffer.len() < AHEAD_BYTES_MAX {
+        match ready!(fill(Pin::new(&mut *stream), buffer, cx)) {
+            Ok(0) | Err(_) => return Poll::Ready(()),
+            Ok(_) => {}
+        }
+    }
+    Poll::Pending
 }
 
 /// The body of the request under way.
@@ -424,6 +545,8 @@ struct RequestBody<'a, S> {
     length: Length,
     /// What is sent before the first byte is waited for.
     owes: &'static [u8],
+    /// Whether the client left before it was answered.
+    gone: bool,
 }
 
 impl<S> RequestBody<'_, S> {
@@ -467,5 +590,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BodySource for RequestBody<'_, S> {
                 Ok(_) => {}
             }
         }
+    }
+
+    fn take_trailers(&mut self) -> Option<Box<HeaderMap>> {
+        self.body.take_trailers()
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Connection { stream, buffer, .. } = &mut *self.connection;
+        ready!(poll_left(stream, buffer, cx));
+        self.gone = true;
+        Poll::Ready(())
+    }
+
+    fn detach(&mut self) -> Option<Box<dyn BodySource>> {
+        None // it reads from the connection that the response goes to
     }
 }
