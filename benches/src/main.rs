@@ -8,6 +8,7 @@
     reason = "a report is what it is for"
 )]
 
+mod backup;
 mod churn;
 mod control;
 mod load;
@@ -105,6 +106,7 @@ enum Part {
     Router(router::Args),
     RateLimit(rate_limit::Args),
     Telemetry(telemetry::Args),
+    Backup(backup::Args),
     Memory(memory::Args),
     Churn(churn::Args),
     #[command(hide = true)]
@@ -151,6 +153,7 @@ fn main() -> ExitCode {
         Some(Part::Router(args)) => router::run(&args).map(|()| ExitCode::SUCCESS),
         Some(Part::RateLimit(args)) => rate_limit::run(&args),
         Some(Part::Telemetry(args)) => telemetry::run(&args),
+        Some(Part::Backup(args)) => backup::run(&args),
         Some(Part::Memory(args)) => memory::run(&args),
         Some(Part::Churn(args)) => churn::run(&args),
         Some(Part::HandshakeLoad(args)) => {

@@ -223,7 +223,7 @@ fn export(file: &Path, url: Option<&str>, count: u32) -> anyhow::Result<f64> {
 }
 
 /// A service with all its fields, as the control plane stores it.
-fn service(number: u32) -> Put {
+pub(crate) fn service(number: u32) -> Put {
     let id = Uuid::new_v4();
     let name = format!("service-{number:06}");
     Put {

@@ -50,6 +50,7 @@ impl Lab {
             sources: Sources {
                 database: Database::File(data.join("store.sqlite")),
                 data,
+                database_file: "store.sqlite".into(),
                 settings: vec![settings],
                 identity: vec!["node.key".into()],
                 node: "node1".to_owned(),

@@ -27,7 +27,8 @@ mod telemetry;
 mod versions;
 
 pub use audit_log::{
-    AuditLogError, AuditLogSettings, ExportError, export, public_key, verify_data, verify_export,
+    AuditLogError, AuditLogSettings, CommandLog, ExportError, GivenCommand, export, public_key,
+    verify_data, verify_export,
 };
 pub use bootstrap::{Bootstrap, BootstrapError, bootstrap};
 pub use control_planes::host;

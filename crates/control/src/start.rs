@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::app::{App, Shared, router};
-use crate::audit_log::{self, Audit, AuditLogError, AuditLogSettings};
+use crate::audit_log::{self, Audit, AuditLogError, AuditLogSettings, CommandLog};
 use crate::config_sync::{Links, record, supervise};
 use crate::control_planes::host;
 use crate::ip_addresses::{Feed, in_front_of};
@@ -85,6 +85,7 @@ pub struct Running {
     pub audit_log_addr: Option<SocketAddr>,
     audit: Audit,
     telemetry: Telemetry,
+    org_id: Option<Uuid>,
     tasks: Tasks,
 }
 
@@ -107,6 +108,12 @@ impl Running {
             }
             None => "every part of the control plane has ended".to_owned(),
         }
+    }
+
+    /// The audit log, for commands that are given to the node.
+    pub fn commands(&self) -> CommandLog {
+        let org_id = self.org_id.map(|id| id.to_string());
+        CommandLog::new(self.audit.log.clone(), org_id)
     }
 
     /// Stops accepting, lets open requests finish, ends links to data planes, stores what is known
@@ -228,6 +235,7 @@ pub async fn start_publishing(
         audit_log_addr,
         audit,
         telemetry,
+        org_id,
         tasks,
     })
 }

@@ -513,22 +513,9 @@ async fn what_is_wrong_is_named() {
 }
 
 #[tokio::test]
-async fn kinds_of_other_builds_are_refused_by_name_and_empty_when_listed() {
+async fn kinds_of_other_builds_are_refused_by_name() {
     let lab = Lab::start().await;
-    for listed in ["certificates", "snis", "ca_certificates"] {
-        let answer = lab.core(Method::GET, listed, Value::Null).await;
-        assert_eq!(
-            (answer.status, answer.body),
-            (200, json!({"data": [], "next": null}))
-        );
-    }
-    for absent in [
-        "vaults",
-        "oauth2",
-        "consumer_groups",
-        "certificates/x",
-        "licenses",
-    ] {
+    for absent in ["vaults", "oauth2", "consumer_groups", "licenses"] {
         assert_eq!(
             lab.core(Method::GET, absent, Value::Null).await.status,
             404,
@@ -536,7 +523,7 @@ async fn kinds_of_other_builds_are_refused_by_name_and_empty_when_listed() {
         );
     }
     let uuid = NOWHERE;
-    for path in ["vaults", "certificates", "consumers/c/oauth2", "snis"] {
+    for path in ["vaults", "consumers/c/oauth2"] {
         for (method, path) in [
             (Method::POST, path.to_owned()),
             (Method::PUT, format!("{path}/{uuid}")),
@@ -550,6 +537,74 @@ async fn kinds_of_other_builds_are_refused_by_name_and_empty_when_listed() {
             );
         }
     }
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn certificates_go_with_their_names_and_stay_while_they_are_used() {
+    let lab = Lab::start().await;
+    let pair = sallyport_runtime::certs::self_signed_localhost(30).unwrap();
+    let other = sallyport_runtime::certs::self_signed_localhost(30).unwrap();
+    let body = json!({"cert": pair.cert, "key": other.key});
+    let answer = lab.core(Method::POST, "certificates", body).await;
+    assert_eq!(answer.status, 400);
+    let message = text(&answer, "/message");
+    assert!(
+        message.contains("key: the private key does not belong"),
+        "{message}"
+    );
+    let body = json!({"cert": pair.cert, "key": pair.key});
+    let answer = lab.core(Method::POST, "certificates", body).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let id = text(&answer, "/id").to_owned();
+    let below = format!("certificates/{id}/snis");
+    let answer = lab
+        .core(Method::POST, &below, json!({"name": "a.example"}))
+        .await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let body = json!({"name": "b.example", "certificate": {"id": id}});
+    let answer = lab.core(Method::POST, "snis", body).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let answer = lab
+        .core(Method::POST, &below, json!({"name": "a.example"}))
+        .await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let listed = lab.core(Method::GET, &below, Value::Null).await;
+    assert_eq!(listed.body["data"].as_array().map(Vec::len), Some(2));
+
+    let service = json!({"host": "a", "protocol": "https", "client_certificate": {"id": id}});
+    let answer = lab.core(Method::PUT, "services/s", service).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let one = format!("certificates/{id}");
+    let answer = lab.core(Method::DELETE, &one, Value::Null).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    lab.core(Method::DELETE, "services/s", Value::Null).await;
+    let answer = lab.core(Method::DELETE, &one, Value::Null).await;
+    assert_eq!(answer.status, 204, "{answer:?}");
+    let listed = lab.core(Method::GET, "snis", Value::Null).await;
+    assert_eq!(listed.body["data"], json!([]));
+
+    let trusts = |id: &str| json!({"host": "a", "protocol": "https", "ca_certificates": [id]});
+    let answer = lab.core(Method::PUT, "services/s", trusts(NOWHERE)).await;
+    let message = text(&answer, "/message");
+    assert!(
+        message.contains("ca_certificates[0]: there is no CA"),
+        "{message}"
+    );
+    let ca = sallyport_runtime::certs::LocalCa::create("test", 30).unwrap();
+    let answer = lab
+        .core(
+            Method::POST,
+            "ca_certificates",
+            json!({"cert": ca.pem().cert}),
+        )
+        .await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert_eq!(text(&answer, "/cert_digest").len(), 64);
+    let answer = lab
+        .core(Method::PUT, "services/s", trusts(text(&answer, "/id")))
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
     lab.stop().await;
 }
 

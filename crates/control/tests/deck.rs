@@ -213,6 +213,45 @@ async fn deck_pings_syncs_dumps_and_sees_no_difference() {
     lab.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deck_syncs_certificates_with_their_names() {
+    if sallyport_testkit::foreign("deck", "deck").is_none() {
+        return;
+    }
+    let lab = Lab::start().await;
+    let pair = sallyport_runtime::certs::self_signed_localhost(30).unwrap();
+    let ca = sallyport_runtime::certs::LocalCa::create("test", 30).unwrap();
+    let id = "0dc6f45b-8f8d-40d2-a504-473544ee190b";
+    let document = serde_json::json!({
+        "_format_version": "1.1",
+        "certificates": [{"id": id, "cert": pair.cert, "key": pair.key,
+                          "snis": [{"name": "a.example"}, {"name": "*.a.example"}]}],
+        "ca_certificates": [{"cert": ca.pem().cert}],
+        "services": [{"name": "s", "host": "a", "protocol": "https", "port": 443, "retries": 5,
+                      "client_certificate": {"id": id}}],
+    });
+    let file = lab.directory.path().join("kong.yml");
+    std::fs::write(&file, document.to_string()).unwrap();
+    let state = ["-s", file.to_str().unwrap()];
+    let sync = deck(&lab, &[&["sync"], &state[..]].concat()).await;
+    summary(&succeeded(&sync), 5, 0, 0);
+    let diff = deck(&lab, &[&["diff"], &state[..]].concat()).await;
+    summary(&succeeded(&diff), 0, 0, 0);
+    let dumped = lab.directory.path().join("dump.yml");
+    let to = dumped.to_str().unwrap();
+    succeeded(&deck(&lab, &["dump", "-o", to]).await);
+    let text = std::fs::read_to_string(&dumped).unwrap();
+    for part in ["'*.a.example'", "ca_certificates:", "client_certificate:"] {
+        assert!(text.contains(part), "{part} is missing:\n{text}");
+    }
+    let diff = deck(&lab, &["diff", "-s", to]).await;
+    summary(&succeeded(&diff), 0, 0, 0);
+    succeeded(&deck(&lab, &["reset", "--force"]).await);
+    let left = lab.core(Method::GET, "snis", Value::Null).await;
+    assert_eq!(left.body["data"], serde_json::json!([]));
+    lab.stop().await;
+}
+
 async fn dump_has_no_difference(lab: &Lab) {
     let dumped = lab.directory.path().join("dump.yml");
     let to = dumped.to_str().unwrap();

@@ -11,6 +11,8 @@ use sallyport_model::entities::{self, Foreign};
 use sallyport_plugins::{ALL, Handler};
 use uuid::Uuid;
 
+use crate::router::is_stream;
+
 /// Index of a handler in [`Handlers`].
 type Index = u32;
 
@@ -31,6 +33,8 @@ struct Scope {
     plugin: usize,
     route: Option<Uuid>,
     service: Option<Uuid>,
+    /// Whether it is for streams, not for requests.
+    stream: bool,
 }
 
 /// The plugins of one route, in the order they run.
@@ -78,18 +82,21 @@ impl Handlers {
                     handlers.any_logs |= handler.logs();
                     handlers.all.push(handler);
                     let id = |foreign: Option<Foreign>| foreign.map(|Foreign(id)| id);
-                    let scope = Scope {
-                        plugin: at,
-                        route: id(plugin.route),
-                        service: id(plugin.service),
-                    };
-                    match id(plugin.consumer) {
-                        None => _ = handlers.by_scope.insert(scope, index),
-                        Some(consumer) => {
-                            by_consumer
-                                .entry(scope)
-                                .or_default()
-                                .insert(consumer, index);
+                    for stream in subsystems(plugin) {
+                        let scope = Scope {
+                            plugin: at,
+                            route: id(plugin.route),
+                            service: id(plugin.service),
+                            stream,
+                        };
+                        match id(plugin.consumer) {
+                            None => _ = handlers.by_scope.insert(scope, index),
+                            Some(consumer) => {
+                                by_consumer
+                                    .entry(scope)
+                                    .or_default()
+                                    .insert(consumer, index);
+                            }
                         }
                     }
                 }
@@ -127,13 +134,15 @@ impl Handlers {
         &*self.all[index as usize]
     }
 
-    /// The plugins of one route; without a route only the global ones.
-    pub(crate) fn chain(&self, route: Option<Uuid>, service: Option<Uuid>) -> Chain {
+    /// The plugins of one route; without a route only the global ones. Those for streams and
+    /// those for requests are never mixed.
+    pub(crate) fn chain(&self, route: Option<Uuid>, service: Option<Uuid>, stream: bool) -> Chain {
         let slot = |plugin: usize| {
             let scope = |route, service| Scope {
                 plugin,
                 route,
                 service,
+                stream,
             };
             let both = scope(route, service);
             let either = [scope(route, None), scope(None, service)];
@@ -167,6 +176,17 @@ impl Handlers {
     }
 }
 
+/// Whether a plugin runs for requests (`false`), for streams (`true`), or both: by its
+/// `protocols`. Source: Kong's plugins iterator.
+fn subsystems(plugin: &entities::Plugin) -> impl Iterator<Item = bool> {
+    let has = |stream: bool| {
+        let protocols = plugin.protocols.iter().copied();
+        // a plugin that says nothing was made before there were streams
+        plugin.protocols.is_empty() && !stream || protocols.map(is_stream).any(|it| it == stream)
+    };
+    [false, true].into_iter().filter(move |stream| has(*stream))
+}
+
 impl Chain {
     /// Slots, in the order they run.
     pub(crate) fn len(&self) -> usize {
@@ -198,7 +218,7 @@ impl Slot {
 /// The chains of a configuration. Routes without plugins of their own share the chain of their
 /// service.
 #[derive(Default)]
-pub(crate) struct Chains(AHashMap<(Option<Uuid>, Option<Uuid>), Arc<Chain>>);
+pub(crate) struct Chains(AHashMap<(Option<Uuid>, Option<Uuid>, bool), Arc<Chain>>);
 
 /// Makes [`Chains`]: those of the configuration before are taken over if it has the same plugins.
 pub(crate) struct ChainsMaker<'a> {
@@ -224,12 +244,27 @@ impl Chains {
 impl ChainsMaker<'_> {
     /// The plugins of one route; without a route only the global ones.
     pub(crate) fn of(&mut self, route: Option<Uuid>, service: Option<Uuid>) -> Arc<Chain> {
-        let key = (route.filter(|route| self.own.contains(route)), service);
+        self.in_subsystem(route, service, false)
+    }
+
+    /// The plugins of a route of streams.
+    pub(crate) fn of_stream(&mut self, route: Uuid, service: Option<Uuid>) -> Arc<Chain> {
+        self.in_subsystem(Some(route), service, true)
+    }
+
+    fn in_subsystem(
+        &mut self,
+        route: Option<Uuid>,
+        service: Option<Uuid>,
+        stream: bool,
+    ) -> Arc<Chain> {
+        let own = route.filter(|route| self.own.contains(route));
+        let key = (own, service, stream);
         let before = self.before.and_then(|chains| chains.0.get(&key));
         let make = || {
             before
                 .cloned()
-                .unwrap_or_else(|| Arc::new(self.handlers.chain(key.0, key.1)))
+                .unwrap_or_else(|| Arc::new(self.handlers.chain(key.0, key.1, key.2)))
         };
         self.made.0.entry(key).or_insert_with(make).clone()
     }
@@ -265,7 +300,7 @@ mod tests {
         };
         let plugins: Vec<_> = scopes.iter().enumerate().map(plugin).collect();
         let handlers = Handlers::new(&plugins).unwrap();
-        let chain = handlers.chain(Some(ROUTE), Some(SERVICE));
+        let chain = handlers.chain(Some(ROUTE), Some(SERVICE), false);
         let index = chain.pick(0, Some(CONSUMER))?;
         Some(scopes[index as usize].to_owned())
     }
@@ -313,13 +348,27 @@ mod tests {
     }
 
     #[test]
+    fn plugins_of_streams_and_of_requests_are_not_mixed() {
+        let plugin = |id: u128, protocols: &[&str]| {
+            serde_json::from_value(json!({"id": Uuid::from_u128(id), "name": "ip-restriction",
+                "enabled": true, "config": {"deny": ["10.0.0.1"]}, "protocols": protocols,
+                "route": (id > 1).then_some(ROUTE)}))
+            .unwrap()
+        };
+        let plugins = [plugin(1, &["http", "tcp"]), plugin(2, &["tls"])];
+        let handlers = Handlers::new(&plugins).unwrap();
+        let first = |stream| handlers.chain(Some(ROUTE), None, stream).pick(0, None);
+        assert_eq!((first(false), first(true)), (Some(0), Some(1)));
+    }
+
+    #[test]
     fn a_scope_of_somebody_else_does_not_apply() {
         let other = json!({"id": Uuid::nil(), "name": "key-auth", "enabled": true,
             "route": Uuid::from_u128(9), "config": {"key_names": ["k"], "hide_credentials": false,
             "anonymous": null, "key_in_header": true, "key_in_query": true,
             "run_on_preflight": true, "realm": null}});
         let handlers = Handlers::new(&[serde_json::from_value(other).unwrap()]).unwrap();
-        assert_eq!(handlers.chain(Some(ROUTE), Some(SERVICE)).len(), 0);
-        assert_eq!(handlers.chain(None, None).len(), 0);
+        assert_eq!(handlers.chain(Some(ROUTE), Some(SERVICE), false).len(), 0);
+        assert_eq!(handlers.chain(None, None, false).len(), 0);
     }
 }

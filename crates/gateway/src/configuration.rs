@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use http::uri::Scheme;
 use sallyport_model::declarative::Declared;
 use sallyport_model::entities::{self, ConfigTable, PathHandling, Protocol, Service};
@@ -14,13 +15,16 @@ use sallyport_plugins::Identities;
 use sallyport_wire::ConfigHash;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::balancer::{Balancer, Balancers, Peers};
+use crate::certificates::{self, Made, Named, TlsDefaults, UpstreamTls, UpstreamTlsMaker, Wanted};
 use crate::chain::{Chain, Chains, Handlers};
 use crate::conf::Dns;
 use crate::entities::Entities;
-use crate::router::{Match, Query, Router, Work};
+use crate::proxy::Streams;
+use crate::router::{Match, Query, Router, Work, is_stream};
 
 /// A configuration made ready to serve.
 pub struct Configuration {
@@ -36,6 +40,15 @@ pub struct Configuration {
     pub(crate) balancers: Vec<Arc<Balancer>>,
     /// Whether the Admin API shows the entities.
     keeps_all: bool,
+    /// How upstreams are spoken to where a service says nothing.
+    tls_defaults: Arc<TlsDefaults>,
+    upstream_tls: Made,
+    /// The certificates, read.
+    loaded: certificates::Identities,
+    /// What listeners show, by server name.
+    pub(crate) named: Arc<Named>,
+    /// Routes of what is not HTTP.
+    pub(crate) streams: Arc<Streams>,
     /// What the APIs and log plugins show, as far as somebody may ask.
     pub(crate) entities: Entities,
     router: Router,
@@ -87,8 +100,10 @@ pub(crate) struct ServedService {
     pub(crate) connect_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) read_timeout: Duration,
-    /// Whether the upstream's certificate is verified.
-    pub(crate) verify: bool,
+    /// How the upstream is spoken to over TLS, if it is.
+    pub(crate) tls: Option<Arc<UpstreamTls>>,
+    /// Whether it is for streams, not for requests.
+    pub(crate) is_stream: bool,
     pub(crate) peers: Peers,
 }
 
@@ -118,6 +133,11 @@ impl Configuration {
             chains: Chains::default(),
             plugins: Content::default(),
             keeps_all: false,
+            tls_defaults: Arc::default(),
+            upstream_tls: Made::default(),
+            loaded: certificates::Identities::default(),
+            named: Arc::default(),
+            streams: Arc::default(),
             entities: Entities::default(),
             router: Router::new(flavor),
             balancers: Vec::new(),
@@ -157,8 +177,17 @@ impl Configuration {
             true => self.handlers.clone(),
             false => Arc::new(handlers(&table.plugins, &mut problems)),
         };
-        let upstreams = upstreams(table, balancers, &mut problems);
-        let services = services(table, &upstreams, balancers, &mut problems);
+        let loaded = certificates::load(&table.certificates, &self.loaded).unwrap_or_else(|bad| {
+            problems.extend(bad.into_iter().map(|(id, reason)| Unservable {
+                entity: named("certificate", id, None),
+                reason,
+            }));
+            certificates::Identities::default()
+        });
+        let upstreams = upstreams(table, &loaded, balancers, &mut problems);
+        let mut upstream_tls = UpstreamTlsMaker::new(&self.tls_defaults, &self.upstream_tls);
+        let tls = (&loaded, &mut upstream_tls);
+        let services = services(table, &upstreams, balancers, tls, &mut problems);
         let (router, work) = self.router.updated(&table.routes).unwrap_or_else(|bad| {
             problems.extend(bad.into_iter().map(|(index, error)| {
                 let route = &table.routes[index];
@@ -177,6 +206,8 @@ impl Configuration {
         routes.resize_with(router.slots(), || None);
         for route in &table.routes {
             let service = route.service.and_then(|id| services.get(&id.0).cloned());
+            let streams = route.protocols.iter().copied().any(is_stream);
+            let service = service.filter(|service| fits(route, service, streams));
             let slot = router.slot(route.id).expect("every route got a slot");
             let takes = |protocol| route.protocols.contains(&protocol);
             let tls_only = takes(Protocol::Https) && !takes(Protocol::Http);
@@ -200,8 +231,33 @@ impl Configuration {
                 service,
             });
         }
+        let served = |id: Uuid| {
+            services
+                .get(&id)
+                .filter(|service| service.is_stream)
+                .cloned()
+        };
+        let mut chain = |route: Uuid, service: Option<Uuid>| chains.of_stream(route, service);
+        let streams = (self.streams)
+            .next(router.flavor(), &table.routes, served, &mut chain)
+            .map_err(|bad| {
+                let unservable = |(index, reason): (usize, String)| Unservable {
+                    entity: named(
+                        "route",
+                        table.routes[index].id,
+                        table.routes[index].name.as_deref(),
+                    ),
+                    reason,
+                };
+                bad.into_iter().map(unservable).collect::<Vec<_>>()
+            })?;
         Ok(Configuration {
             hash,
+            tls_defaults: self.tls_defaults.clone(),
+            upstream_tls: upstream_tls.finish(),
+            named: Arc::new(Named::new(&table.snis, &loaded)),
+            loaded,
+            streams: Arc::new(streams),
             identities: Identities::new(table),
             global_chain: chains.of(None, None),
             chains: chains.finish(),
@@ -227,6 +283,13 @@ impl Configuration {
     #[must_use]
     pub(crate) fn keeping_all(mut self, keeps_all: bool) -> Configuration {
         self.keeps_all = keeps_all;
+        self
+    }
+
+    /// The same, and those that come after it speak to upstreams like this.
+    #[must_use]
+    pub(crate) fn speaking_tls(mut self, defaults: TlsDefaults) -> Configuration {
+        self.tls_defaults = Arc::new(defaults);
         self
     }
 
@@ -315,6 +378,7 @@ fn unserved_fields(config_table: &Value) -> Vec<Unservable> {
 /// The balancer of every upstream, by the upstream's name.
 fn upstreams<'a>(
     table: &'a ConfigTable,
+    loaded: &certificates::Identities,
     balancers: &Balancers,
     problems: &mut Vec<Unservable>,
 ) -> HashMap<&'a str, Arc<Balancer>> {
@@ -325,7 +389,9 @@ fn upstreams<'a>(
     let mut made = HashMap::new();
     for upstream in &table.upstreams {
         let targets = targets.get(&upstream.id).map_or(&[][..], Vec::as_slice);
-        match balancers.balancer(upstream, targets) {
+        let shown = upstream.client_certificate;
+        let shown = shown.and_then(|id| Some(&loaded.get(&id.0)?.first));
+        match balancers.balancer(upstream, targets, shown) {
             Ok(balancer) => _ = made.insert(upstream.name.as_str(), balancer),
             Err(reason) => problems.push(Unservable {
                 entity: named("upstream", upstream.id, Some(&upstream.name)),
@@ -341,6 +407,7 @@ fn services(
     table: &ConfigTable,
     upstreams: &HashMap<&str, Arc<Balancer>>,
     balancers: &Balancers,
+    (loaded, maker): (&certificates::Identities, &mut UpstreamTlsMaker<'_>),
     problems: &mut Vec<Unservable>,
 ) -> HashMap<Uuid, Arc<ServedService>> {
     let mut served = HashMap::new();
@@ -357,7 +424,8 @@ fn services(
                 connect_timeout: Duration::from_millis(service.connect_timeout.into()),
                 write_timeout: Duration::from_millis(service.write_timeout.into()),
                 read_timeout: Duration::from_millis(service.read_timeout.into()),
-                verify: service.tls_verify.unwrap_or(false),
+                tls: service_tls(table, loaded, service, maker)?,
+                is_stream: is_stream(service.protocol),
                 peers: Peers::new(service, upstream, balancers)?,
             })
         });
@@ -379,10 +447,61 @@ fn scheme(service: &Service) -> Result<(Scheme, bool), String> {
         Protocol::Https => Ok((Scheme::HTTPS, false)),
         Protocol::Grpc => Ok((Scheme::HTTP, true)),
         Protocol::Grpcs => Ok((Scheme::HTTPS, true)),
-        other => Err(format!(
-            "protocol {other:?} is not supported by this build, only http, https, grpc and grpcs are"
-        )),
+        // no request gets there
+        Protocol::Tcp | Protocol::Tls | Protocol::TlsPassthrough | Protocol::Udp => {
+            Ok((Scheme::HTTP, false))
+        }
+        other => Err(format!("protocol {other:?} is not supported by this build")),
     }
+}
+
+/// TLS towards a service, if it wants that. Its own certificate comes before that of its upstream.
+fn service_tls(
+    table: &ConfigTable,
+    loaded: &certificates::Identities,
+    service: &Service,
+    maker: &mut UpstreamTlsMaker<'_>,
+) -> Result<Option<Arc<UpstreamTls>>, String> {
+    if !service.protocol.is_tls() {
+        return Ok(None);
+    }
+    let upstream = || {
+        table
+            .upstreams
+            .iter()
+            .find(|upstream| upstream.name == service.host)
+    };
+    let shown = service
+        .client_certificate
+        .or_else(|| upstream()?.client_certificate);
+    let wanted = Wanted {
+        verify: service.tls_verify,
+        depth: service.tls_verify_depth,
+        authorities: service.ca_certificates.clone(),
+    };
+    let known: AHashMap<Uuid, &str> = match wanted.authorities.is_empty() {
+        true => AHashMap::new(),
+        false => table
+            .ca_certificates
+            .iter()
+            .map(|it| (it.id, it.cert.as_str()))
+            .collect(),
+    };
+    for id in &wanted.authorities {
+        if !known.contains_key(id) {
+            warn!(service = %service.id, ca_certificate = %id, "the CA certificate of a service is not there, so nobody is believed because of it");
+        }
+    }
+    let shown = shown.and_then(|id| Some(&loaded.get(&id.0)?.first));
+    maker.of(&wanted, shown, &known).map(Some)
+}
+
+/// Whether a route and its service are both for streams, or both for requests.
+fn fits(route: &entities::Route, service: &ServedService, streams: bool) -> bool {
+    if service.is_stream != streams {
+        warn!(route = %route.id, service = %service.id, "the protocols of a route and of its service do not fit; the route has no service");
+    }
+    service.is_stream == streams
 }
 
 fn named(kind: &str, id: Uuid, name: Option<&str>) -> String {

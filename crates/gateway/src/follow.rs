@@ -87,20 +87,23 @@ pub(crate) fn first(conf: &Conf) -> Configuration {
 
 /// What a gateway serves until its control plane says something else: the last configuration
 /// that was in force, or nothing. What is wrong with the files is logged.
-pub(crate) fn last_known_good(conf: &Conf, balancers: &Balancers) -> Configuration {
+pub(crate) fn last_known_good(
+    conf: &Conf,
+    nothing: Configuration,
+    balancers: &Balancers,
+) -> Configuration {
     let loaded = match LastKnownGood::new(&conf.prefix).load() {
-        Ok(None) => return first(conf),
+        Ok(None) => return nothing,
         Ok(Some(loaded)) => loaded,
         Err(error) => {
             error!(%error, "starting without a configuration");
-            return first(conf);
+            return nothing;
         }
     };
     if let Some(problem) = loaded.newest_problem {
         warn!(%problem, "the newest last-known-good configuration is unusable, taking the previous");
     }
     let hash = loaded.saved.hash;
-    let nothing = first(conf);
     let plugins = Enabled::new(conf);
     match compile(loaded.saved.payload, hash, &plugins, (&nothing, balancers)) {
         Ok(configuration) => {

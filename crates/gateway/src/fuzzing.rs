@@ -153,3 +153,24 @@ pub fn encode_last_known_good(saved: &Saved) -> Vec<u8> {
 pub fn decode_last_known_good(bytes: &[u8]) -> Result<Saved, FormatError> {
     format::decode(bytes)
 }
+
+/// What the first bytes of a connection are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hello {
+    /// More must come.
+    Incomplete,
+    /// A whole first message of TLS, with the name asked for.
+    Whole(Option<String>),
+    /// Anything else.
+    Foreign,
+}
+
+/// Reads the first message of a TLS client.
+pub fn tls_hello(bytes: &[u8]) -> Hello {
+    use crate::proxy::stream::hello;
+    match hello::read(bytes) {
+        hello::Hello::Incomplete => Hello::Incomplete,
+        hello::Hello::Whole { name } => Hello::Whole(name),
+        hello::Hello::Foreign => Hello::Foreign,
+    }
+}

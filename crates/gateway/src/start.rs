@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use rustls::RootCertStore;
-use rustls::server::ServerConfig;
+use rustls::server::{ResolvesServerCert, ServerConfig};
 use sallyport_model::declarative::{Format, parse_text};
 use sallyport_runtime::listen::ListenError;
-use sallyport_runtime::tls::{self, ClientAuth, ServerTrust, trust_store};
+use sallyport_runtime::tls::{self, Offer, ServerTrust, trust_store};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_hash::hashes;
 use tokio::sync::mpsc;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::api::{self, Kind, Node};
 use crate::balancer::{Balancers, ProbeTls, Upstreams, keep};
-use crate::certificates::Certificates;
+use crate::certificates::{ByName, Certificates, TlsDefaults};
 use crate::conf::{Conf, Declarative, Listener, Material, RouterFlavor, Source};
 use crate::config_sync::{LinkState, hostname, node_id};
 use crate::configuration::{Configuration, Unservable};
@@ -30,7 +30,7 @@ use crate::enabled::Enabled;
 use crate::follow::{FollowError, Follower, first, last_known_good};
 use crate::log_queue::{Queues, Ways, supervise};
 use crate::logs::{Access, AccessFormat, LogFileError, LogFiles};
-use crate::proxy::{Bound, Options, Shared, Via, Workers, open};
+use crate::proxy::{Bound, Options, Shared, Speaks, Via, Workers, open};
 use crate::telemetry::{self, Inbox};
 
 /// Why the gateway did not start. Nothing is bound then.
@@ -75,6 +75,7 @@ fn lines(problems: &[String]) -> String {
 /// A running gateway.
 pub struct Gateway {
     proxy: Vec<SocketAddr>,
+    streams: Vec<SocketAddr>,
     status: Vec<SocketAddr>,
     admin: Vec<SocketAddr>,
     shared: Arc<Shared>,
@@ -100,50 +101,64 @@ impl Gateway {
     /// See [`StartError`].
     pub async fn start(conf: Conf, material: Material) -> Result<Gateway, StartError> {
         let balancers = Arc::new(Balancers::new(conf.dns.clone()));
+        let nothing = first(&conf).speaking_tls(TlsDefaults {
+            roots: Some(trusted(&conf)),
+            identity: material.client.clone(),
+            verify: conf.upstream_verify.0,
+            depth: conf.upstream_verify.1,
+        });
         let configuration = match (&material.declarative, &conf.cluster) {
-            (Some(declarative), _) => declared(
-                declarative,
-                &Enabled::new(&conf),
-                (&first(&conf), &balancers),
-            )?,
-            (None, Some(_)) => last_known_good(&conf, &balancers),
-            (None, None) => first(&conf),
+            (Some(declarative), _) => {
+                declared(declarative, &Enabled::new(&conf), (&nothing, &balancers))?
+            }
+            (None, Some(_)) => last_known_good(&conf, nothing, &balancers),
+            (None, None) => nothing,
         };
         let stop = CancellationToken::new();
         let mut logs = LogFiles::default();
         let access_log = access_log(&conf, &mut logs)?;
-        let mut options = options(&conf, access_log)?;
+        let stream_access_log = stream_access_log(&conf, &mut logs)?;
         let reporter = reporter(&conf, &material)?;
         let counters = reporter.as_ref().map(|it| it.inbox.counters.clone());
-        options.telemetry = reporter.as_ref().map(|it| it.inbox.clone());
+        let options = Options {
+            stream_access_log,
+            telemetry: reporter.as_ref().map(|it| it.inbox.clone()),
+            ..options(&conf, access_log)?
+        };
         let certificates = ListenerCertificates::new(&conf, &material);
-        let bounds = bounds(&conf, &certificates)?;
+        let by_name = ByName::new(certificates.proxy.clone());
+        let bounds = bounds(&conf, &certificates, &by_name)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let listeners = open(
             &bounds,
             conf.workers.unwrap_or(cores),
             "proxy_listen in kong.conf",
         )?;
-        let proxy = listeners
-            .first()
-            .map(|all| all.iter().map(|(b, _)| b.address).collect());
+        let opened = |streams: bool| -> Vec<SocketAddr> {
+            let all = listeners.first().into_iter().flatten();
+            all.filter(|(bound, _)| (bound.speaks != Speaks::Http) == streams)
+                .map(|(bound, _)| bound.address)
+                .collect()
+        };
+        let (proxy, streams) = (opened(false), opened(true));
         let status_log = logs.access(&conf.status_access_log, AccessFormat::Combined)?;
         let status = api::open(
             Kind::Status,
             &conf.status_listen,
-            &certificates.status,
+            (&certificates.status, &conf.offer),
             status_log,
         )?;
         let admin_log = admin_access_log(&conf, &mut logs)?;
         let admin = api::open(
             Kind::Admin,
             &conf.admin_listen,
-            &certificates.admin,
+            (&certificates.admin, &conf.offer),
             admin_log,
         )?;
         let probe_tls = ProbeTls {
             verified: options.tls_verified.clone(),
             unverified: options.tls_unverified.clone(),
+            roots: trusted(&conf),
         };
         let ways = Ways::new(
             &options.tls_verified,
@@ -151,12 +166,9 @@ impl Gateway {
             conf.syslog_socket.clone(),
         );
         let (log_queues, new_queues) = Queues::new(ways.clone());
-        let shared = Arc::new(Shared::new(
-            options,
-            configuration,
-            balancers.clone(),
-            log_queues.clone(),
-        ));
+        let given = (by_name, log_queues.clone());
+        let shared = Shared::new(options, configuration, balancers.clone(), given);
+        let shared = Arc::new(shared);
         let follower = match &material.cluster {
             Some(cluster) => Some(Follower::start(&conf, cluster, &shared)?),
             None => None,
@@ -201,7 +213,8 @@ impl Gateway {
         let apis_stop = CancellationToken::new();
         let apis = [status, admin].map(|sockets| api::serve(sockets, &node, &apis_stop));
         Ok(Gateway {
-            proxy: proxy.unwrap_or_default(),
+            proxy,
+            streams,
             status: status_addresses,
             admin: admin_addresses,
             shared,
@@ -246,6 +259,11 @@ impl Gateway {
     /// Addresses that take traffic, in the order of `proxy_listen`.
     pub fn proxy_addresses(&self) -> &[SocketAddr] {
         &self.proxy
+    }
+
+    /// Addresses that take streams, in the order of `stream_listen`.
+    pub fn stream_addresses(&self) -> &[SocketAddr] {
+        &self.streams
     }
 
     /// Addresses of the Status API.
@@ -428,46 +446,87 @@ fn own_id(conf: &Conf) -> Uuid {
     })
 }
 
-fn bounds(conf: &Conf, certificates: &ListenerCertificates) -> Result<Vec<Bound>, StartError> {
+fn bounds(
+    conf: &Conf,
+    certificates: &ListenerCertificates,
+    by_name: &ByName,
+) -> Result<Vec<Bound>, StartError> {
     // with nginx, one listener that speaks HTTP/2 makes all of them do
     let http2 = conf.proxy_listen.iter().any(|listener| listener.http2);
-    let secure = tls_config(&certificates.proxy, http2)?;
-    let bound = |listener: &Listener| {
+    let alpn: &[&[u8]] = if http2 {
+        &[b"h2", b"http/1.1"]
+    } else {
+        &[b"http/1.1"]
+    };
+    let (mut requests, mut streams) = (None, None);
+    if !certificates.proxy.is_empty() {
+        requests = Some(tls_config(by_name.clone(), alpn, &conf.offer)?);
+        // what a stream says inside is nobody's business
+        streams = Some(tls_config(by_name.clone(), &[], &conf.offer)?);
+    }
+    let bound = |(listener, is_stream): (&Listener, bool)| {
         let options = listener.options();
+        let (speaks, id, tls) = match (is_stream, listener.udp, listener.tls) {
+            (false, _, true) => (Speaks::Http, "proxy.https", &requests),
+            (false, _, false) => (Speaks::Http, "proxy.http", &requests),
+            (true, true, _) => (Speaks::Datagrams, "stream", &None),
+            (true, false, _) => (Speaks::Streams, "stream", &streams),
+        };
         Ok(Bound {
-            id: if listener.tls {
-                "proxy.https"
-            } else {
-                "proxy.http"
-            },
+            id,
             address: listener.addr()?,
             backlog: options.backlog,
             ipv6_only: options.ipv6_only,
-            tls: secure.clone().filter(|_| listener.tls),
+            tls: tls.clone().filter(|_| listener.tls),
             http2,
+            speaks,
+            proxy_protocol: listener.proxy_protocol,
+            keepalive: options.keepalive,
         })
     };
-    conf.proxy_listen
-        .iter()
+    let requests = conf.proxy_listen.iter().map(|listener| (listener, false));
+    let streams = conf.stream_listen.iter().map(|listener| (listener, true));
+    requests
+        .chain(streams)
         .map(bound)
         .collect::<io::Result<_>>()
         .map_err(StartError::System)
 }
 
-/// TLS for a listener that has these certificates; `None` without any.
+/// TLS for a listener.
 pub(crate) fn tls_config(
-    certificates: &Certificates,
-    http2: bool,
-) -> Result<Option<Arc<ServerConfig>>, StartError> {
-    if certificates.is_empty() {
+    certificates: impl ResolvesServerCert + 'static,
+    alpn: &[&[u8]],
+    offer: &Offer,
+) -> Result<Arc<ServerConfig>, StartError> {
+    tls::server::server_config_offering(Arc::new(certificates), alpn, offer)
+        .map(Arc::new)
+        .map_err(|error| StartError::Tls(error.to_string()))
+}
+
+/// The authorities that are believed where nothing else is said. That there are none keeps nobody
+/// from starting.
+fn trusted(conf: &Conf) -> Arc<RootCertStore> {
+    let roots = trust_store(&conf.lua_ssl_trusted_certificate).unwrap_or_else(|error| {
+        warn!(%error, "lua_ssl_trusted_certificate: verified upstreams will be refused");
+        RootCertStore::empty()
+    });
+    Arc::new(roots)
+}
+
+/// The access log of streams; see [`access_log`].
+fn stream_access_log(conf: &Conf, logs: &mut LogFiles) -> Result<Option<Access>, StartError> {
+    if conf.stream_listen.is_empty() {
         return Ok(None);
     }
-    let both: [&[u8]; 2] = [b"h2", b"http/1.1"];
-    let alpn = if http2 { &both[..] } else { &both[1..] };
-    let certificates = Arc::new(certificates.clone());
-    tls::server::server_config_by_name(certificates, ClientAuth::Off, alpn)
-        .map(|config| Some(Arc::new(config)))
-        .map_err(|error| StartError::Tls(error.to_string()))
+    let opened = logs.access(&conf.proxy_stream_access_log, AccessFormat::Combined);
+    match (opened, conf.source_of("proxy_stream_access_log")) {
+        (Err(error), Source::Default) => {
+            warn!(%error, "streams are not logged; proxy_stream_access_log says where else");
+            Ok(None)
+        }
+        (opened, _) => Ok(opened?),
+    }
 }
 
 /// The access log of the Admin API; see [`access_log`].
@@ -499,13 +558,6 @@ fn access_log(conf: &Conf, logs: &mut LogFiles) -> Result<Option<Access>, StartE
 }
 
 pub(crate) fn options(conf: &Conf, access_log: Option<Access>) -> Result<Options, StartError> {
-    let roots = match trust_store(&conf.lua_ssl_trusted_certificate) {
-        Ok(roots) => roots,
-        Err(error) => {
-            warn!(%error, "lua_ssl_trusted_certificate: verified upstreams will be refused");
-            RootCertStore::empty()
-        }
-    };
     let client = |trust| {
         tls::client_config(trust, None)
             .map(|mut config| {
@@ -530,7 +582,9 @@ pub(crate) fn options(conf: &Conf, access_log: Option<Access>) -> Result<Options
         error_type: conf.error_default_type,
         access_log,
         telemetry: None,
-        tls_verified: client(ServerTrust::Roots(Arc::new(roots)))?,
+        takes_streams: !conf.stream_listen.is_empty(),
+        stream_access_log: None,
+        tls_verified: client(ServerTrust::Roots(trusted(conf)))?,
         tls_unverified: client(ServerTrust::Anybody)?,
     })
 }

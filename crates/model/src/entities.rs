@@ -91,9 +91,18 @@ pub struct Service {
     pub read_timeout: u32,
     /// Whether routes to it are served.
     pub enabled: bool,
+    /// What the upstream is shown when it asks for a certificate.
+    #[serde(default)]
+    pub client_certificate: Option<Foreign>,
     /// Whether the upstream's certificate is verified; unset means the gateway's default.
     #[serde(default)]
     pub tls_verify: Option<bool>,
+    /// Most certificates between the upstream's own and the authority's, 0..=64.
+    #[serde(default)]
+    pub tls_verify_depth: Option<u8>,
+    /// Ids of the authorities that are believed; empty means the gateway's own list.
+    #[serde(default)]
+    pub ca_certificates: Vec<Uuid>,
 }
 
 /// How the path of a service, of a route and of a request become one.
@@ -207,6 +216,9 @@ pub struct Plugin {
     /// Only requests of this consumer.
     #[serde(default)]
     pub consumer: Option<Foreign>,
+    /// What it runs for; empty where it was never said.
+    #[serde(default)]
+    pub protocols: Vec<Protocol>,
     /// Checked against the plugin's schema, defaults filled.
     pub config: Value,
     /// Whether it runs.
@@ -260,6 +272,9 @@ pub struct Upstream {
     /// `Host` to send instead of the target's name.
     #[serde(default)]
     pub host_header: Option<String>,
+    /// What targets are shown when they ask for a certificate, unless the service has its own.
+    #[serde(default)]
+    pub client_certificate: Option<Foreign>,
     /// Whether `Host` is the name in the SRV record instead of the target's.
     #[serde(default, deserialize_with = "or_default")]
     pub use_srv_name: bool,
@@ -278,10 +293,59 @@ pub struct Target {
     pub upstream: Foreign,
 }
 
+/// A certificate (chain) with its key, and perhaps a second pair of another key type.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct Certificate {
+    /// Identity.
+    pub id: Uuid,
+    /// PEM text, leaf first.
+    pub cert: String,
+    /// PEM text of the private key.
+    pub key: String,
+    /// As `cert`, for clients that cannot use it.
+    #[serde(default)]
+    pub cert_alt: Option<String>,
+    /// As `key`, of `cert_alt`.
+    #[serde(default)]
+    pub key_alt: Option<String>,
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Certificate({})", self.id)
+    }
+}
+
+/// A server name that a certificate is shown for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Sni {
+    /// Identity.
+    pub id: Uuid,
+    /// A name, with `*` as its first or last label or without; `*` alone is every name.
+    pub name: String,
+    /// The certificate.
+    pub certificate: Foreign,
+}
+
+/// An authority whose certificates are believed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct CaCertificate {
+    /// Identity.
+    pub id: Uuid,
+    /// PEM text of one certificate.
+    pub cert: String,
+}
+
 /// A whole configuration: what a declarative file or a control plane gives to a gateway.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ConfigTable {
+    /// What is shown to clients and to upstreams.
+    pub certificates: Vec<Certificate>,
+    /// The server names they are shown for.
+    pub snis: Vec<Sni>,
+    /// Authorities that are believed.
+    pub ca_certificates: Vec<CaCertificate>,
     /// APIs behind the gateway.
     pub services: Vec<Service>,
     /// Rules that match requests.

@@ -5,6 +5,12 @@ use std::fmt;
 /// A kind of entity in a gateway configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
+    /// A certificate with its key, shown to clients or to upstreams.
+    Certificate,
+    /// A server name that a certificate is shown for.
+    Sni,
+    /// An authority whose certificates are believed.
+    CaCertificate,
     /// An upstream API that routes forward to.
     Service,
     /// A rule that matches requests and gives them to a service.
@@ -31,7 +37,10 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, parents before the entities that refer to them.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 14] = [
+        Kind::Certificate,
+        Kind::CaCertificate,
+        Kind::Sni,
         Kind::Service,
         Kind::Consumer,
         Kind::Upstream,
@@ -60,6 +69,9 @@ impl Kind {
     /// `keyauth_credentials`.
     pub fn table(self) -> &'static str {
         match self {
+            Kind::Certificate => "certificates",
+            Kind::Sni => "snis",
+            Kind::CaCertificate => "ca_certificates",
             Kind::Service => "services",
             Kind::Route => "routes",
             Kind::Consumer => "consumers",
@@ -77,6 +89,9 @@ impl Kind {
     /// The name of one entity, in messages and in `v1/schemas/json/{x}`, such as `key-auth`.
     pub fn singular(self) -> &'static str {
         match self {
+            Kind::Certificate => "certificate",
+            Kind::Sni => "sni",
+            Kind::CaCertificate => "ca_certificate",
             Kind::Service => "service",
             Kind::Route => "route",
             Kind::Consumer => "consumer",

@@ -6,6 +6,7 @@
 
 pub mod balancing;
 pub mod basic_auth;
+pub mod certificate;
 pub mod config_table;
 pub mod declarative;
 pub mod entities;

@@ -36,17 +36,17 @@ pub enum PublicKeyError {
     Kind,
 }
 
-const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+pub(crate) const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+pub(crate) const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+pub(crate) const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
 const P521: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x23];
 
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const OID: u8 = 0x06;
-const SEQUENCE: u8 = 0x30;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const OID: u8 = 0x06;
+pub(crate) const SEQUENCE: u8 = 0x30;
 
 impl PublicKey {
     /// Reads the first PEM block of a text.
@@ -119,11 +119,11 @@ fn rsa(der: &[u8]) -> Result<PublicKey, PublicKeyError> {
 }
 
 /// What is left to read of an encoding (X.690).
-struct Der<'a>(&'a [u8]);
+pub(crate) struct Der<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Der<'a> {
     /// The content of the next value, which must have this tag.
-    fn take(&mut self, tag: u8) -> Result<&'a [u8], PublicKeyError> {
+    pub(crate) fn take(&mut self, tag: u8) -> Result<&'a [u8], PublicKeyError> {
         let (head, rest) = match *self.0 {
             [found, length @ 0..=0x7f, ref rest @ ..] if found == tag => (length.into(), rest),
             [found, 0x81, length, ref rest @ ..] if found == tag => (length.into(), rest),

@@ -14,8 +14,8 @@ use crate::{CompileError, Plugin};
 const ABOUT: &str = "\
 The address is the client's, after `trusted_ips` and `real_ip_header` of `kong.conf`. `deny` is looked at
 first. A client that may not pass gets `status`, or 403, with `message`, or `IP address not allowed: <address>`.
-An IPv4 address that arrives over an IPv6 socket (`::ffff:a.b.c.d`) is the IPv4 address. The protocols `tcp` and
-`tls` are accepted in `protocols` and mean nothing in this build, which serves HTTP alone.
+An IPv4 address that arrives over an IPv6 socket (`::ffff:a.b.c.d`) is the IPv4 address. On streams (`tcp`, `tls`
+in `protocols`) a client that may not pass is disconnected, and the access log has the status.
 ";
 
 /// The plugin, as the registry lists it.

@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{UdpSocket, lookup_host};
 
 use crate::dial::DialError;
-use crate::listen::ListenError;
+use crate::listen::{ListenError, ListenOptions};
 
 /// Bytes of the kernel's buffer for datagrams that nobody has read yet, as far as the system allows
 /// (`net.core.rmem_max`).
@@ -28,8 +28,8 @@ pub fn listen_datagrams(
     addr: SocketAddr,
     setting: &str,
 ) -> Result<UdpSocket, ListenError> {
-    let id = sallyport_contract::entry(id).id.as_str();
-    open(addr).map_err(|cause| ListenError {
+    let socket = bind_datagrams(id, addr, setting, ListenOptions::default())?;
+    UdpSocket::from_std(socket).map_err(|cause| ListenError {
         addr,
         id: id.to_owned(),
         setting: setting.to_owned(),
@@ -37,16 +37,60 @@ pub fn listen_datagrams(
     })
 }
 
-fn open(addr: SocketAddr) -> io::Result<UdpSocket> {
+/// As [`listen_datagrams`], without needing a runtime. Of the options `reuse_port` and `ipv6_only`
+/// count; with the former the kernel spreads clients over the sockets, each always to the same.
+///
+/// # Errors
+/// As [`listen_datagrams`].
+///
+/// # Panics
+/// If `id` is not in the contract.
+pub fn bind_datagrams(
+    id: &str,
+    addr: SocketAddr,
+    setting: &str,
+    options: ListenOptions,
+) -> Result<std::net::UdpSocket, ListenError> {
+    let id = sallyport_contract::entry(id).id.as_str();
+    open(addr, options).map_err(|cause| ListenError {
+        addr,
+        id: id.to_owned(),
+        setting: setting.to_owned(),
+        cause,
+    })
+}
+
+fn open(addr: SocketAddr, options: ListenOptions) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(options.ipv6_only.unwrap_or(true))?;
+    }
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
     }
     // A smaller buffer only drops earlier.
     _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
+}
+
+/// A UDP socket that sends to this address and takes datagrams from nobody else.
+///
+/// # Errors
+/// The system has no socket, or no way to the address.
+///
+/// # Panics
+/// If `id` is not in the contract.
+pub async fn connect_datagrams(id: &str, addr: SocketAddr) -> io::Result<UdpSocket> {
+    let _ = sallyport_contract::entry(id);
+    let own: SocketAddr = match addr {
+        SocketAddr::V4(_) => ([0; 4], 0).into(),
+        SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
+    };
+    let socket = UdpSocket::bind(own).await?;
+    socket.connect(addr).await?;
+    Ok(socket)
 }
 
 /// A UDP socket that sends to the first address of `host`, a name or an address without brackets.
@@ -66,16 +110,7 @@ pub async fn dial_datagrams(id: &str, host: &str, port: u16) -> Result<UdpSocket
     })?;
     let mut tried = Vec::new();
     if let Some(addr) = addrs.next() {
-        let own: SocketAddr = match addr {
-            SocketAddr::V4(_) => ([0; 4], 0).into(),
-            SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
-        };
-        let connect = async {
-            let socket = UdpSocket::bind(own).await?;
-            socket.connect(addr).await?;
-            Ok(socket)
-        };
-        match connect.await {
+        match connect_datagrams(&id, addr).await {
             Ok(socket) => return Ok(socket),
             Err(error) => tried.push((addr, error)),
         }

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 
 /// How a listening socket is set up.
@@ -17,6 +18,51 @@ pub struct ListenOptions {
     pub backlog: u32,
     /// For an IPv6 address: whether IPv4 is kept out. `None` keeps it out, as nginx does.
     pub ipv6_only: Option<bool>,
+    /// Whether accepted connections are probed when they are silent; `None` leaves that to the
+    /// system.
+    pub keepalive: Option<Keepalive>,
+}
+
+/// TCP keepalive; what is `None` is left to the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Whether there are probes.
+    pub on: bool,
+    /// Silence before the first probe.
+    pub idle: Option<Duration>,
+    /// Time between probes.
+    pub interval: Option<Duration>,
+    /// Lost probes after which a connection is dead.
+    pub count: Option<u32>,
+}
+
+impl Keepalive {
+    /// No probes.
+    pub const OFF: Keepalive = Keepalive {
+        on: false,
+        idle: None,
+        interval: None,
+        count: None,
+    };
+
+    /// Linux passes the options of a listening socket on to what it accepts.
+    fn apply(self, socket: &Socket) -> io::Result<()> {
+        socket.set_keepalive(self.on)?;
+        if !self.on {
+            return Ok(());
+        }
+        let mut times = TcpKeepalive::new();
+        if let Some(idle) = self.idle {
+            times = times.with_time(idle);
+        }
+        if let Some(interval) = self.interval {
+            times = times.with_interval(interval);
+        }
+        if let Some(count) = self.count {
+            times = times.with_retries(count);
+        }
+        socket.set_tcp_keepalive(&times)
+    }
 }
 
 impl Default for ListenOptions {
@@ -25,6 +71,7 @@ impl Default for ListenOptions {
             reuse_port: false,
             backlog: 1024,
             ipv6_only: None,
+            keepalive: None,
         }
     }
 }
@@ -117,6 +164,9 @@ fn open(addr: SocketAddr, options: ListenOptions) -> io::Result<std::net::TcpLis
     socket.set_reuse_address(true)?;
     if options.reuse_port {
         socket.set_reuse_port(true)?;
+    }
+    if let Some(keepalive) = options.keepalive {
+        keepalive.apply(&socket)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;

@@ -50,7 +50,10 @@ pub(crate) fn start(
     home::pair(home, "appliance_cli", || {
         data_plane_pair("sallyport appliance_cli", Curve::P256, DAYS)
     })?;
-    let (certificate, key) = (home.join("appliance_cli.crt"), home.join("appliance_cli.key"));
+    let (certificate, key) = (
+        home.join("appliance_cli.crt"),
+        home.join("appliance_cli.key"),
+    );
     let identity = Identity::load(&certificate.to_string_lossy(), &key.to_string_lossy());
     let identity = identity
         .with_context(|| format!("{} and its key cannot be used", certificate.display()))?;
@@ -90,14 +93,18 @@ impl Recorder for InAuditLog {
     }
 
     fn called(&self, called: Called) -> Later<'_, Result<(), String>> {
-        Box::pin(self.0.given(GivenCommand {
-            peer: called.peer,
-            key_name: called.key_name,
-            key: called.key.to_string(),
-            command: called.command,
-            arguments: called.arguments,
-            status: called.outcome.map(|outcome| if outcome.is_ok() { 200 } else { 400 }),
-        }))
+        Box::pin(
+            self.0.given(GivenCommand {
+                peer: called.peer,
+                key_name: called.key_name,
+                key: called.key.to_string(),
+                command: called.command,
+                arguments: called.arguments,
+                status: called
+                    .outcome
+                    .map(|outcome| if outcome.is_ok() { 200 } else { 400 }),
+            }),
+        )
     }
 
     fn refused(&self, peer: SocketAddr, key: CertDigest, reason: String) -> Later<'_, ()> {

@@ -1,7 +1,9 @@
 //! Log lines: on standard error, and in the error log that a gateway's settings name.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sallyport_gateway::conf::{Conf, LogLevel, LogTarget, Source};
 use sallyport_gateway::logs::{CLIENT_FAULTS, LogFileError, Sink};
@@ -26,6 +28,63 @@ pub(crate) fn start(level: LevelFilter) {
         .try_init();
     // a second start, as quickstart's roles would make, changes nothing
     drop(started);
+}
+
+/// As [`start`], and keeps the last lines.
+pub(crate) fn start_with_tail(level: LevelFilter) -> LogTail {
+    let tail = LogTail::default();
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter(level))
+        .with_writer(io::stderr.and(tail.clone()))
+        .with_ansi(io::stderr().is_terminal())
+        .try_init();
+    drop(started);
+    tail
+}
+
+/// The last lines of the log.
+#[derive(Clone, Default)]
+pub(crate) struct LogTail(Arc<Mutex<VecDeque<String>>>);
+
+/// Lines that are kept.
+const TAIL_LINES: usize = 2_000;
+/// Bytes of a line that are kept.
+const TAIL_LINE_BYTES: usize = 2_048;
+
+impl LogTail {
+    /// So many of them, oldest first.
+    pub(crate) fn last(&self, lines: usize) -> Vec<String> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = kept.len().saturating_sub(lines);
+        kept.iter().skip(from).cloned().collect()
+    }
+}
+
+/// The log hands over one event at a time, whole.
+impl io::Write for LogTail {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for line in String::from_utf8_lossy(event).lines() {
+            if kept.len() == TAIL_LINES {
+                kept.pop_front();
+            }
+            let end = line.floor_char_boundary(TAIL_LINE_BYTES);
+            kept.push_back(line[..end].to_owned());
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogTail {
+    type Writer = LogTail;
+
+    fn make_writer(&'a self) -> LogTail {
+        self.clone()
+    }
 }
 
 fn filter(level: LevelFilter) -> EnvFilter {

@@ -1,5 +1,6 @@
 //! The executable: command line, role start-up.
 
+mod administration;
 mod commands;
 mod home;
 mod logging;
@@ -15,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// A self-hosted API gateway platform that runs behind firewalls.
 ///
 /// Start with `sallyport quickstart`: a control plane, a gateway and an echo service on this
-/// machine.
+/// machine. A node on another machine takes commands too: `sallyport --target NODE COMMAND`.
 #[derive(Debug, Parser)]
 #[command(name = "sallyport", version, propagate_version = true)]
 struct Cli {
@@ -33,6 +34,9 @@ enum Command {
     Certs(commands::certs::Args),
     Audit(commands::audit::Args),
     Backup(commands::backup::Args),
+    Keys(commands::keys::Args),
+    Maintenance(commands::maintenance::Args),
+    Remote(Box<commands::remote::Args>),
     Plugins(commands::plugins::Args),
     Ports(commands::ports::Args),
     Firewall(commands::firewall::Args),
@@ -40,7 +44,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let line = commands::remote::with_its_name(std::env::args_os().collect());
+    let cli = Cli::parse_from(line);
     let result = match cli.command {
         Command::Quickstart(args) => commands::quickstart::run(&args),
         Command::Gateway(args) => commands::gateway::run(&args),
@@ -50,6 +55,9 @@ fn main() -> ExitCode {
         Command::Certs(args) => commands::certs::run(&args),
         Command::Audit(args) => commands::audit::run(&args),
         Command::Backup(args) => commands::backup::run(&args),
+        Command::Keys(args) => commands::keys::run(args),
+        Command::Maintenance(args) => commands::maintenance::run(&args),
+        Command::Remote(args) => commands::remote::run(&args),
         Command::Plugins(args) => commands::plugins::run(&args),
         Command::Ports(args) => commands::ports::run(&args),
         Command::Firewall(args) => commands::firewall::run(&args),

@@ -14,6 +14,8 @@ mod firewall;
 mod ip_addresses;
 #[path = "contract/lab.rs"]
 mod lab;
+#[path = "contract/maintenance.rs"]
+mod maintenance;
 #[path = "contract/network.rs"]
 mod network;
 #[path = "contract/ports_explain.rs"]

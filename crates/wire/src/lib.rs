@@ -10,6 +10,7 @@ pub mod config_hash;
 pub mod config_sync;
 pub mod node_control;
 pub mod protobuf;
+pub mod proxy_protocol;
 pub mod rate_limit;
 pub mod redis;
 pub mod telemetry;

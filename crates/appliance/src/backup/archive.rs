@@ -44,6 +44,13 @@ pub struct Header {
     pub engine: String,
     /// The schema version of its database.
     pub schema_version: i64,
+    /// Where a SQLite database belongs, below the data directory.
+    #[serde(default = "store_file")]
+    pub database_file: String,
+}
+
+fn store_file() -> String {
+    "store.sqlite".to_owned()
 }
 
 /// How much of something there is, and its digest.

@@ -138,6 +138,7 @@ impl<W: Write> Run<'_, W> {
                     node: sources.node.clone(),
                     engine: engine.to_owned(),
                     schema_version,
+                    database_file: sources.database_file.to_string_lossy().into_owned(),
                 }),
                 Piece::Table(table) => writer.table(table),
                 Piece::Rows { lines, rows } => writer.rows(rows, lines),

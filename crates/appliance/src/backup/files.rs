@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::BackupError;
@@ -68,7 +68,7 @@ fn walk(
                 mode: meta.mode() & 0o777,
                 sqlite: is_sqlite(&path),
             });
-        } else {
+        } else if !kind.is_socket() {
             tracing::warn!(path = %path.display(), "not a file, not backed up");
         }
     }

@@ -32,7 +32,7 @@ pub use keys::{KeyError, NewKey, Opener, Seal};
 pub use restore::{Restored, Target, restore};
 pub use retention::{Keep, surplus};
 pub use schedule::{Schedule, ScheduleError};
-pub use settings::{Settings, SettingsError};
+pub use settings::{RawSettings, Settings, SettingsError};
 pub use verify::{Verified, verify};
 
 /// What is backed up.
@@ -42,6 +42,8 @@ pub struct Sources {
     pub database: Database,
     /// The data directory. A SQLite database in it is dumped, not copied.
     pub data: PathBuf,
+    /// Where a SQLite database belongs, below `data`.
+    pub database_file: PathBuf,
     /// Files from elsewhere that hold settings.
     pub settings: Vec<PathBuf>,
     /// Paths below `data` that make this node this node and no other.

@@ -4,8 +4,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use sallyport_store::dump::Database;
-
 use super::archive::{Header, Manifest};
 use super::create::parent;
 use super::unpack::{self, Places};
@@ -16,7 +14,7 @@ use super::{BackupError, Opener};
 pub struct Target {
     /// The data directory; it is not there yet, or empty.
     pub data: PathBuf,
-    /// URL of an empty PostgreSQL database; without it the database becomes `store.sqlite` in the
+    /// URL of an empty PostgreSQL database; without it the database becomes a file of the
     /// data directory, whichever engine it came from.
     pub database: Option<String>,
     /// Whether the files that make the node this node are wanted: yes in its place, no for a new
@@ -55,13 +53,9 @@ pub fn restore(path: &Path, opener: &Opener, to: &Target) -> Result<Restored, Ba
     }
     let made = fs::DirBuilder::new().mode(0o700).create(&staging);
     made.map_err(BackupError::write(&staging))?;
-    let database = match &to.database {
-        Some(url) => Database::Url(url.clone()),
-        None => Database::File(staging.join("store.sqlite")),
-    };
     let places = Places {
         data: &staging,
-        database: &database,
+        database: to.database.as_deref(),
         identity: to.identity,
     };
     let unpacked = opened.unpack(&places).and_then(|unpacked| {
@@ -73,7 +67,7 @@ pub fn restore(path: &Path, opener: &Opener, to: &Target) -> Result<Restored, Ba
         synced.map_err(BackupError::write(above))?;
         Ok(unpacked)
     });
-    let (header, manifest) = unpacked.inspect_err(|_| {
+    let (header, manifest, _) = unpacked.inspect_err(|_| {
         _ = fs::remove_dir_all(&staging);
     })?;
     let settings = to.data.join(unpack::RESTORED_SETTINGS);

@@ -47,6 +47,19 @@ pub struct RawSettings {
     include: Vec<PathBuf>,
 }
 
+impl RawSettings {
+    /// With paths that `place` has put where they belong, such as beside the file.
+    #[must_use]
+    pub fn beside(self, place: &impl Fn(PathBuf) -> PathBuf) -> RawSettings {
+        RawSettings {
+            to: place(self.to),
+            passphrase_file: self.passphrase_file.map(place),
+            include: self.include.into_iter().map(place).collect(),
+            ..self
+        }
+    }
+}
+
 impl TryFrom<RawSettings> for Settings {
     type Error = SettingsError;
 

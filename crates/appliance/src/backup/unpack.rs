@@ -49,7 +49,8 @@ pub(super) struct Opened {
 pub(super) struct Places<'p> {
     /// An empty directory for the files.
     pub(super) data: &'p Path,
-    pub(super) database: &'p Database,
+    /// URL of the database; without it a file among the others.
+    pub(super) database: Option<&'p str>,
     /// Whether files that make the node this node are wanted.
     pub(super) identity: bool,
 }
@@ -82,10 +83,23 @@ type Entry<'a> = tar::Entry<'a, Shared>;
 
 impl Opened {
     /// Puts everything where it belongs. When this fails the places hold nothing of use.
-    pub(super) fn unpack(mut self, places: &Places<'_>) -> Result<(Header, Manifest), BackupError> {
+    pub(super) fn unpack(
+        mut self,
+        places: &Places<'_>,
+    ) -> Result<(Header, Manifest, Database), BackupError> {
         let path = self.path.clone();
         let mut entries = self.archive.entries().map_err(broken(&path))?;
         let header = header(&path, entries.next())?;
+        let database = match places.database {
+            Some(url) => Database::Url(url.to_owned()),
+            None => {
+                let file = below(&header.database_file);
+                let bad = || BackupError::damaged(&path, "its database belongs nowhere");
+                let file = places.data.join(file.ok_or_else(bad)?);
+                make_parent(&file)?;
+                Database::File(file)
+            }
+        };
         let mut unpacking = Unpacking {
             path: &path,
             places,
@@ -108,7 +122,7 @@ impl Opened {
             Ok(None)
         };
         let mut next = || next().map_err(|error| -> Other { Box::new(error) });
-        match load(places.database, header.schema_version, &mut next) {
+        match load(&database, header.schema_version, &mut next) {
             Ok(()) => {}
             Err(DumpError::Other(error)) => {
                 return Err(match error.downcast::<BackupError>() {
@@ -119,7 +133,8 @@ impl Opened {
             Err(DumpError::Damaged(detail)) => return Err(BackupError::damaged(&path, detail)),
             Err(error) => return Err(error.into()),
         }
-        Ok((header, unpacking.manifest.unwrap_or_default()))
+        let manifest = unpacking.manifest.unwrap_or_default();
+        Ok((header, manifest, database))
     }
 }
 
@@ -243,13 +258,7 @@ impl Unpacking<'_> {
         let mut out: Box<dyn Write> = match &into {
             None => Box::new(std::io::sink()),
             Some(path) => {
-                if let Some(parent) = path.parent() {
-                    let made = fs::DirBuilder::new()
-                        .recursive(true)
-                        .mode(0o700)
-                        .create(parent);
-                    made.map_err(BackupError::write(parent))?;
-                }
+                make_parent(path)?;
                 let mut options = OpenOptions::new();
                 let file = options.write(true).create_new(true).mode(mode).open(path);
                 Box::new(file.map_err(BackupError::write(path))?)
@@ -302,6 +311,15 @@ impl Unpacking<'_> {
         let text = bytes(self.path, entry)?;
         serde_json::from_slice(&text).map_err(|error| self.damaged(format!("{name}: {error}")))
     }
+}
+
+fn make_parent(path: &Path) -> Result<(), BackupError> {
+    let parent = super::create::parent(path);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(parent);
+    made.map_err(BackupError::write(parent))
 }
 
 /// All of an entry that has to fit into memory.

@@ -34,13 +34,12 @@ pub fn verify(
         .prefix("sallyport-verify-")
         .tempdir_in(scratch)
         .map_err(BackupError::write(scratch))?;
-    let database = Database::File(scratch.path().join("store.sqlite"));
     let places = Places {
         data: scratch.path(),
-        database: &database,
+        database: None,
         identity: true,
     };
-    let (header, manifest) = opened.unpack(&places)?;
+    let (header, manifest, database) = opened.unpack(&places)?;
     // An older schema was moved on by the restore, and is not the same any more.
     if let Some(again) = counted(&database, header.schema_version)? {
         compare(&manifest.tables, &again)?;

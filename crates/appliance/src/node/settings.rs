@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use sallyport_store::NodeRole;
 use serde::Deserialize;
 
+use crate::backup;
+
 /// What a node is told by its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Where it came from, for messages.
     pub file: PathBuf,
@@ -30,6 +32,10 @@ pub struct Settings {
     pub control_planes: ControlPlane,
     /// `[rate_limit]`; `None` runs none.
     pub rate_limit: Option<RateLimitSection>,
+    /// `[appliance_cli] listen`; `None` opens nothing.
+    pub appliance_cli: Option<SocketAddr>,
+    /// `[backup]`; `None` makes none by itself.
+    pub backup: Option<backup::Settings>,
 }
 
 /// `[database]`: what the nodes share.
@@ -146,6 +152,14 @@ struct Raw {
     healthcheck: Option<RawHealthcheck>,
     control_planes: RawControlPlanes,
     rate_limit: Option<RawRateLimit>,
+    appliance_cli: Option<RawApplianceCli>,
+    backup: Option<backup::RawSettings>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawApplianceCli {
+    listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -293,6 +307,13 @@ impl Settings {
             }
         };
         let planes = raw.control_planes;
+        let backup = match raw.backup {
+            None => None,
+            Some(raw) => {
+                let read = backup::Settings::try_from(raw.beside(&beside));
+                Some(read.map_err(|error| bad("backup", error.to_string()))?)
+            }
+        };
         Ok(Settings {
             file: path.to_owned(),
             name,
@@ -320,6 +341,10 @@ impl Settings {
                 conf: beside(raw.conf),
                 listen: raw.listen,
             }),
+            appliance_cli: raw
+                .appliance_cli
+                .map(|raw| raw.listen.unwrap_or_else(|| everywhere("appliance_cli"))),
+            backup,
         })
     }
 

@@ -81,7 +81,10 @@ impl CommandLog {
     /// Records that a client was sent away; many from one address become one record.
     pub async fn sent_away(&self, peer: SocketAddr, key: String, reason: String) {
         let repeated = {
-            let mut quiet = self.quiet.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut quiet = self
+                .quiet
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             quiet.admit(Like::failure(peer.ip()), now_ms())
         };
         let Some(repeated) = repeated else {

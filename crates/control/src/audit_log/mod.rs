@@ -5,6 +5,7 @@
 //! others' records are received on port 8071 (`receive`). docs/audit_log.md has formats and promises.
 
 mod api;
+mod calls;
 mod database;
 mod destinations;
 mod error;
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 use tracing::error;
 use uuid::Uuid;
 
+pub use calls::{CommandLog, GivenCommand};
 pub use error::AuditLogError;
 pub use export::{ExportError, export, public_key, verify_data, verify_export};
 pub use settings::AuditLogSettings;

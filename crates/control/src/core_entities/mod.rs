@@ -158,7 +158,7 @@ async fn answer(
     };
     match (method, place) {
         (Method::GET | Method::HEAD, place) => get(&ask, place).await,
-        (_, Place::Unsupported { name, .. }) if writes => Err(CoreError::Unsupported(name)),
+        (_, Place::Unsupported(name)) if writes => Err(CoreError::Unsupported(name)),
         (Method::POST, Place::Collection(collection)) if collection.writable() => {
             let body = body::object(&headers, body).await?;
             let stored = write::create(&ask, &collection, body).await?;
@@ -190,8 +190,7 @@ async fn get(ask: &Ask, place: Place) -> Result<Response, CoreError> {
         Place::PluginSchema(name) => schemas::plugin(&ask.app, &name)?,
         Place::EntitySchema(table) => schemas::entity(&table)?,
         Place::JsonSchema(singular) => schemas::json(&singular)?,
-        Place::Unsupported { listed: true, .. } => json!({"data": [], "next": null}),
-        Place::Unsupported { .. } | Place::Validate(_) | Place::Unknown => {
+        Place::Unsupported(_) | Place::Validate(_) | Place::Unknown => {
             return Err(CoreError::NotFound);
         }
     };

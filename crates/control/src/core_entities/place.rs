@@ -62,11 +62,8 @@ pub(super) enum Place {
     JsonSchema(String),
     /// `schemas/{table}/validate`.
     Validate(String),
-    /// Entities that this build does not have; `listed` means that clients need an empty list.
-    Unsupported {
-        name: String,
-        listed: bool,
-    },
+    /// Entities that this build does not have.
+    Unsupported(String),
     Unknown,
 }
 
@@ -77,7 +74,7 @@ struct Child {
     field: &'static str,
 }
 
-const CHILDREN: [Child; 10] = [
+const CHILDREN: [Child; 11] = [
     Child {
         parent: Kind::Service,
         segment: "routes",
@@ -133,6 +130,12 @@ const CHILDREN: [Child; 10] = [
         field: "consumer",
     },
     Child {
+        parent: Kind::Certificate,
+        segment: "snis",
+        kind: Kind::Sni,
+        field: "certificate",
+    },
+    Child {
         parent: Kind::Upstream,
         segment: "targets",
         kind: Kind::Target,
@@ -140,11 +143,8 @@ const CHILDREN: [Child; 10] = [
     },
 ];
 
-/// Collections of other builds. decK gives up when one of the first three is missing.
-const UNSUPPORTED: [&str; 21] = [
-    "certificates",
-    "snis",
-    "ca_certificates",
+/// Collections of other builds.
+const UNSUPPORTED: [&str; 18] = [
     "consumer_groups",
     "vaults",
     "keys",
@@ -164,7 +164,6 @@ const UNSUPPORTED: [&str; 21] = [
     "event-hooks",
     "documents",
 ];
-const LISTED: usize = 3;
 
 /// The same below one entity.
 const UNSUPPORTED_BELOW: [&str; 6] = [
@@ -198,7 +197,8 @@ impl Place {
             ["v1", "schemas", "json", singular] => Place::JsonSchema((*singular).to_owned()),
             [first, rest @ ..] => match Kind::from_collection(first) {
                 Some(kind) => below(kind, rest),
-                None => unsupported(first, rest),
+                None if UNSUPPORTED.contains(first) => Place::Unsupported((*first).to_owned()),
+                None => Place::Unknown,
             },
             [] => Place::Unknown,
         }
@@ -216,14 +216,9 @@ fn below(kind: Kind, rest: &[&str]) -> Place {
                 .find(|c| c.parent == kind && c.segment == *segment);
             let Some(child) = child else {
                 let other = UNSUPPORTED_BELOW.contains(segment);
-                let name = (*segment).to_owned();
-                return if other {
-                    Place::Unsupported {
-                        name,
-                        listed: false,
-                    }
-                } else {
-                    Place::Unknown
+                return match other {
+                    true => Place::Unsupported((*segment).to_owned()),
+                    false => Place::Unknown,
                 };
             };
             let parent = Parent {
@@ -241,16 +236,6 @@ fn below(kind: Kind, rest: &[&str]) -> Place {
                 _ => Place::Unknown,
             }
         }
-    }
-}
-
-fn unsupported(name: &str, rest: &[&str]) -> Place {
-    match UNSUPPORTED.iter().position(|other| *other == name) {
-        Some(at) => Place::Unsupported {
-            name: name.to_owned(),
-            listed: at < LISTED && rest.is_empty(),
-        },
-        None => Place::Unknown,
     }
 }
 
@@ -282,7 +267,9 @@ mod tests {
 
     #[test]
     fn every_form_of_path() {
-        use Kind::{Acl, Consumer, Jwt, KeyAuth, Plugin, Route, Service, Target, Upstream};
+        use Kind::{
+            Acl, Certificate, Consumer, Jwt, KeyAuth, Plugin, Route, Service, Sni, Target, Upstream,
+        };
         let one = |collection, key: &str| Place::One(collection, key.to_owned());
         check("", Place::Root);
         check("/", Place::Root);
@@ -347,15 +334,15 @@ mod tests {
             "/v1/schemas/json/route",
             Place::JsonSchema("route".to_owned()),
         );
-        let other = |name: &str, listed| Place::Unsupported {
-            name: name.to_owned(),
-            listed,
-        };
-        check("/certificates", other("certificates", true));
-        check("/certificates/x", other("certificates", false));
-        check("/certificates/x/snis", other("certificates", false));
-        check("/vaults", other("vaults", false));
-        check("/consumers/c/oauth2/x", other("oauth2", false));
+        check("/certificates", Place::Collection(flat(Certificate)));
+        check(
+            "/certificates/x/snis",
+            Place::Collection(nested(Certificate, "x", "certificate", Sni)),
+        );
+        let other = |name: &str| Place::Unsupported(name.to_owned());
+        check("/vaults", other("vaults"));
+        check("/vaults/x", other("vaults"));
+        check("/consumers/c/oauth2/x", other("oauth2"));
         for unknown in [
             "/servicse",
             "/services//routes",

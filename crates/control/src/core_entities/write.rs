@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sallyport_model::schema::PluginSchemas;
+use sallyport_model::schema::{FieldError, Path, PluginSchemas};
 use sallyport_model::{Kind, basic_auth, schema};
 use sallyport_store::{Actor, IfExists, OnDelete, Put, Reference, Store, StoreError};
 use serde_json::{Value, json};
@@ -144,6 +144,9 @@ async fn store(
     if kind == Kind::BasicAuth && !asks(ask, "skip_hash") {
         basic_auth::hash_entity(&mut entity);
     }
+    if kind == Kind::Service {
+        authorities_are_there(ask, &entity).await?;
+    }
     if kind == Kind::Plugin {
         let (store, plugins) = (&ask.app.store, ask.app.plugins);
         complete_plugin(store, ask.cp, plugins, &mut entity, fresh).await?;
@@ -158,6 +161,23 @@ async fn store(
         if_exists,
     )
     .await
+}
+
+/// A list of ids is no reference that the store knows of.
+async fn authorities_are_there(ask: &Ask, service: &Value) -> Result<(), CoreError> {
+    let ids = service["ca_certificates"].as_array().into_iter().flatten();
+    for (at, id) in ids.enumerate() {
+        let found = match id.as_str().and_then(uuid) {
+            Some(id) => ask.stored(Kind::CaCertificate, id).await?,
+            None => None,
+        };
+        if found.is_none() {
+            let path = Path::root().key("ca_certificates").index(at);
+            let message = format!("there is no CA certificate {id}");
+            return Err(vec![FieldError::field(path, message)].into());
+        }
+    }
+    Ok(())
 }
 
 /// Whether the query has this flag.

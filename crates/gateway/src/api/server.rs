@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sallyport_plugins::Fields;
 use sallyport_runtime::listen::{ListenOptions, listen};
+use sallyport_runtime::tls::Offer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -83,10 +84,16 @@ impl Sockets {
 pub(crate) fn open(
     kind: Kind,
     listeners: &[Listener],
-    certificates: &Certificates,
+    (certificates, offer): (&Certificates, &Offer),
     access: Option<Access>,
 ) -> Result<Sockets, StartError> {
-    let tls = tls_config(certificates, false)?.map(TlsAcceptor::from);
+    let tls = match certificates.is_empty() {
+        true => None,
+        false => {
+            let config = tls_config(certificates.clone(), &[b"http/1.1"], offer)?;
+            Some(TlsAcceptor::from(config))
+        }
+    };
     let mut all = Vec::new();
     for wanted in listeners {
         let options = ListenOptions {

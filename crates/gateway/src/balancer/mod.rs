@@ -32,6 +32,7 @@ use std::time::Instant as Clock;
 use http::{HeaderValue, StatusCode};
 use sallyport_model::balancing::Algorithm;
 use sallyport_model::entities::{Protocol, Service, Target, Upstream};
+use sallyport_runtime::tls::Identity;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -368,7 +369,8 @@ impl Balancers {
         }
     }
 
-    /// The balancer of an upstream: the one in force if nothing of it has changed.
+    /// The balancer of an upstream: the one in force if nothing of it has changed. `shown` is
+    /// what its probes show to targets that ask for a certificate.
     ///
     /// # Errors
     /// A text that says which field cannot be used and why.
@@ -376,14 +378,17 @@ impl Balancers {
         &self,
         upstream: &Upstream,
         targets: &[&Target],
+        shown: Option<&Identity>,
     ) -> Result<Arc<Balancer>, String> {
         let old = self.find(upstream.id);
         if let Some(old) = &old
-            && old.is_made_from(upstream, targets)
+            && old.is_made_from(upstream, targets, shown)
         {
             return Ok(old.clone());
         }
-        Balancer::new(upstream, targets, &self.names, &self.slots, old.as_deref()).map(Arc::new)
+        let mut new = Balancer::new(upstream, targets, &self.names, &self.slots, old.as_deref())?;
+        new.shown = shown.cloned();
+        Ok(Arc::new(new))
     }
 
     /// These balancers, and no others, are in force from now on.

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use sallyport_model::balancing::{Active, CheckType};
+use sallyport_runtime::tls::{Identity, ServerTrust, client_config};
 use sallyport_runtime::{DialError, dial};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -33,6 +34,30 @@ const LINE_BYTES_MAX: u64 = 1024;
 pub(crate) struct ProbeTls {
     pub(crate) verified: Arc<ClientConfig>,
     pub(crate) unverified: Arc<ClientConfig>,
+    /// The authorities that `verified` believes.
+    pub(crate) roots: Arc<RootCertStore>,
+}
+
+impl ProbeTls {
+    /// The same, showing this to targets that ask for a certificate.
+    fn showing(&self, shown: Option<&Identity>) -> ProbeTls {
+        let Some(identity) = shown else {
+            return self.clone();
+        };
+        let config = |trust: ServerTrust, standard: &Arc<ClientConfig>| {
+            // it was made for the services of the upstream as well, so it can be made
+            let made = client_config(trust, Some(identity)).map(|mut config| {
+                config.alpn_protocols.clone_from(&standard.alpn_protocols);
+                Arc::new(config)
+            });
+            made.unwrap_or_else(|_| standard.clone())
+        };
+        ProbeTls {
+            verified: config(ServerTrust::Roots(self.roots.clone()), &self.verified),
+            unverified: config(ServerTrust::Anybody, &self.unverified),
+            roots: self.roots.clone(),
+        }
+    }
 }
 
 /// What to send to one address.
@@ -50,6 +75,7 @@ struct Probe {
 
 /// Probes the targets of an upstream, each group by its own interval.
 pub(super) async fn probe_for_ever(balancer: &Balancer, tls: &ProbeTls) {
+    let tls = &tls.showing(balancer.shown.as_ref());
     let active = &balancer.checks.active;
     let mut state = seed();
     let interval = |secs: f64| {

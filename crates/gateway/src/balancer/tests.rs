@@ -103,6 +103,7 @@ pub(super) fn probe_tls() -> ProbeTls {
     ProbeTls {
         verified: config.clone(),
         unverified: config,
+        roots: Arc::new(rustls::RootCertStore::empty()),
     }
 }
 
@@ -110,7 +111,9 @@ pub(super) fn probe_tls() -> ProbeTls {
 pub(super) fn make(balancers: &Balancers, fields: Value, all: &[(&str, u16)]) -> Arc<Balancer> {
     let targets = targets(all);
     let targets: Vec<_> = targets.iter().collect();
-    balancers.balancer(&upstream(fields), &targets).unwrap()
+    balancers
+        .balancer(&upstream(fields), &targets, None)
+        .unwrap()
 }
 
 const A: &str = "10.0.0.1:8000";

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use sallyport_model::balancing::{Algorithm, Healthchecks};
 use sallyport_model::entities::{Target, Upstream};
+use sallyport_runtime::tls::Identity;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -35,6 +36,8 @@ pub(crate) struct Balancer {
     pub(crate) hash_by: HashBy,
     pub(crate) targets: Vec<Member>,
     pub(super) slot: Slot,
+    /// What probes show to targets that ask for a certificate.
+    pub(super) shown: Option<Identity>,
     algorithm: Algorithm,
     slots: u32,
     use_srv_name: bool,
@@ -168,6 +171,7 @@ impl Balancer {
             checks: upstream.healthchecks.clone(),
             hash_by: HashBy::new(upstream)?,
             slot: slots.take(),
+            shown: None,
             algorithm: upstream.algorithm,
             slots: upstream.slots,
             use_srv_name: upstream.use_srv_name,
@@ -205,9 +209,17 @@ impl Balancer {
     }
 
     /// Whether it was made from equal settings.
-    pub(super) fn is_made_from(&self, upstream: &Upstream, targets: &[&Target]) -> bool {
+    pub(super) fn is_made_from(
+        &self,
+        upstream: &Upstream,
+        targets: &[&Target],
+        shown: Option<&Identity>,
+    ) -> bool {
         let (own, own_targets) = &self.source;
-        own == upstream && own_targets.iter().eq(targets.iter().copied())
+        let chain = |identity: Option<&Identity>| identity.map(|it| it.chain().to_vec());
+        own == upstream
+            && own_targets.iter().eq(targets.iter().copied())
+            && chain(self.shown.as_ref()) == chain(shown)
     }
 
     /// Whether no name has to be looked up.

@@ -6,7 +6,10 @@ use super::{Conf, ListenHost, Role};
 /// Notes every combination that cannot work.
 pub(super) fn check(conf: &Conf, reader: &mut Reader) {
     database(conf, reader);
-    if conf.proxy_listen.is_empty() && reader.text("proxy_listen").is_none_or(|text| text == "off")
+    let streams_alone = conf.role == Role::Traditional && !conf.stream_listen.is_empty();
+    if conf.proxy_listen.is_empty()
+        && !streams_alone
+        && reader.text("proxy_listen").is_none_or(|text| text == "off")
     {
         reader.problem(
             "proxy_listen",
@@ -27,11 +30,8 @@ fn without_effect(conf: &Conf, reader: &mut Reader) {
         ("proxy_listen", &conf.proxy_listen),
         ("status_listen", &conf.status_listen),
     ] {
-        if listeners
-            .iter()
-            .any(|listener| listener.deferred || listener.keepalive.is_some())
-        {
-            let message = "the flags deferred and so_keepalive have no effect in this build";
+        if listeners.iter().any(|listener| listener.deferred) {
+            let message = "the flag deferred has no effect in this build";
             reader.settings.warn(key, message);
         }
     }
@@ -55,6 +55,7 @@ fn database(conf: &Conf, reader: &mut Reader) {
 fn same_address(conf: &Conf, reader: &mut Reader) {
     let properties = [
         ("proxy_listen", &conf.proxy_listen),
+        ("stream_listen", &conf.stream_listen),
         ("status_listen", &conf.status_listen),
         ("admin_listen", &conf.admin_listen),
     ];
@@ -65,7 +66,9 @@ fn same_address(conf: &Conf, reader: &mut Reader) {
         .collect();
     for (at, (key, listener)) in all.iter().enumerate() {
         let clash = all[..at].iter().find(|(_, earlier)| {
-            earlier.port == listener.port && overlap(&earlier.host, &listener.host)
+            earlier.port == listener.port
+                && earlier.udp == listener.udp
+                && overlap(&earlier.host, &listener.host)
         });
         if let Some((earlier_key, earlier)) = clash {
             let message = format!("{listener} is the address of {earlier} in {earlier_key}");

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
-use sallyport_runtime::ListenOptions;
+use sallyport_runtime::{ListenOptions, listen};
 
 /// One element of a listen property, such as `0.0.0.0:8443 ssl http2 reuseport backlog=16384`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Listener {
     pub ipv6_only: Option<bool>,
     /// TCP keepalive (`so_keepalive=…`).
     pub keepalive: Option<Keepalive>,
+    /// Take datagrams (`udp`), in `stream_listen` only.
+    pub udp: bool,
 }
 
 /// The host part of a listener.
@@ -86,6 +88,12 @@ pub enum ListenerError {
     /// `udp` belongs to `stream_listen`.
     #[error("\"udp\" is possible in stream_listen only")]
     Udp,
+    /// A word that is a flag of HTTP listeners only.
+    #[error("{0:?} is not possible in stream_listen")]
+    HttpOnly(String),
+    /// Datagrams have no connection that another flag could be about.
+    #[error("\"udp\" cannot be combined with {0}")]
+    UdpWith(&'static str),
 }
 
 /// Reads a whole listen property: `off`, or a comma-separated list. `off` gives an empty list.
@@ -99,6 +107,24 @@ pub fn listeners(text: &str) -> Result<Vec<Listener>, Vec<ListenerError>> {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for element in text.split(',') {
         match element.parse() {
+            Ok(listener) => good.push(listener),
+            Err(error) => bad.push(error),
+        }
+    }
+    if bad.is_empty() { Ok(good) } else { Err(bad) }
+}
+
+/// Reads `stream_listen`; see [`listeners`].
+///
+/// # Errors
+/// One error per element that is no listener of streams.
+pub fn stream_listeners(text: &str) -> Result<Vec<Listener>, Vec<ListenerError>> {
+    if text.trim().eq_ignore_ascii_case("off") {
+        return Ok(Vec::new());
+    }
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for element in text.split(',') {
+        match Listener::of_streams(element) {
             Ok(listener) => good.push(listener),
             Err(error) => bad.push(error),
         }
@@ -125,6 +151,7 @@ impl FromStr for Listener {
             backlog: None,
             ipv6_only: None,
             keepalive: None,
+            udp: false,
         };
         for word in words {
             listener.set(word)?;
@@ -134,6 +161,29 @@ impl FromStr for Listener {
 }
 
 impl Listener {
+    /// One element of `stream_listen`, such as `0.0.0.0:9443 ssl` or `0.0.0.0:53 udp`.
+    fn of_streams(text: &str) -> Result<Listener, ListenerError> {
+        let mut words: Vec<&str> = text.split_whitespace().collect();
+        let is_http = |word: &&&str| matches!(**word, "http2" | "deferred");
+        if let Some(word) = words.iter().find(is_http) {
+            return Err(ListenerError::HttpOnly((*word).to_owned()));
+        }
+        let count = words.len();
+        words.retain(|word| *word != "udp");
+        let mut listener: Listener = words.join(" ").parse()?;
+        listener.udp = words.len() < count;
+        let wrong = [
+            ("ssl", listener.tls),
+            ("proxy_protocol", listener.proxy_protocol),
+            ("backlog", listener.backlog.is_some()),
+            ("so_keepalive", listener.keepalive.is_some()),
+        ];
+        match wrong.into_iter().find(|(_, set)| listener.udp && *set) {
+            Some((flag, _)) => Err(ListenerError::UdpWith(flag)),
+            None => Ok(listener),
+        }
+    }
+
     fn set(&mut self, word: &str) -> Result<(), ListenerError> {
         let argument = || ListenerError::Argument(word.to_owned());
         match word.split_once('=') {
@@ -185,6 +235,29 @@ impl Listener {
             reuse_port: self.reuse_port,
             backlog: self.backlog.unwrap_or(standard.backlog),
             ipv6_only: self.ipv6_only,
+            keepalive: self.keepalive.map(Keepalive::of_socket),
+        }
+    }
+}
+
+impl Keepalive {
+    fn of_socket(self) -> listen::Keepalive {
+        match self {
+            Keepalive::Off => listen::Keepalive::OFF,
+            Keepalive::On => listen::Keepalive {
+                on: true,
+                ..listen::Keepalive::OFF
+            },
+            Keepalive::Times {
+                idle,
+                interval,
+                count,
+            } => listen::Keepalive {
+                on: true,
+                idle,
+                interval,
+                count,
+            },
         }
     }
 }

@@ -17,12 +17,14 @@ const FALLBACK_DAYS: u32 = 3650;
 /// Everything read from the files that settings name.
 #[derive(Debug)]
 pub struct Material {
-    /// Certificates of the traffic listeners; never empty if one of them ends TLS.
+    /// Certificates of the listeners for requests and streams; never empty if one of them ends TLS.
     pub proxy: Vec<Identity>,
     /// The same for the Status API.
     pub status: Vec<Identity>,
     /// The same for the Admin API.
     pub admin: Vec<Identity>,
+    /// What upstreams are shown that ask for a certificate, if settings name it.
+    pub client: Option<Identity>,
     /// What the link to the control plane needs, on a data plane.
     pub cluster: Option<ClusterMaterial>,
     /// The declarative configuration to start with.
@@ -85,19 +87,24 @@ impl Material {
             proxy: identities(
                 "ssl_cert",
                 &conf.ssl_cert,
-                &conf.proxy_listen,
+                [&conf.proxy_listen, &conf.stream_listen],
                 &mut problems,
             ),
+            client: conf.client_ssl.as_ref().and_then(|setting| {
+                Identity::load(&setting.certificate, &setting.key)
+                    .map_err(|error| problems.add("client_ssl_cert", error))
+                    .ok()
+            }),
             status: identities(
                 "status_ssl_cert",
                 &conf.status_ssl_cert,
-                &conf.status_listen,
+                [&conf.status_listen, &[][..]],
                 &mut problems,
             ),
             admin: identities(
                 "admin_ssl_cert",
                 &conf.admin_ssl_cert,
-                &conf.admin_listen,
+                [&conf.admin_listen, &[][..]],
                 &mut problems,
             ),
             cluster: cluster(conf, &mut problems),
@@ -132,7 +139,7 @@ impl Problems<'_> {
 fn identities(
     key: &str,
     settings: &[CertificateSetting],
-    listeners: &[Listener],
+    listeners: [&[Listener]; 2],
     problems: &mut Problems<'_>,
 ) -> Vec<Identity> {
     let mut identities = Vec::new();
@@ -142,7 +149,7 @@ fn identities(
             Err(error) => problems.add(key, error),
         }
     }
-    if settings.is_empty() && listeners.iter().any(|listener| listener.tls) {
+    if settings.is_empty() && listeners.concat().iter().any(|listener| listener.tls) {
         let fallback = self_signed_localhost(FALLBACK_DAYS)
             .map_err(|error| error.to_string())
             .and_then(|pair| {

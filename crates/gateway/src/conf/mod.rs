@@ -17,12 +17,14 @@ mod reader;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use sallyport_runtime::NoProxy;
+use sallyport_runtime::tls::Offer;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -92,6 +94,8 @@ pub struct Conf {
     pub log_level: LogLevel,
     /// Where requests are logged.
     pub proxy_access_log: LogTarget,
+    /// Where sessions of streams are logged.
+    pub proxy_stream_access_log: LogTarget,
     /// Where everything else is logged.
     pub proxy_error_log: LogTarget,
     /// Where requests to the Admin API are logged.
@@ -110,6 +114,8 @@ pub struct Conf {
     pub declarative: Option<DeclarativeSetting>,
     /// Listeners for traffic.
     pub proxy_listen: Vec<Listener>,
+    /// Listeners for streams.
+    pub stream_listen: Vec<Listener>,
     /// Listeners of the Status API.
     pub status_listen: Vec<Listener>,
     /// Listeners of the Admin API.
@@ -120,6 +126,13 @@ pub struct Conf {
     pub status_ssl_cert: Vec<CertificateSetting>,
     /// Certificates of the Admin API listeners.
     pub admin_ssl_cert: Vec<CertificateSetting>,
+    /// What listeners offer beside certificates (`ssl_cipher_suite`, `ssl_session_*`, …).
+    pub offer: Offer,
+    /// What upstreams are shown that ask for a certificate (`client_ssl`).
+    pub client_ssl: Option<CertificateSetting>,
+    /// Whether upstreams are verified where a service says nothing
+    /// (`nginx_proxy_proxy_ssl_verify`), and the longest chain.
+    pub upstream_verify: (bool, Option<u8>),
     /// Trusted authorities: `system`, paths or PEM texts.
     pub lua_ssl_trusted_certificate: Vec<String>,
     /// Response headers the gateway adds.
@@ -242,6 +255,7 @@ impl Conf {
             role,
             log_level: proxy::log_level(reader),
             proxy_access_log: proxy::log_target(reader, "proxy_access_log", &prefix),
+            proxy_stream_access_log: proxy::log_target(reader, "proxy_stream_access_log", &prefix),
             proxy_error_log: proxy::log_target(reader, "proxy_error_log", &prefix),
             admin_access_log: proxy::log_target(reader, "admin_access_log", &prefix),
             status_access_log: proxy::log_target(reader, "status_access_log", &prefix),
@@ -251,11 +265,15 @@ impl Conf {
             cluster: cluster::read(reader, role),
             declarative: declarative(reader),
             proxy_listen: proxy::listeners(reader, "proxy_listen"),
+            stream_listen: proxy::stream_listeners(reader),
             status_listen: proxy::listeners(reader, "status_listen"),
             admin_listen: proxy::listeners(reader, "admin_listen"),
             ssl_cert: proxy::certificates(reader, "ssl_cert", "ssl_cert_key"),
             status_ssl_cert: proxy::certificates(reader, "status_ssl_cert", "status_ssl_cert_key"),
             admin_ssl_cert: proxy::certificates(reader, "admin_ssl_cert", "admin_ssl_cert_key"),
+            offer: tls::offer(reader),
+            client_ssl: tls::client(reader),
+            upstream_verify: tls::verify(reader),
             lua_ssl_trusted_certificate: reader.list("lua_ssl_trusted_certificate"),
             headers: proxy::headers(reader),
             headers_upstream_request_id: proxy::headers_upstream(reader),

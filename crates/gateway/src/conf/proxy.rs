@@ -13,6 +13,9 @@ use super::listener::{self, Listener};
 use super::reader::Reader;
 use crate::logs::AccessFormat;
 
+/// The one format of sessions. Source: Kong's nginx template for streams.
+const STREAM_FORMAT: &str = "basic";
+
 /// nginx's levels, least severe first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -67,8 +70,8 @@ pub struct HeadersAdded {
 pub struct RealIp {
     /// Peers whose `X-Forwarded-*` are believed.
     pub trusted: Vec<IpNet>,
-    /// The header that holds the address.
-    pub header: HeaderName,
+    /// The header that holds the address; `None`: the PROXY protocol says it.
+    pub header: Option<HeaderName>,
     /// Skip trusted addresses in the header, from right to left.
     pub recursive: bool,
 }
@@ -143,6 +146,13 @@ pub(super) fn log_target(reader: &mut Reader, key: &str, prefix: &Path) -> LogTa
         Some(path) => {
             let format = words.next().map(str::to_owned);
             if let Some(name) = &format
+                && key == "proxy_stream_access_log"
+            {
+                if name != STREAM_FORMAT {
+                    let message = format!("no log format {name}; possible: {STREAM_FORMAT}");
+                    reader.problem(key, message);
+                }
+            } else if let Some(name) = &format
                 && key.ends_with("access_log")
                 && AccessFormat::named(name).is_none()
             {
@@ -186,10 +196,24 @@ pub(super) fn listeners(reader: &mut Reader, key: &str) -> Vec<Listener> {
         }
         Vec::new()
     });
-    if listeners.iter().any(|listener| listener.proxy_protocol) {
-        reader.problem(key, "flag proxy_protocol is not supported by this build");
+    if key != "proxy_listen" && listeners.iter().any(|listener| listener.proxy_protocol) {
+        reader.problem(
+            key,
+            "flag proxy_protocol is for proxy_listen and stream_listen",
+        );
     }
     listeners
+}
+
+pub(super) fn stream_listeners(reader: &mut Reader) -> Vec<Listener> {
+    const KEY: &str = "stream_listen";
+    let text = reader.text(KEY).unwrap_or_else(|| "off".to_owned());
+    listener::stream_listeners(&text).unwrap_or_else(|errors| {
+        for error in errors {
+            reader.problem(KEY, error.to_string());
+        }
+        Vec::new()
+    })
 }
 
 pub(super) fn certificates(
@@ -263,13 +287,13 @@ pub(super) fn real_ip(reader: &mut Reader) -> RealIp {
     let trusted = reader.networks("trusted_ips");
     let recursive = reader.flag("real_ip_recursive");
     let name = reader.text(KEY).unwrap_or_default();
-    if name == "proxy_protocol" {
-        reader.problem(KEY, "proxy_protocol is not supported by this build");
-    }
-    let header = HeaderName::from_bytes(name.as_bytes()).unwrap_or_else(|_| {
-        reader.problem(KEY, "is not the name of a header");
-        HeaderName::from_static("x-real-ip")
-    });
+    let header = match name.as_str() {
+        "proxy_protocol" => None,
+        name => Some(HeaderName::from_bytes(name.as_bytes()).unwrap_or_else(|_| {
+            reader.problem(KEY, "is neither the name of a header nor proxy_protocol");
+            HeaderName::from_static("x-real-ip")
+        })),
+    };
     RealIp {
         trusted,
         header,

@@ -85,6 +85,38 @@ impl Line<'_> {
     }
 }
 
+/// One session of a stream that is over.
+pub(crate) struct StreamLine {
+    pub(crate) client: IpAddr,
+    pub(crate) protocol: &'static str,
+    /// In the meaning of nginx's stream module.
+    pub(crate) status: u16,
+    /// Bytes to the client.
+    pub(crate) sent: u64,
+    /// Bytes from the client.
+    pub(crate) received: u64,
+    pub(crate) took_ms: u64,
+}
+
+impl StreamLine {
+    /// Appends the line with its line feed, in Kong's format `basic`.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, time: &str) {
+        let StreamLine {
+            client,
+            protocol,
+            status,
+            sent,
+            received,
+            took_ms,
+        } = self;
+        let (seconds, millis) = (took_ms / 1000, took_ms % 1000);
+        _ = writeln!(
+            out,
+            "{client} [{time}] {protocol} {status} {sent} {received} {seconds}.{millis:03}"
+        );
+    }
+}
+
 /// A value as nginx writes it: `-` for nothing, `\xNN` for what could break a line.
 fn escaped(out: &mut Vec<u8>, value: &[u8]) {
     if value.is_empty() {

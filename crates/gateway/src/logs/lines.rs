@@ -30,11 +30,16 @@ impl Lines {
 
     /// Adds a line.
     pub(crate) fn add(&self, line: &Line<'_>) {
+        self.append(|buffer| line.write(buffer, self.access.format));
+    }
+
+    /// Adds what `write` writes: a line with its line feed.
+    pub(crate) fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut buffer = self.buffer.borrow_mut();
         if buffer.is_empty() {
             self.first.notify_one();
         }
-        line.write(&mut buffer, self.access.format);
+        write(&mut buffer);
         if buffer.len() >= BUFFER_BYTES {
             drop(buffer);
             self.hand_in();

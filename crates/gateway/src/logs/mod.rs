@@ -12,7 +12,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub(crate) use access::{Access, AccessFormat, Line, LocalTime};
+pub(crate) use access::{Access, AccessFormat, Line, LocalTime, StreamLine};
 pub(crate) use lines::Lines;
 pub(crate) use sink::open as open_file;
 pub use sink::{LogFileError, QUEUED_BYTES_MAX, Sink};

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use http::header::{HOST, SET_COOKIE};
 use http::uri::{Authority, Scheme};
 use http::{Method, StatusCode};
+use rustls::ClientConfig;
 use sallyport_plugins::{Exchange, Reply};
+use sallyport_runtime::tls::connect as connect_tls;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -23,7 +25,6 @@ use super::pool::Key;
 use super::serve::{Answer, AnswerBody, Refusal, Turn, millis};
 use super::tunnel;
 use super::upstream::{Limits, SendError, Stream, Upstream};
-use super::worker::Worker;
 use crate::balancer::{Choice, Hashable, Hashed, PickError, Picked, Report, Watched};
 use crate::configuration::{ServedRoute, ServedService};
 use crate::router;
@@ -239,7 +240,9 @@ impl Turn<'_> {
     ) -> Result<Answer, Failure> {
         let (worker, service) = (self.worker, sent.service);
         let key = key(socket, service, told.upstream_host);
-        let choose = worker.calls.choose(worker, &key);
+        let choose = worker
+            .calls
+            .choose(&key, service.tls.as_ref().map(|tls| &tls.http2));
         let chosen = match tokio::time::timeout(service.connect_timeout, choose).await {
             Ok(chosen) => chosen.map_err(Failure::Connect)?,
             Err(_) => return Err(Failure::ConnectTimeout),
@@ -300,7 +303,7 @@ impl Turn<'_> {
         if let Some(upstream) = worker.pool.take(&key).await {
             return Ok(upstream);
         }
-        let connect = worker.connect(key);
+        let connect = worker.connect(key, service.tls.as_ref().map(|tls| &tls.http));
         match tokio::time::timeout(service.connect_timeout, connect).await {
             Ok(connected) => connected.map_err(Failure::Connect),
             Err(_) => Err(Failure::ConnectTimeout),
@@ -423,8 +426,11 @@ impl Failure {
 }
 
 fn key(address: SocketAddr, service: &ServedService, host: &[u8]) -> Key {
-    let tls = (service.scheme == Scheme::HTTPS).then(|| (server_name(host), service.verify));
-    Key { address, tls }
+    let tls = service.tls.as_ref();
+    Key {
+        address,
+        tls: tls.map(|tls| (server_name(host), tls.id)),
+    }
 }
 
 /// Whether the upstream says that it did nothing about a request (RFC 9113 section 8.7).
@@ -452,7 +458,8 @@ fn host_of(authority: &Authority) -> &[u8] {
     host.unwrap_or(authority).as_bytes()
 }
 
-fn server_name(host: &[u8]) -> Box<str> {
+/// The name that TLS asks for when `Host` is this.
+pub(super) fn server_name(host: &[u8]) -> Box<str> {
     let host = std::str::from_utf8(host).unwrap_or_default();
     let host = router::split_port(host).map_or(host, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']').into()
@@ -460,30 +467,16 @@ fn server_name(host: &[u8]) -> Box<str> {
 
 /// An open stream to a peer.
 ///
-/// With `http2` the handshake asks for HTTP/2; whether a peer that says nothing about it speaks
+/// What the handshake asks for is up to `tls`; whether a peer that says nothing about HTTP/2 speaks
 /// it shows with its first bytes.
-pub(super) async fn open(worker: &Worker, key: &Key, http2: bool) -> std::io::Result<Stream> {
+pub(super) async fn open(key: &Key, tls: Option<&Arc<ClientConfig>>) -> std::io::Result<Stream> {
     let stream = tokio::net::TcpStream::connect(key.address).await?;
     stream.set_nodelay(true)?;
-    let Some((name, verify)) = &key.tls else {
+    let (Some((name, _)), Some(config)) = (&key.tls, tls) else {
         return Ok(Stream::Plain(stream));
     };
-    let config = match verify {
-        true => &worker.options.tls_verified,
-        false => &worker.options.tls_unverified,
-    };
-    let config = match http2 {
-        true => {
-            let mut config = rustls::ClientConfig::clone(config);
-            config.alpn_protocols = vec![b"h2".to_vec()];
-            Arc::new(config)
-        }
-        false => config.clone(),
-    };
-    let name =
-        rustls::pki_types::ServerName::try_from(name.to_string()).map_err(std::io::Error::other)?;
-    let stream = tokio_rustls::TlsConnector::from(config)
-        .connect(name, stream)
-        .await?;
+    let stream = connect_tls(config.clone(), name, stream)
+        .await
+        .map_err(|failure| std::io::Error::new(failure.source.kind(), failure))?;
     Ok(Stream::Tls(Box::new(stream)))
 }

@@ -1,6 +1,6 @@
 //! Header rules in both directions. Source: data-plane reference 4.7 and 4.8.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 use http::header::{CONNECTION, SERVER, VIA};
@@ -40,6 +40,8 @@ pub(crate) struct Client {
     lines: Box<[u8]>,
     /// Whether what the peer says of others is believed.
     pub(crate) trusted: bool,
+    /// For whom it says it connected, by the PROXY protocol.
+    told: Option<SocketAddr>,
 }
 
 impl Client {
@@ -71,6 +73,7 @@ impl Client {
             local: None,
             lines: lines[..].into(),
             trusted: options.trusts(peer),
+            told: None,
         }
     }
 
@@ -86,15 +89,33 @@ impl Client {
         self
     }
 
+    /// Notes for whom the peer has connected to what, by its own word.
+    pub(crate) fn for_whom(mut self, told: Option<(SocketAddr, SocketAddr)>) -> Client {
+        self.told = told.map(|(source, _)| source);
+        self
+    }
+
+    /// The client's port, if it is known.
+    pub(crate) fn source_port(&self, options: &Options) -> Option<u16> {
+        let believed = self.trusted && options.real_ip.header.is_none();
+        let told = self.told.filter(|_| believed).map(|source| source.port());
+        self.peer_port.map(|own| told.unwrap_or(own))
+    }
+
     /// The client's own address: the peer's, or what a trusted peer says.
     pub(crate) fn address(&self, options: &Options, headers: &Fields) -> IpAddr {
         if !self.trusted {
             return self.peer;
         }
         let real_ip = &options.real_ip;
-        if real_ip.header != FORWARDED_FOR {
+        let Some(header) = &real_ip.header else {
+            return self
+                .told
+                .map_or(self.peer, |source| source.ip().to_canonical());
+        };
+        if *header != FORWARDED_FOR {
             return headers
-                .get_str(&real_ip.header)
+                .get_str(header)
                 .and_then(|ip| ip.trim().parse().ok())
                 .unwrap_or(self.peer);
         }
@@ -193,7 +214,14 @@ pub(crate) fn to_upstream(out: &mut BytesMut, from: &Fields, told: &Told<'_>, op
     if te_trailers {
         out.extend_from_slice(b"te: trailers\r\n");
     }
-    appended(out, &FORWARDED_FOR, from, &client.peer_value);
+    // a load balancer that speaks the PROXY protocol is no hop of HTTP
+    let by_proxy_protocol = client.trusted && options.real_ip.header.is_none();
+    if by_proxy_protocol && !from.contains(&FORWARDED_FOR) {
+        let client_ip = told.client_ip.to_string();
+        line(out, "x-forwarded-for", &[client_ip.as_bytes()]);
+    } else {
+        appended(out, &FORWARDED_FOR, from, &client.peer_value);
+    }
     out.extend_from_slice(match told.upgrade {
         true => UPGRADE,
         false => KEEP_ALIVE,

@@ -1,10 +1,11 @@
 //! The sockets that clients connect to, one set for each worker.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use sallyport_runtime::listen::{ListenError, ListenOptions, bind};
+use sallyport_runtime::datagrams::bind_datagrams;
+use sallyport_runtime::listen::{Keepalive, ListenError, ListenOptions, bind};
 
 /// One address that traffic is taken on.
 #[derive(Clone)]
@@ -18,10 +19,42 @@ pub(crate) struct Bound {
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// Whether HTTP/2 is spoken: by ALPN with TLS, by prior knowledge without.
     pub(crate) http2: bool,
+    /// What is taken here.
+    pub(crate) speaks: Speaks,
+    /// Whether connections begin with a header of the PROXY protocol.
+    pub(crate) proxy_protocol: bool,
+    /// TCP keepalive of the connections.
+    pub(crate) keepalive: Option<Keepalive>,
+}
+
+/// What a listener takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// Requests.
+    Http,
+    /// Streams over TCP.
+    Streams,
+    /// Streams over UDP.
+    Datagrams,
+}
+
+/// A socket that clients connect to, or send to.
+pub(crate) enum Socket {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+impl Socket {
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Socket::Tcp(socket) => socket.local_addr(),
+            Socket::Udp(socket) => socket.local_addr(),
+        }
+    }
 }
 
 /// The sockets of one worker.
-pub(crate) type Listeners = Vec<(Bound, TcpListener)>;
+pub(crate) type Listeners = Vec<(Bound, Socket)>;
 
 /// Opens every address once for each worker.
 ///
@@ -42,11 +75,22 @@ pub(crate) fn open(
             reuse_port: false,
             backlog: bound.backlog,
             ipv6_only: bound.ipv6_only,
+            keepalive: bound.keepalive,
         };
-        let alone = bind(bound.id, bound.address, setting, options)?;
+        let setting = match bound.speaks {
+            Speaks::Http => setting,
+            Speaks::Streams | Speaks::Datagrams => "stream_listen in kong.conf",
+        };
+        let socket = |address, options| match bound.speaks {
+            Speaks::Datagrams => {
+                bind_datagrams(bound.id, address, setting, options).map(Socket::Udp)
+            }
+            _ => bind(bound.id, address, setting, options).map(Socket::Tcp),
+        };
+        let alone = socket(bound.address, options)?;
         let address = alone.local_addr().unwrap_or(bound.address);
         drop(alone);
-        let bound = Bound {
+        let opened = Bound {
             address,
             ..bound.clone()
         };
@@ -55,8 +99,7 @@ pub(crate) fn open(
             ..options
         };
         for listeners in &mut all {
-            let listener = bind(bound.id, bound.address, setting, shared)?;
-            listeners.push((bound.clone(), listener));
+            listeners.push((opened.clone(), socket(address, shared)?));
         }
     }
     Ok(all)

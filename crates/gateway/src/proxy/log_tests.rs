@@ -13,8 +13,9 @@ use sallyport_wire::ConfigHash;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Bound, Shared, Workers, open};
+use super::{Bound, Shared, Speaks, Workers, open};
 use crate::balancer::Balancers;
+use crate::certificates::{ByName, Certificates};
 use crate::conf::RouterFlavor;
 use crate::configuration::Configuration;
 use crate::enabled::Enabled;
@@ -105,14 +106,19 @@ impl Lab {
             ipv6_only: None,
             tls: None,
             http2: true,
+            speaks: Speaks::Http,
+            proxy_protocol: false,
+            keepalive: None,
         };
         let listeners = open(&[bound], 1, "test").unwrap();
-        let proxy = listeners[0][0].1.local_addr().unwrap();
+        let proxy = listeners[0][0].0.address;
         let options = crate::start::options(&conf, None).unwrap();
         let balancers = Arc::new(Balancers::new(conf.dns));
+        let named = ByName::new(Certificates::new(&[]));
         let unused = Ways::new(&options.tls_verified, &options.tls_unverified, "".into());
         let (queues, _) = Queues::new(unused);
-        let shared = Arc::new(Shared::new(options, configuration, balancers, queues));
+        let shared = Shared::new(options, configuration, balancers, (named, queues));
+        let shared = Arc::new(shared);
         let stop = CancellationToken::new();
         let workers = Workers::start(&shared, listeners, &stop, SOON).unwrap();
         Lab {

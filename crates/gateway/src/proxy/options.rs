@@ -1,7 +1,7 @@
 //! The settings of the proxy path, made ready for use.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderValue, Version};
@@ -36,6 +36,10 @@ pub(crate) struct Options {
     pub(crate) access_log: Option<Access>,
     /// Where workers hand in what they counted; `None` if nobody wants to know.
     pub(crate) telemetry: Option<Inbox>,
+    /// Whether there are listeners for streams.
+    pub(crate) takes_streams: bool,
+    /// Where sessions of streams are logged; `None` if they are not.
+    pub(crate) stream_access_log: Option<Access>,
     /// For upstreams whose certificate is verified.
     pub(crate) tls_verified: Arc<ClientConfig>,
     /// For upstreams whose certificate is not.
@@ -76,6 +80,11 @@ impl Options {
     /// Whether what this peer says of others is believed.
     pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
         self.real_ip.trusted.iter().any(|net| net.contains(&ip))
+    }
+
+    /// The address of a listener, with the port that clients see.
+    pub(crate) fn outside(&self, address: SocketAddr) -> SocketAddr {
+        SocketAddr::new(address.ip(), self.outside_port(address.port()))
     }
 
     /// The port that clients see for a listener's.

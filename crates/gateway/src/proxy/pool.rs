@@ -17,8 +17,8 @@ use crate::conf::UpstreamKeepalive;
 pub(crate) struct Key {
     /// Where it leads.
     pub(crate) address: SocketAddr,
-    /// For TLS: the server name, and whether the certificate was verified.
-    pub(crate) tls: Option<(Box<str>, bool)>,
+    /// For TLS: the server name, and by whose rules it is spoken.
+    pub(crate) tls: Option<(Box<str>, u64)>,
 }
 
 /// Idle upstream connections of one worker, the last used on top.

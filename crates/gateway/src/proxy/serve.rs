@@ -286,7 +286,10 @@ impl Turn<'_> {
                 port: self.client.port,
                 path: &path,
                 query: exchange.request.uri.query(),
-                source: (Some(exchange.client_ip), self.client.peer_port),
+                source: (
+                    Some(exchange.client_ip),
+                    self.client.source_port(&self.worker.options),
+                ),
                 local: self.client.local,
                 headers: &exchange.request.headers,
                 sni: self.client.sni.as_deref(),

@@ -1,7 +1,8 @@
 //! What a client's TLS handshake agreed on, by the names that logs use.
 
-use rustls::{CipherSuite, ProtocolVersion, ServerConnection};
+use rustls::{ProtocolVersion, ServerConnection};
 use sallyport_plugins::TlsSession;
+use sallyport_runtime::tls::suites::openssl_name;
 
 /// The facts of a finished handshake.
 pub(super) fn session(connection: &ServerConnection) -> TlsSession {
@@ -19,22 +20,5 @@ pub(super) fn session(connection: &ServerConnection) -> TlsSession {
             Some([_, ..]) => "SUCCESS",
             _ => "NONE",
         },
-    }
-}
-
-fn openssl_name(suite: CipherSuite) -> &'static str {
-    match suite {
-        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
-        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => {
-            "ECDHE-ECDSA-CHACHA20-POLY1305"
-        }
-        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
-        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
-        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
-        other => other.as_str().unwrap_or(""),
     }
 }

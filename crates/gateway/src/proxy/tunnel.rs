@@ -36,6 +36,8 @@ pub(super) fn is_asked_for(request: &Request, length: Length) -> bool {
 pub(super) struct Way {
     pub(super) buffer: BytesMut,
     ended: bool,
+    /// Bytes passed on so far.
+    pub(super) moved: u64,
 }
 
 impl Way {
@@ -43,11 +45,12 @@ impl Way {
         Way {
             buffer,
             ended: false,
+            moved: 0,
         }
     }
 
     /// Moves what can be moved; ready once the source ended and all of it arrived.
-    fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    pub(super) fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         &mut self,
         from: &mut R,
         to: &mut W,
@@ -60,6 +63,7 @@ impl Way {
                     0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     sent => {
                         silence.broken();
+                        self.moved += sent as u64;
                         self.buffer.advance(sent);
                     }
                 }

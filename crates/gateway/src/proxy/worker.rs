@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -12,28 +12,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use rustls::ClientConfig;
 use sallyport_plugins::Node;
 use sallyport_plugins::metrics::Metrics;
+use sallyport_wire::proxy_protocol::Header;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::calls::Connections;
 use super::clock::now;
 use super::forward::open;
 use super::headers::Client;
-use super::listeners::{Bound, Listeners};
+use super::listeners::{Bound, Listeners, Socket, Speaks};
 use super::options::Options;
 use super::pool::{Key, Pool};
+use super::stream::Ends;
 use super::upstream::Upstream;
-use super::{http1, http2};
+use super::{http1, http2, proxy_header, stream};
 use crate::balancer::{Balancers, Cursors};
+use crate::certificates::ByName;
 use crate::configuration::Configuration;
 use crate::log_queue::Queues;
-use crate::logs::{Lines, LocalTime};
+use crate::logs::{CLIENT_FAULTS, Lines, LocalTime};
 use crate::redis::Links;
 use crate::telemetry::Fold;
 
@@ -49,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) options: Arc<Options>,
     pub(crate) balancers: Arc<Balancers>,
+    certificates: ByName,
     /// Requests answered.
     pub(crate) requests: AtomicU64,
     /// Client connections accepted.
@@ -62,14 +67,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// With the configuration to start with, made with these balancers.
+    /// With the configuration to start with, made with these balancers. Listeners show what is
+    /// in the certificates given.
     pub(crate) fn new(
         options: Options,
         configuration: Configuration,
         balancers: Arc<Balancers>,
-        log_queues: Queues,
+        (certificates, log_queues): (ByName, Queues),
     ) -> Shared {
         balancers.put_in_force(&configuration.balancers);
+        certificates.put_in_force(&configuration.named);
+        warn_of_streams(&configuration, &options);
         let redis = Links::new(&options.tls_verified, &options.tls_unverified);
         let node = Node::new(
             Box::new(redis),
@@ -83,6 +91,7 @@ impl Shared {
             metrics: Arc::default(),
             options: Arc::new(options),
             balancers,
+            certificates,
             requests: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             open: AtomicU64::new(0),
@@ -94,6 +103,8 @@ impl Shared {
     /// Serves `configuration` from the next request on; requests under way finish with theirs.
     pub(crate) fn swap(&self, configuration: Configuration) {
         self.balancers.put_in_force(&configuration.balancers);
+        self.certificates.put_in_force(&configuration.named);
+        warn_of_streams(&configuration, &self.options);
         self.configuration.store(Arc::new(configuration));
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -108,6 +119,17 @@ impl Shared {
     /// The configuration in force.
     pub(crate) fn configuration(&self) -> Arc<Configuration> {
         self.configuration.load_full()
+    }
+}
+
+/// Routes that nothing can reach are hardly what was meant.
+fn warn_of_streams(configuration: &Configuration, options: &Options) {
+    let routes = configuration.streams.len();
+    if routes > 0 && !options.takes_streams {
+        warn!(
+            routes,
+            "routes of streams are not served: stream_listen is off"
+        );
     }
 }
 
@@ -133,6 +155,8 @@ pub(super) struct Worker {
     pub(super) access: Option<Lines>,
     /// What is counted here; `None` if nobody wants to know.
     pub(super) telemetry: Option<RefCell<Fold>>,
+    /// The same of streams.
+    pub(super) stream_access: Option<Lines>,
     local_time: RefCell<LocalTime>,
     pub(super) pool: Rc<Pool>,
     pub(super) calls: Connections,
@@ -165,6 +189,7 @@ impl Worker {
                 .telemetry
                 .clone()
                 .map(|inbox| RefCell::new(Fold::new(inbox))),
+            stream_access: shared.options.stream_access_log.clone().map(Lines::new),
             local_time: RefCell::default(),
             pool: Rc::new(Pool::new(shared.options.keepalive)),
             calls: Connections::new(shared.options.keepalive),
@@ -254,8 +279,12 @@ impl Worker {
     }
 
     /// A new connection to an upstream.
-    pub(super) async fn connect(&self, key: Key) -> io::Result<Box<Upstream>> {
-        Ok(Box::new(Upstream::new(open(self, &key, false).await?, key)))
+    pub(super) async fn connect(
+        &self,
+        key: Key,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> io::Result<Box<Upstream>> {
+        Ok(Box::new(Upstream::new(open(&key, tls).await?, key)))
     }
 
     fn tick(&self) {
@@ -266,7 +295,7 @@ impl Worker {
         self.shared
             .requests
             .fetch_add(self.requests.take(), Ordering::Relaxed);
-        if let Some(access) = &self.access {
+        for access in [&self.access, &self.stream_access].into_iter().flatten() {
             access.hand_in();
         }
         if let Some(telemetry) = &self.telemetry {
@@ -338,15 +367,24 @@ impl Workers {
 async fn run(worker: Rc<Worker>, listeners: Listeners, stop: CancellationToken, grace: Duration) {
     let _serving = Serving::new(&worker.shared);
     let mut accepting = JoinSet::new();
-    for (bound, listener) in listeners {
+    for (bound, socket) in listeners {
         let (worker, stop) = (worker.clone(), stop.clone());
-        accepting.spawn_local(accept(worker, bound, listener, stop, grace));
+        match socket {
+            Socket::Tcp(listener) => {
+                accepting.spawn_local(accept(worker, bound, listener, stop, grace));
+            }
+            Socket::Udp(socket) => {
+                let address = worker.options.outside(bound.address);
+                accepting.spawn_local(stream::udp::run(worker, socket, address, stop, grace));
+            }
+        }
     }
     let mut tick = tokio::time::interval(TICK);
     loop {
         tokio::select! {
             _ = tick.tick() => worker.tick(),
-            () = lines_due(&worker) => {}
+            () = lines_due(&worker.access) => {}
+            () = lines_due(&worker.stream_access) => {}
             ended = accepting.join_next() => match ended {
                 None => break,
                 Some(Err(error)) => warn!(%error, "a listener ended"),
@@ -358,8 +396,8 @@ async fn run(worker: Rc<Worker>, listeners: Listeners, stop: CancellationToken, 
 }
 
 /// Hands in log lines that waited long enough.
-async fn lines_due(worker: &Worker) {
-    match &worker.access {
+async fn lines_due(access: &Option<Lines>) {
+    match access {
         Some(access) => access.hand_in_soon().await,
         None => std::future::pending().await,
     }
@@ -391,7 +429,7 @@ async fn accept(
                     let seen = busy.clone();
                     let task = connections.spawn_local(async move {
                         let _counted = counted;
-                        connection(&worker, &bound, stream, peer.ip(), stop, &busy).await;
+                        connection(&worker, &bound, stream, peer, stop, &busy).await;
                     });
                     open.insert(task.id(), Open { busy: seen, task });
                 }
@@ -476,8 +514,8 @@ fn report(open: &mut HashMap<Id, Open>, ended: Result<(Id, ()), JoinError>) {
 async fn connection(
     worker: &Rc<Worker>,
     bound: &Bound,
-    stream: TcpStream,
-    peer: IpAddr,
+    mut stream: TcpStream,
+    peer: SocketAddr,
     stop: CancellationToken,
     busy: &Cell<bool>,
 ) {
@@ -485,9 +523,23 @@ async fn connection(
         return debug!(%error, "connection lost");
     }
     let options = &worker.options;
+    let told = match bound.proxy_protocol {
+        false => None,
+        true => match told(bound, &mut stream, peer, options.client.head).await {
+            Ok(told) => told,
+            Err(()) => return,
+        },
+    };
+    if bound.speaks == Speaks::Streams {
+        let ends = stream_ends(options, bound, &stream, peer, told);
+        return stream::tcp::run(worker, stream, ends, bound.tls.as_ref()).await;
+    }
     let port = bound.address.port();
+    let ip = peer.ip();
     let Some(tls) = &bound.tls else {
-        let client = Client::new(options, peer, port, false, None).on(&stream, options);
+        let client = Client::new(options, ip, port, false, None)
+            .on(&stream, options)
+            .for_whom(told);
         return match bound.http2 {
             true => speak_either(worker, client, stream, stop, busy).await,
             false => http1::server::run(worker, &client, stream, busy).await,
@@ -505,13 +557,51 @@ async fn connection(
             let (tcp, session) = stream.get_ref();
             let h2 = session.alpn_protocol() == Some(b"h2");
             let mut client =
-                Client::new(options, peer, port, true, session.server_name()).on(tcp, options);
+                Client::new(options, ip, port, true, session.server_name()).on(tcp, options);
+            client = client.for_whom(told);
             client.session = Some(super::session::session(session));
             match h2 {
                 true => http2::run(worker, client, stream, stop).await,
                 false => http1::server::run(worker, &client, stream, busy).await,
             }
         }
+    }
+}
+
+/// For whom a load balancer has connected, by the header that has to be there.
+async fn told(
+    bound: &Bound,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    head: Duration,
+) -> Result<Option<(SocketAddr, SocketAddr)>, ()> {
+    let reason = match timeout(head, proxy_header::take(stream)).await {
+        Ok(Ok(Header::Local)) => return Ok(None),
+        Ok(Ok(Header::Proxied {
+            source,
+            destination,
+        })) => return Ok(Some((source, destination))),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no PROXY protocol header came in time".to_owned(),
+    };
+    let address = bound.address;
+    info!(target: CLIENT_FAULTS, fault = "client", %reason, client = %peer, listener = %address, "connection closed");
+    Err(())
+}
+
+/// Where a stream comes from and goes to, as far as the header of a trusted peer says so.
+fn stream_ends(
+    options: &Options,
+    bound: &Bound,
+    stream: &TcpStream,
+    peer: SocketAddr,
+    told: Option<(SocketAddr, SocketAddr)>,
+) -> Ends {
+    let own = stream.local_addr().unwrap_or(bound.address);
+    let believed = told.filter(|_| options.trusts(peer.ip().to_canonical()));
+    Ends {
+        source: believed.map_or(peer, |(source, _)| source),
+        destination: options.outside(own),
     }
 }
 

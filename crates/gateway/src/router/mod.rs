@@ -37,6 +37,7 @@ pub(crate) use path::{escape, is_plain, is_well_escaped, normalise, upstream as 
 pub use pattern::PatternError;
 pub(crate) use pattern::split_port;
 use priority::Priority;
+pub(crate) use stream::is_stream;
 pub use stream::{StreamQuery, StreamRouter};
 use table::Table;
 pub use update::Work;

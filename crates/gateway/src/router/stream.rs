@@ -15,8 +15,11 @@ use super::priority::{self, Priority};
 /// What of a connection decides its route.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamQuery<'a> {
-    /// Whether it is UDP; otherwise it is `tls` with a name and `tcp` without, as in Kong.
+    /// Whether it is UDP.
     pub udp: bool,
+    /// Whether it is known to speak TLS. Kong knows that by the name alone; without one it would
+    /// take a client of TLS to a route for whatever name.
+    pub tls: bool,
     /// The server name of the TLS handshake, lower case.
     pub sni: Option<&'a str>,
     /// Where the client is.
@@ -117,7 +120,7 @@ impl StreamRouter {
 }
 
 /// Whether connections of this protocol are not HTTP.
-fn is_stream(protocol: Protocol) -> bool {
+pub(crate) fn is_stream(protocol: Protocol) -> bool {
     matches!(
         protocol,
         Protocol::Tcp | Protocol::Tls | Protocol::TlsPassthrough | Protocol::Udp
@@ -178,10 +181,10 @@ fn wanted(protocols: &[Protocol]) -> Option<Vec<&'static str>> {
 
 impl StreamQuery<'_> {
     fn protocol(&self) -> &'static str {
-        match (self.udp, self.sni) {
+        match (self.udp, self.tls || self.sni.is_some()) {
             (true, _) => "udp",
-            (false, Some(_)) => "tls",
-            (false, None) => "tcp",
+            (false, true) => "tls",
+            (false, false) => "tcp",
         }
     }
 }

@@ -43,11 +43,11 @@ impl Item {
 /// The field that tells people which object it is. Keys are secrets.
 fn label(kind: Kind) -> Option<&'static str> {
     match kind {
-        Kind::Service | Kind::Route | Kind::Plugin | Kind::Upstream => Some("name"),
+        Kind::Service | Kind::Route | Kind::Plugin | Kind::Upstream | Kind::Sni => Some("name"),
         Kind::Consumer | Kind::BasicAuth | Kind::HmacAuth => Some("username"),
         Kind::Target => Some("target"),
         Kind::Acl => Some("group"),
-        Kind::KeyAuth | Kind::Jwt => None,
+        Kind::KeyAuth | Kind::Jwt | Kind::Certificate | Kind::CaCertificate => None,
     }
 }
 
@@ -70,6 +70,7 @@ fn nested(kind: Kind) -> &'static [(&'static str, Kind, &'static str)] {
             ("acls", Kind::Acl, "consumer"),
             ("plugins", Kind::Plugin, "consumer"),
         ],
+        Kind::Certificate => &[("snis", Kind::Sni, "certificate")],
         Kind::Upstream => &[("targets", Kind::Target, "upstream")],
         _ => &[],
     }
@@ -78,8 +79,6 @@ fn nested(kind: Kind) -> &'static [(&'static str, Kind, &'static str)] {
 /// Lists that Kong knows and this build does not.
 const UNSUPPORTED: &[&str] = &[
     "acme_storage",
-    "ca_certificates",
-    "certificates",
     "consumer_groups",
     "filter_chains",
     "key_sets",
@@ -88,11 +87,10 @@ const UNSUPPORTED: &[&str] = &[
     "oauth2_authorization_codes",
     "oauth2_credentials",
     "oauth2_tokens",
-    "snis",
     "vaults",
 ];
 
-/// Those of [`UNSUPPORTED`] that nest in an object; `snis` of a route is a field.
+/// Those of [`UNSUPPORTED`] that nest in an object.
 fn unsupported_in(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Service | Kind::Route => &["filter_chains"],

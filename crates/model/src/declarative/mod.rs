@@ -110,6 +110,9 @@ pub fn parse(
     }
     resolve::resolve(&mut items, &mut problems);
     let mut entities = check(items, format, plugins, &mut problems);
+    if format == Format::File {
+        authorities_are_there(&entities, &mut problems);
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -251,6 +254,28 @@ fn check(
         entities.insert(kind, good);
     }
     entities
+}
+
+/// A list of ids is no reference by its type. A control plane checks its own.
+fn authorities_are_there(entities: &BTreeMap<Kind, Vec<Value>>, problems: &mut Vec<Problem>) {
+    let all = |kind: Kind| entities.get(&kind).into_iter().flatten().enumerate();
+    let is_there = |id: &Value| all(Kind::CaCertificate).any(|(_, ca)| ca["id"] == *id);
+    for (at, service) in all(Kind::Service) {
+        let wanted = service["ca_certificates"].as_array().into_iter().flatten();
+        for (index, id) in wanted.enumerate().filter(|(_, id)| !is_there(id)) {
+            let object = ObjectRef {
+                kind: Kind::Service,
+                at: format!("services[{at}]"),
+                name: service["name"].as_str().map(str::to_owned),
+                id: schema::reference(&service["id"]),
+            };
+            problems.push(Problem {
+                place: Place::Object(object),
+                path: Path::root().key("ca_certificates").index(index),
+                message: format!("there is no CA certificate {id}"),
+            });
+        }
+    }
 }
 
 /// Secrets that a control plane would have generated, and that a document must bring.

@@ -179,7 +179,9 @@ fn natural_key(kind: Kind, body: &Map<String, Value>) -> Option<String> {
         id.map(|id| id.to_string()).unwrap_or_default()
     };
     match kind {
-        Kind::Service | Kind::Route | Kind::Upstream => text("name").map(str::to_owned),
+        Kind::Service | Kind::Route | Kind::Upstream | Kind::Sni => text("name").map(str::to_owned),
+        // unique by itself; of several certificates one text may stand twice
+        Kind::CaCertificate => text("cert").map(str::to_owned),
         Kind::Consumer => text("username")
             .map(|name| format!("username={name}"))
             .or_else(|| text("custom_id").map(|other| format!("custom_id={other}"))),
@@ -199,6 +201,6 @@ fn natural_key(kind: Kind, body: &Map<String, Value>) -> Option<String> {
         Kind::Jwt => text("key").map(str::to_owned),
         Kind::Acl => Some(format!("{}|{}", id("consumer"), text("group")?)),
         // An id is sent upstream and logged; one made from the key would help to guess it.
-        Kind::KeyAuth => None,
+        Kind::KeyAuth | Kind::Certificate => None,
     }
 }

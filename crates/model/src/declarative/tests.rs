@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::certificate::tests::{CA_CERT, EC_CERT, EC_KEY, EC_OTHER_KEY};
 use crate::schema::property_tests::{any_entity, any_json};
 use crate::schema::tests::TwoPlugins;
 
@@ -502,6 +503,44 @@ fn absurd_nesting_is_refused() {
     assert!(parse_file(bomb).is_err());
 }
 
+#[test]
+fn certificates_have_their_names_inside() {
+    let file = |key: &str, ca: &str| {
+        json!({
+            "_format_version": "3.0",
+            "certificates": [{"id": IDS[0], "cert": EC_CERT, "key": key,
+                              "snis": [{"name": "a.example"}, {"name": "*.a.example"}]}],
+            "snis": [{"name": "*", "certificate": IDS[0]}],
+            "ca_certificates": [{"id": IDS[1], "cert": CA_CERT}],
+            "services": [{"name": "s", "url": "https://a", "client_certificate": IDS[0],
+                          "ca_certificates": [ca]}],
+        })
+    };
+    let parse = |key, ca| parse(file(key, ca), Format::File, &TwoPlugins::new());
+    let table = parse(EC_KEY, IDS[1]).unwrap().table;
+    let names: Vec<_> = table.snis.iter().map(|sni| sni.name.as_str()).collect();
+    assert_eq!(names, ["a.example", "*.a.example", "*"]);
+    assert_eq!(table.certificates[0].key, EC_KEY);
+    let service = &table.services[0];
+    assert_eq!(
+        service.client_certificate.map(|it| it.0.to_string()),
+        Some(IDS[0].to_owned())
+    );
+    assert_eq!(service.ca_certificates, [table.ca_certificates[0].id]);
+
+    let told = |key, ca| parse(key, ca).unwrap_err()[0].to_string();
+    let message = told(EC_OTHER_KEY, IDS[1]);
+    assert!(
+        message.starts_with("certificates[0].key: the private key does not"),
+        "{message}"
+    );
+    let message = told(EC_KEY, IDS[0]);
+    assert!(
+        message.starts_with("services[0] (s).ca_certificates[0]: there is no CA certificate"),
+        "{message}"
+    );
+}
+
 const IDS: [&str; 2] = [
     "0dc6f45b-8f8d-40d2-a504-473544ee190b",
     "7f145bf9-0dce-4f91-98eb-debbce4b9f6b",
@@ -518,8 +557,16 @@ fn any_document() -> impl Strategy<Value = Value> {
             "upstreams": [{"name": "a"}, {"name": "b"}],
             "keyauth_credentials": [], "targets": [], "plugins": [], "basicauth_credentials": [],
             "hmacauth_credentials": [], "jwt_secrets": [], "acls": [],
+            "certificates": [{"cert": EC_CERT, "key": EC_KEY}, {"cert": EC_CERT, "key": EC_KEY}],
+            "snis": [], "ca_certificates": [],
         });
-        for table in ["services", "routes", "consumers", "upstreams"] {
+        for table in [
+            "services",
+            "routes",
+            "consumers",
+            "upstreams",
+            "certificates",
+        ] {
             for (n, id) in IDS.iter().enumerate() {
                 document[table][n]["id"] = json!(id);
             }
@@ -529,6 +576,9 @@ fn any_document() -> impl Strategy<Value = Value> {
                 continue;
             }
             entity.as_object_mut().unwrap().remove("id");
+            if kind == Kind::CaCertificate {
+                continue; // there is only one to choose from
+            }
             for field in ["name", "username", "custom_id", "instance_name"] {
                 let fixed = kind == Kind::Plugin && field == "name";
                 if !fixed && entity.get(field).is_some_and(Value::is_string) {

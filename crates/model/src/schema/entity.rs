@@ -11,7 +11,8 @@ use super::plugin::PluginSchemas;
 use super::record::Record;
 use super::validate::{Mode, canonical_uuid, validate};
 use super::{
-    checks, consumers, credentials, key_auths, plugins, routes, services, targets, upstreams,
+    certificates, checks, consumers, credentials, key_auths, plugins, routes, services, targets,
+    upstreams,
 };
 use crate::Kind;
 
@@ -31,8 +32,11 @@ pub struct EntitySchema {
 }
 
 /// The table.
-static SCHEMAS: LazyLock<[EntitySchema; 11]> = LazyLock::new(|| {
+static SCHEMAS: LazyLock<[EntitySchema; 14]> = LazyLock::new(|| {
     Kind::ALL.map(|kind| match kind {
+        Kind::Certificate => certificates::certificate(),
+        Kind::Sni => certificates::sni(),
+        Kind::CaCertificate => certificates::ca_certificate(),
         Kind::Service => services::schema(),
         Kind::Consumer => consumers::schema(),
         Kind::Upstream => upstreams::schema(),

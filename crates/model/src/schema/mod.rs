@@ -4,6 +4,7 @@
 //! One table for all three, because a field that is filled on write without the same default in
 //! its schema document shows up in decK as a change for ever.
 
+mod certificates;
 mod checks;
 mod consumers;
 mod credentials;

@@ -11,48 +11,23 @@ use crate::Kind;
 /// Fields of a checked entity whose values this build's gateway would not act on.
 pub fn unserved(kind: Kind, entity: &Value) -> Vec<FieldError> {
     match kind {
-        Kind::Service => service(entity),
-        Kind::Route => route(entity),
+        Kind::Certificate => certificate(entity),
         _ => Vec::new(),
     }
 }
 
-fn unsupported(field: &str, message: impl Into<String>) -> FieldError {
-    let path = field
-        .split('.')
-        .fold(Path::root(), |path, part| path.key(part));
-    FieldError::field(path, message)
-}
-
-fn service(service: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    if let Some(protocol) = service["protocol"].as_str().filter(|p| !is_http(p)) {
-        errors.push(unsupported("protocol", only_http(protocol)));
-    }
-    if !service["tls_verify_depth"].is_null() {
-        let message = "a limit on the depth is not supported by this build; leave it unset";
-        errors.push(unsupported("tls_verify_depth", message));
-    }
-    errors
-}
-
-fn route(route: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let protocols = route["protocols"].as_array().into_iter().flatten();
-    if let Some(protocol) = protocols.filter_map(Value::as_str).find(|p| !is_http(p)) {
-        errors.push(unsupported("protocols", only_http(protocol)));
-    }
-    errors
-}
-
-fn is_http(protocol: &str) -> bool {
-    matches!(protocol, "http" | "https" | "grpc" | "grpcs")
-}
-
-fn only_http(protocol: &str) -> String {
-    format!(
-        "'{protocol}' is not supported by this build, only 'http', 'https', 'grpc' and 'grpcs' are"
-    )
+/// A reference would reach the gateway as it is, and nothing there could read it.
+fn certificate(certificate: &Value) -> Vec<FieldError> {
+    let fields = ["cert", "key", "cert_alt", "key_alt"].into_iter();
+    let refers = |field: &&str| {
+        let text = certificate[*field].as_str();
+        text.is_some_and(|text| text.starts_with("{vault://"))
+    };
+    let message = "references to vaults are not supported by this build; give PEM text";
+    fields
+        .filter(refers)
+        .map(|field| FieldError::field(Path::root().key(field), message))
+        .collect()
 }
 
 #[cfg(test)]
@@ -75,37 +50,16 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_named() {
-        check(Kind::Service, json!({"protocol": "https"}), &[]);
         check(
-            Kind::Service,
-            json!({"protocol": "tcp"}),
-            &["protocol: 'tcp' is not supported"],
+            Kind::Certificate,
+            json!({"cert": "{vault://env/cert}", "key": "{vault://env/key}", "key_alt": null}),
+            &["cert: references", "key: references"],
         );
-        check(
-            Kind::Service,
-            json!({"tls_verify_depth": 2}),
-            &["tls_verify_depth: "],
-        );
-        check(
-            Kind::Route,
-            json!({"protocols": ["http"], "sources": []}),
-            &[],
-        );
-        check(
-            Kind::Route,
-            json!({"protocols": ["tcp"], "sources": [{"ip": "1.2.3.4"}]}),
-            &["protocols: 'tcp'"],
-        );
-        check(
-            Kind::Upstream,
-            json!({"algorithm": "latency", "use_srv_name": true,
-                   "healthchecks": {"active": {"type": "grpc", "healthy": {"interval": 1}}}}),
-            &[],
-        );
-        check(
-            Kind::Upstream,
-            json!({"healthchecks": {"active": {"type": "https", "healthy": {"interval": 1}}}}),
-            &[],
-        );
+        let pem = "-----BEGIN CERTIFICATE-----";
+        check(Kind::Certificate, json!({"cert": pem, "key": pem}), &[]);
+        for protocol in ["https", "grpcs", "tls_passthrough", "udp"] {
+            check(Kind::Service, json!({"protocol": protocol}), &[]);
+            check(Kind::Route, json!({"protocols": [protocol]}), &[]);
+        }
     }
 }

@@ -47,10 +47,10 @@ pub(super) fn schema() -> EntitySchema {
             timeout("write_timeout"),
             timeout("read_timeout"),
             tags(),
-            Field::foreign_unsupported("client_certificate", "certificates"),
+            Field::foreign("client_certificate", Kind::Certificate),
             Field::boolean("tls_verify"),
             Field::integer("tls_verify_depth").between(0, 64),
-            Field::array("ca_certificates", each::uuid()).check(no_ca_certificates),
+            Field::array("ca_certificates", each::uuid()),
             Field::boolean("enabled").required().default(json!(true)),
         ]),
     )
@@ -76,13 +76,6 @@ pub(super) fn schema() -> EntitySchema {
         endpoint_key: Some("name"),
         unique_together: &[],
         prepare: expand_url,
-    }
-}
-
-fn no_ca_certificates(value: &Value) -> Result<(), String> {
-    match value.as_array().is_some_and(|list| !list.is_empty()) {
-        true => Err("ca_certificates are not supported by this build".to_owned()),
-        false => Ok(()),
     }
 }
 

@@ -6,6 +6,8 @@ use uuid::Uuid;
 use super::tests::TwoPlugins;
 use super::*;
 use crate::Kind;
+use crate::certificate::Certificate;
+use crate::certificate::tests::{CA_CERT, EC_CERT, EC_KEY, EC_OTHER_KEY, RSA_CERT, RSA_KEY};
 
 pub(super) const ID: &str = "0dc6f45b-8f8d-40d2-a504-473544ee190b";
 pub(super) const OTHER: &str = "7f145bf9-0dce-4f91-98eb-debbce4b9f6b";
@@ -18,6 +20,12 @@ pub(super) fn parse(kind: Kind, body: Value) -> Result<Value, Vec<String>> {
 /// Something valid of each kind.
 pub(super) fn smallest(kind: Kind) -> Value {
     match kind {
+        Kind::Certificate => json!({"cert": EC_CERT, "key": EC_KEY}),
+        Kind::Sni => json!({"name": "a.example", "certificate": {"id": ID}}),
+        Kind::CaCertificate => {
+            let digest = Certificate::from_pem(CA_CERT).unwrap().digest;
+            json!({"cert": CA_CERT, "cert_digest": digest})
+        }
         Kind::Service => json!({"host": "a.example"}),
         Kind::Route => json!({"paths": ["/"]}),
         Kind::Consumer => json!({"username": "alice"}),
@@ -129,17 +137,10 @@ fn services() {
         )
         .is_ok()
     );
-    refuses(
-        kind,
-        json!({"host": "a", "protocol": "https", "ca_certificates": [ID]}),
-        &["ca_certificates: ca_certificates are not supported by this build"],
-    );
-    refuses_field(
-        kind,
-        "client_certificate",
-        json!({"id": ID}),
-        "client_certificate: certificates are not supported by this build",
-    );
+    let trusts = json!({"host": "a", "protocol": "https", "ca_certificates": [ID],
+                        "tls_verify_depth": 2});
+    assert_eq!(parse(kind, trusts).unwrap()["ca_certificates"], json!([ID]));
+    keeps(kind, "client_certificate", json!(ID), json!({"id": ID}));
     keeps(kind, "tags", json!(["b", "a", "b"]), json!(["b", "a"]));
 }
 
@@ -594,6 +595,94 @@ fn upstreams() {
         json!({"name": "u", "hash_on": "ip", "algorithm": "latency"}),
     );
     assert_eq!(hashed.unwrap()["algorithm"], "consistent-hashing");
+}
+
+#[test]
+fn certificates_and_keys_belong_together() {
+    let kind = Kind::Certificate;
+    refuses(
+        kind,
+        json!({"cert": EC_CERT}),
+        &["key: required field missing"],
+    );
+    refuses_field(
+        kind,
+        "key",
+        json!(EC_OTHER_KEY),
+        "key: the private key does not belong to the certificate in 'cert'",
+    );
+    refuses_field(
+        kind,
+        "cert",
+        json!("x"),
+        "cert: invalid certificate: expected PEM text that begins with -----BEGIN CERTIFICATE-----",
+    );
+    refuses_field(
+        kind,
+        "key",
+        json!(EC_CERT),
+        "key: invalid key: expected PEM text that begins with -----BEGIN PRIVATE KEY-----",
+    );
+    keeps(
+        kind,
+        "cert",
+        json!("{vault://env/c}"),
+        json!("{vault://env/c}"),
+    );
+    let mut both = smallest(kind);
+    both["cert_alt"] = json!(RSA_CERT);
+    refuses(
+        kind,
+        both.clone(),
+        &["all or none of these fields must be set: 'cert_alt', 'key_alt'"],
+    );
+    both["key_alt"] = json!(RSA_KEY);
+    assert_eq!(parse(kind, both.clone()).unwrap()["key_alt"], RSA_KEY);
+    both["cert_alt"] = json!(EC_CERT);
+    both["key_alt"] = json!(EC_KEY);
+    let same = "cert_alt: certificate and alternative certificate need to have different type \
+                (e.g. RSA and ECDSA), the provided certificates were both of the same type";
+    refuses(kind, both, &[same]);
+}
+
+#[test]
+fn names_and_authorities() {
+    for name in ["a.example", "*.example", "a.*", "*"] {
+        keeps(Kind::Sni, "name", json!(name), json!(name));
+    }
+    for name in ["a:80", "a.*.b", "a b", "**"] {
+        assert!(
+            parse(Kind::Sni, with(Kind::Sni, "name", json!(name))).is_err(),
+            "{name}"
+        );
+    }
+    refuses(
+        Kind::Sni,
+        json!({"name": "a"}),
+        &["certificate: required field missing"],
+    );
+    let kind = Kind::CaCertificate;
+    let given = json!({"cert": CA_CERT, "cert_digest": "00"});
+    let digest = parse(kind, given).unwrap()["cert_digest"].clone();
+    assert_eq!(digest.as_str().map(str::len), Some(64));
+    let unique = index(kind, &parse(kind, smallest(kind)).unwrap()).unique;
+    assert_eq!(
+        unique,
+        [("cert_digest", digest.as_str().unwrap().to_owned())]
+    );
+    refuses_field(
+        kind,
+        "cert",
+        json!(EC_CERT),
+        "cert: certificate does not appear to be a CA because it is missing the \"CA\" basic \
+         constraint",
+    );
+    refuses_field(
+        kind,
+        "cert",
+        json!(format!("{CA_CERT}{CA_CERT}")),
+        "cert: please submit only one certificate at a time",
+    );
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub(super) fn schema() -> EntitySchema {
             Field::record("healthchecks", healthchecks()).required(),
             tags(),
             Field::string("host_header").check(checks::host_with_optional_port),
-            Field::foreign_unsupported("client_certificate", "certificates"),
+            Field::foreign("client_certificate", Kind::Certificate),
             Field::boolean("use_srv_name").default(json!(false)),
         ]),
     );

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::anchored_server::AnchoredServer;
+use super::depth_limited::DepthLimited;
 use super::explain::{TlsFailure, explain};
 use super::identity::Identity;
 use super::leaf::{CertDigest, LeafError};
@@ -50,19 +51,13 @@ pub fn client_config(
     trust: ServerTrust,
     identity: Option<&Identity>,
 ) -> Result<ClientConfig, ClientConfigError> {
-    let builder =
-        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = builder()?;
     let builder = match trust {
         // without any authority there is nothing to build from; then nobody is believed
         ServerTrust::Roots(roots) if roots.is_empty() => builder.with_root_certificates(roots),
-        ServerTrust::Roots(roots) => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(RootedServer(verifier)))
-        }
+        ServerTrust::Roots(roots) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(rooted(roots)?)),
         ServerTrust::Exactly(certificate) => {
             let verifier = Arc::new(PinnedServer::new(certificate)?);
             builder
@@ -73,12 +68,52 @@ pub fn client_config(
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(UnverifiedServer)),
     };
-    Ok(match identity {
-        None => builder.with_no_client_auth(),
-        Some(identity) => {
-            builder.with_client_auth_cert(identity.chain().to_vec(), identity.key())?
-        }
-    })
+    Ok(showing(builder, identity)?)
+}
+
+/// As [`client_config`] with [`ServerTrust::Roots`], where at most `depth` certificates may stand
+/// between the server's own and the authority's.
+///
+/// # Errors
+/// See [`ClientConfigError`].
+pub fn client_config_within(
+    roots: Arc<RootCertStore>,
+    depth: u8,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, ClientConfigError> {
+    if roots.is_empty() {
+        return client_config(ServerTrust::Roots(roots), identity);
+    }
+    let verifier = DepthLimited {
+        rooted: rooted(roots.clone())?,
+        roots,
+        depth,
+    };
+    let builder = builder()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    Ok(showing(builder, identity)?)
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()
+}
+
+fn rooted(roots: Arc<RootCertStore>) -> Result<RootedServer, rustls::Error> {
+    WebPkiServerVerifier::builder_with_provider(roots, provider())
+        .build()
+        .map(RootedServer)
+        .map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+fn showing(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, rustls::Error> {
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some(identity) => builder.with_client_auth_cert(identity.chain().to_vec(), identity.key()),
+    }
 }
 
 /// A configuration that believes servers of the authority with this digest, which they send along,

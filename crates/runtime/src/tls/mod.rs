@@ -2,6 +2,7 @@
 
 mod anchored_server;
 pub mod client;
+mod depth_limited;
 pub mod explain;
 pub mod identity;
 pub mod leaf;
@@ -11,6 +12,7 @@ pub mod presented_client;
 pub mod rooted_server;
 pub mod server;
 pub mod signatures;
+pub mod suites;
 #[cfg(test)]
 mod tests;
 mod unverified_server;
@@ -20,12 +22,15 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use anchored_server::OtherAuthority;
-pub use client::{ServerTrust, anchored_client_config, client_config, connect, trust_store};
+pub use client::{
+    ServerTrust, anchored_client_config, client_config, client_config_within, connect, trust_store,
+};
+pub use depth_limited::ChainTooLong;
 pub use explain::{TlsFailure, explain};
 pub use identity::Identity;
 pub use leaf::{CertDigest, Leaf, key_digest, leaf_digest, not_after};
 pub use pem::{PemError, certificates, read_pem};
-pub use server::{ClientAuth, server_config};
+pub use server::{ClientAuth, Offer, server_config};
 
 /// The one cryptography provider of this product.
 pub fn provider() -> Arc<CryptoProvider> {

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use rustls::server::{ServerConfig, WebPkiClientVerifier};
-use rustls::{RootCertStore, server::ResolvesServerCert};
+use rustls::crypto::CryptoProvider;
+use rustls::server::{
+    ResolvesServerCert, ServerConfig, ServerSessionMemoryCache, WebPkiClientVerifier,
+};
+use rustls::{CipherSuite, RootCertStore, version};
 
 use super::identity::Identity;
 use super::presented_client::PresentedClient;
@@ -19,6 +22,69 @@ pub enum ClientAuth {
     Presented,
     /// A certificate is demanded that one of these authorities issued.
     IssuedBy(Arc<RootCertStore>),
+}
+
+/// What a listener offers to its clients, beside certificates.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// TLS 1.2; at least one of the two is on.
+    pub tls12: bool,
+    /// TLS 1.3.
+    pub tls13: bool,
+    /// Suites of TLS 1.2; `None` for all that this build has.
+    pub suites: Option<Vec<CipherSuite>>,
+    /// Whether the order of the listener counts, not the client's.
+    pub own_order: bool,
+    /// Whether clients get tickets to resume with, good for 12 hours; else they are remembered.
+    pub tickets: bool,
+    /// Sessions that are remembered for clients without tickets.
+    pub sessions: usize,
+}
+
+impl Default for Offer {
+    fn default() -> Offer {
+        Offer {
+            tls12: true,
+            tls13: true,
+            suites: None,
+            own_order: false,
+            tickets: true,
+            sessions: 40_000,
+        }
+    }
+}
+
+/// A configuration that makes this offer, with the certificate chosen per connection.
+///
+/// # Errors
+/// Nothing is left to offer, or the system has no randomness for tickets.
+pub fn server_config_offering(
+    certificates: Arc<dyn ResolvesServerCert>,
+    alpn: &[&[u8]],
+    offer: &Offer,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut chosen: CryptoProvider = (*provider()).clone();
+    if let Some(suites) = &offer.suites {
+        chosen
+            .cipher_suites
+            .retain(|suite| suite.tls13().is_some() || suites.contains(&suite.suite()));
+    }
+    let versions: &[_] = match (offer.tls12, offer.tls13) {
+        (true, true) => &[&version::TLS13, &version::TLS12],
+        (true, false) => &[&version::TLS12],
+        (false, _) => &[&version::TLS13],
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(chosen))
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config.ignore_client_order = offer.own_order;
+    config.session_storage = ServerSessionMemoryCache::new(offer.sessions);
+    if offer.tickets {
+        config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+    }
+    Ok(config)
 }
 
 /// A configuration that presents `identity`.

@@ -285,6 +285,7 @@ pub(crate) fn sources(
     Ok(Sources {
         database,
         data,
+        database_file: "store.sqlite".into(),
         settings: settings.to_vec(),
         identity: Vec::new(),
         node: host_name(),
@@ -314,17 +315,21 @@ fn make_key(out: &Path) -> anyhow::Result<()> {
 
 /// The audit log of a restored data directory, if there is one.
 fn audit_log(data: &Path) -> Result<(), String> {
-    if !data.join("audit.db").exists() {
-        return Ok(());
+    // of a control plane, or of a node that hosts one
+    for data in [data.to_owned(), data.join("control")] {
+        if !data.join("audit.db").exists() {
+            continue;
+        }
+        let summary = sallyport_control::verify_data(&data, None);
+        let summary = summary.map_err(|error| format!("its audit log: {error}"))?;
+        if summary.faults_count > 0 {
+            let faults = summary.faults_count;
+            return Err(format!(
+                "its audit log is not as it was written: {faults} faults"
+            ));
+        }
     }
-    let summary = sallyport_control::verify_data(data, None);
-    let summary = summary.map_err(|error| format!("its audit log: {error}"))?;
-    match summary.faults_count {
-        0 => Ok(()),
-        faults => Err(format!(
-            "its audit log is not as it was written: {faults} faults"
-        )),
-    }
+    Ok(())
 }
 
 fn contents(manifest: &Manifest) -> String {

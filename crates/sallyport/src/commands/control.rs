@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing::level_filters::LevelFilter;
 
+use crate::administration::{self, Administration};
 use crate::home::Home;
-use crate::logging;
+use crate::logging::{self, LogTail};
 use crate::shutdown::Shutdown;
 
 /// Domain of a control plane that was given none; it resolves to this machine.
@@ -73,6 +74,43 @@ pub(crate) struct Args {
     /// Backups on a schedule (TOML, see docs/backup.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_BACKUP")]
     backup: Option<PathBuf>,
+    /// Address on which keys that are allowed may give commands (port 10121, see `sallyport keys`);
+    /// closed without it
+    #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_CLI_LISTEN")]
+    cli_listen: Option<SocketAddr>,
+}
+
+/// What may be administered from other machines, if the port is to be open.
+fn administered(
+    args: &Args,
+    logs: LogTail,
+    backups: Option<&backup::Settings>,
+) -> anyhow::Result<Option<Administration>> {
+    let Some(listen) = args.cli_listen else {
+        return Ok(None);
+    };
+    let files = settings_files(args);
+    Ok(Some(Administration {
+        listen,
+        listen_setting: "--cli-listen",
+        role: "control",
+        sources: super::backup::sources(&args.data, args.database.as_deref(), &files)?,
+        backups: backups.map(|it| (it.to.clone(), it.seal.clone())),
+        configuration: files,
+        logs,
+        more: Vec::new(),
+    }))
+}
+
+/// The files that the command line names.
+fn settings_files(args: &Args) -> Vec<PathBuf> {
+    let own = [
+        &args.backup,
+        &args.audit_log,
+        &args.ip_addresses,
+        &args.telemetry,
+    ];
+    own.into_iter().flatten().cloned().collect()
 }
 
 /// The backups that are to be made, if there are any.
@@ -83,14 +121,8 @@ fn backups(args: &Args) -> anyhow::Result<Option<(Sources, backup::Settings)>> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("could not read the settings of backups {}", path.display()))?;
     let settings = backup::Settings::parse(&text).with_context(|| path.display().to_string())?;
-    let own = [
-        Some(path),
-        args.audit_log.as_ref(),
-        args.ip_addresses.as_ref(),
-        args.telemetry.as_ref(),
-    ];
-    let own: Vec<PathBuf> = own.into_iter().flatten().cloned().collect();
-    let sources = super::backup::sources(&args.data, args.database.as_deref(), &own)?;
+    let files = settings_files(args);
+    let sources = super::backup::sources(&args.data, args.database.as_deref(), &files)?;
     Ok(Some((sources, settings)))
 }
 
@@ -126,7 +158,7 @@ fn feed(args: &Args, home: &Home) -> anyhow::Result<Option<Feed>> {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    logging::start(LevelFilter::INFO);
+    let logs = logging::start_with_tail(LevelFilter::INFO);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -140,6 +172,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let audit_log = audit_log(&args, &home)?;
         let telemetry = telemetry(&args, &home)?;
         let backups = backups(&args)?;
+        let administered = administered(&args, logs, backups.as_ref().map(|(_, it)| it))?;
         let settings = Settings {
             listen: args
                 .listen
@@ -166,6 +199,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             "ready"
         );
         let mut tasks = Tasks::new(CancellationToken::new());
+        if let Some(it) = administered {
+            administration::start(it, &home.path, running.commands(), &mut tasks)?;
+        }
         if let Some((sources, settings)) = backups {
             let (status, _) = watch::channel(backup::service::Status::default());
             tasks.spawn("backup", |stop| {

@@ -60,7 +60,7 @@ fn serve(conf: Conf, material: Material, error_log: &ErrorLog) -> anyhow::Result
         let mut hints = Hints::listen();
         let gateway = Gateway::start(conf.clone(), material).await?;
         info!(
-            proxy = ?gateway.proxy_addresses(), status = ?gateway.status_addresses(),
+            proxy = ?gateway.proxy_addresses(), streams = ?gateway.stream_addresses(), status = ?gateway.status_addresses(),
             admin = ?gateway.admin_addresses(), "gateway started"
         );
         loop {

@@ -46,6 +46,12 @@ impl GatewayConf {
                 ports.entry(id.to_owned()).or_default().push(port);
             }
         }
+        for listener in &conf.stream_listen {
+            let transport = if listener.udp { "udp" } else { "tcp" };
+            if let Ok(port) = format!("{}/{transport}", listener.port).parse() {
+                ports.entry("stream".to_owned()).or_default().push(port);
+            }
+        }
         let cluster = conf.cluster.as_ref();
         Ok(GatewayConf {
             control_plane: cluster.map(|it| (it.control_plane.host.clone(), it.control_plane.port)),

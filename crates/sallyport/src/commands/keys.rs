@@ -80,7 +80,10 @@ impl Own {
     /// The directory.
     pub(crate) fn directory(&self) -> anyhow::Result<PathBuf> {
         let given = self.keys.clone();
-        let home = self.home.as_ref().map(|home| home.join(".config/sallyport"));
+        let home = self
+            .home
+            .as_ref()
+            .map(|home| home.join(".config/sallyport"));
         given
             .or(home)
             .context("where are your keys? Neither --keys nor HOME says it")
@@ -102,7 +105,10 @@ struct Node {
 impl Node {
     fn keys(&self) -> anyhow::Result<AllowedKeys> {
         if !self.data.is_dir() {
-            bail!("{} is no data directory; --data names it", self.data.display());
+            bail!(
+                "{} is no data directory; --data names it",
+                self.data.display()
+            );
         }
         Ok(AllowedKeys::of(&self.data))
     }
@@ -159,7 +165,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             })?;
             if let Some(pem) = home::read_optional(&node.data.join("appliance_cli.crt"))? {
                 let digest = digest_of(&pem).context("appliance_cli.crt is damaged")?;
-                super::print(&format!("\nclients know this node by --fingerprint {digest}"))?;
+                super::print(&format!(
+                    "\nclients know this node by --fingerprint {digest}"
+                ))?;
             }
             Ok(())
         }
@@ -175,7 +183,10 @@ pub(crate) fn own_key(own: &Own) -> anyhow::Result<AllowedKey> {
     let directory = own.directory()?;
     let pem = home::read_optional(&directory.join("cli.crt"))?;
     let pem = pem.with_context(|| {
-        format!("there is no key in {}; `sallyport keys create` makes one", directory.display())
+        format!(
+            "there is no key in {}; `sallyport keys create` makes one",
+            directory.display()
+        )
     })?;
     let name = home::read_optional(&directory.join("cli.name"))?;
     public(&pem, name.unwrap_or_else(user_at_machine).trim())
@@ -183,7 +194,9 @@ pub(crate) fn own_key(own: &Own) -> anyhow::Result<AllowedKey> {
 
 fn public(pem: &str, name: &str) -> anyhow::Result<AllowedKey> {
     let digest = digest_of(pem).context("cli.crt is damaged")?;
-    Ok(AllowedKey::from_public(&format!("sallyport-cli-key {digest} {name}"))?)
+    Ok(AllowedKey::from_public(&format!(
+        "sallyport-cli-key {digest} {name}"
+    ))?)
 }
 
 fn digest_of(pem: &str) -> anyhow::Result<String> {
@@ -194,6 +207,10 @@ fn digest_of(pem: &str) -> anyhow::Result<String> {
 
 fn user_at_machine() -> String {
     let known = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let machine: String = super::backup::host_name().chars().filter(known).take(50).collect();
+    let machine: String = super::backup::host_name()
+        .chars()
+        .filter(known)
+        .take(50)
+        .collect();
     format!("admin@{machine}")
 }

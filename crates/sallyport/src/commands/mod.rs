@@ -9,6 +9,8 @@ pub(crate) mod doctor;
 pub(crate) mod firewall;
 pub(crate) mod gateway;
 pub(crate) mod gateway_conf;
+pub(crate) mod keys;
+pub(crate) mod maintenance;
 pub(crate) mod node;
 pub(crate) mod plugins;
 pub(crate) mod ports;
@@ -16,6 +18,7 @@ pub(crate) mod ports_explain;
 pub(crate) mod ports_watch;
 pub(crate) mod quickstart;
 pub(crate) mod rate_limit;
+pub(crate) mod remote;
 
 use std::io::{ErrorKind, Write};
 

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+mod appliance_cli;
 mod audit_log;
 mod auth;
 mod backup;
@@ -31,11 +32,14 @@ mod log_queue;
 mod operations;
 mod plugins;
 mod ports;
+mod proxy_protocol;
 mod quickstart;
 mod rate_limit;
 mod rate_limiting;
 mod readme;
 mod redis;
+mod streams;
 mod telemetry;
+mod tls;
 mod traffic;
 mod websocket;

@@ -58,10 +58,7 @@ pub(super) enum Place {
 }
 
 /// Collections of Kong. decK gives up when one of the first is missing.
-const OTHER_BUILDS: [&str; 16] = [
-    "certificates",
-    "snis",
-    "ca_certificates",
+const OTHER_BUILDS: [&str; 13] = [
     "consumer_groups",
     "vaults",
     "keys",

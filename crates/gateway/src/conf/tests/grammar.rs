@@ -48,6 +48,7 @@ fn plain(host: ListenHost, port: u16) -> Listener {
         tls: false,
         http2: false,
         proxy_protocol: false,
+        udp: false,
         deferred: false,
         bind: false,
         reuse_port: false,

@@ -57,7 +57,7 @@ fn defaults_are_kongs() {
     assert!(conf.headers.via && conf.headers.upstream_latency && conf.headers.request_id);
     assert!(!conf.headers.upstream_status);
     assert!(conf.headers_upstream_request_id);
-    assert_eq!(conf.real_ip.header, "x-real-ip");
+    assert_eq!(conf.real_ip.header.as_ref().unwrap(), "x-real-ip");
     assert_eq!(conf.upstream_keepalive.pool_size, 512);
     assert_eq!(
         conf.upstream_keepalive.idle_timeout,
@@ -143,7 +143,7 @@ fn a_data_plane_gets_its_cluster() {
 #[test]
 fn every_problem_is_listed_with_place_and_value() {
     let file = "role = data_plane\nproxy_listen = off\nlog_level = loud\nnonsense\n\
-                cluster_max_payload = 1\nstream_listen = 0.0.0.0:9000\n";
+                cluster_max_payload = 1\nstream_listen = 0.0.0.0:9000 http2\n";
     let error = load(file, &[("KONG_CLUSTER_DP_LABELS", "a")]).unwrap_err();
     let text = error.to_string();
     for want in [
@@ -151,7 +151,7 @@ fn every_problem_is_listed_with_place_and_value() {
         "line 3: log_level = loud: must be one of notice, debug",
         "line 4: nonsense: is not of the form `name = value`",
         "line 5: cluster_max_payload = 1: must be a whole number from 4194304",
-        "line 6: stream_listen = 0.0.0.0:9000: not supported by this build",
+        "line 6: stream_listen = 0.0.0.0:9000 http2: \"http2\" is not possible",
         "environment KONG_CLUSTER_DP_LABELS: cluster_dp_labels = a: \"a\" is not key:value",
         "default: cluster_cert: is needed",
         "default: cluster_cert_key: is needed",
@@ -186,8 +186,20 @@ fn single_problems() {
     problem("proxy_listen = 0.0.0.0:80 sssl", "\"sssl\" is not a flag");
     problem("proxy_listen =", "at least one listener");
     problem(
-        "proxy_listen = 0.0.0.0:8000 proxy_protocol",
-        "proxy_protocol is not supported",
+        "status_listen = 0.0.0.0:8007 proxy_protocol",
+        "proxy_protocol is for proxy_listen and stream_listen",
+    );
+    problem(
+        "stream_listen = 0.0.0.0:9000 http2",
+        "\"http2\" is not possible in stream_listen",
+    );
+    problem(
+        "stream_listen = 0.0.0.0:53 udp ssl",
+        "\"udp\" cannot be combined with ssl",
+    );
+    problem(
+        "stream_listen = 0.0.0.0:8000",
+        "is the address of 0.0.0.0:8000 in proxy_listen",
     );
     problem(
         "status_listen = 127.0.0.1:8000",
@@ -202,16 +214,29 @@ fn single_problems() {
         "must be one of traditional_compatible, traditional, expressions",
     );
     problem("wasm = on", "not supported by this build");
-    problem("client_ssl = on", "not supported by this build");
-    problem("ssl_cipher_suite = modern", "not supported by this build");
+    problem("client_ssl = on", "client_ssl_cert: must be set");
+    problem(
+        "ssl_cipher_suite = fips",
+        "one of intermediate, modern, old, custom",
+    );
+    problem(
+        "ssl_cipher_suite = custom\nssl_protocols = TLSv1",
+        "must have TLSv1.2, TLSv1.3 or both",
+    );
+    problem(
+        "ssl_cipher_suite = custom\nssl_ciphers = RC4-SHA",
+        "has no suite of this build; it has ECDHE-",
+    );
     problem("nginx_proxy_deny = all", "unsafe to leave out");
     problem("nginx_http_include = /etc/more.conf", "unsafe to leave out");
     problem(
         "trusted_ips = 10.0.0.0/8, ten",
         "\"ten\" is neither an address nor a CIDR",
     );
-    problem("real_ip_header = proxy_protocol", "not supported");
-    problem("real_ip_header = a b", "not the name of a header");
+    problem(
+        "real_ip_header = a b",
+        "neither the name of a header nor proxy_protocol",
+    );
     problem("port_maps = 80:8000, 443", "\"443\" is not public:own");
     problem(
         "headers = server_tokens, X-Other",
@@ -370,7 +395,8 @@ fn values_are_typed() {
     assert_eq!(conf.client_max_body_size, Some(10 << 20));
     assert_eq!(conf.port_maps, [(8000, 80), (8443, 443)].into());
     assert_eq!(conf.real_ip.trusted.len(), 2);
-    assert!(conf.real_ip.recursive && conf.real_ip.header == "x-forwarded-for");
+    assert!(conf.real_ip.recursive);
+    assert_eq!(conf.real_ip.header.as_ref().unwrap(), "x-forwarded-for");
     assert_eq!(conf.plugins, ["key-auth"]);
     assert_eq!(conf.workers, Some(3));
     assert_eq!(

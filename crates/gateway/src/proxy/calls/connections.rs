@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ahash::AHashMap;
 use bytes::Bytes;
 use h2::client::SendRequest;
+use rustls::ClientConfig;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,7 +20,6 @@ use crate::proxy::clock::recent;
 use crate::proxy::forward::open;
 use crate::proxy::http1::head::HEAD_BYTES_MAX;
 use crate::proxy::pool::Key;
-use crate::proxy::worker::Worker;
 
 /// Most calls that share a connection, even if the upstream allows more; then another is opened.
 const CALLS_MAX: usize = 100;
@@ -92,7 +93,11 @@ impl Connections {
     ///
     /// # Errors
     /// It cannot be opened, or the other end does not speak HTTP/2.
-    pub(crate) async fn choose(&self, worker: &Worker, key: &Key) -> io::Result<Chosen> {
+    pub(crate) async fn choose(
+        &self,
+        key: &Key,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> io::Result<Chosen> {
         let lane = self
             .lanes
             .borrow_mut()
@@ -109,7 +114,7 @@ impl Connections {
             lane.opened.notified().await;
         }
         let _opening = Opening::new(&lane);
-        let stream = open(worker, key, true).await?;
+        let stream = open(key, tls).await?;
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(CALL_WINDOW)

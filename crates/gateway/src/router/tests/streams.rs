@@ -6,11 +6,12 @@ fn router(flavor: RouterFlavor, fields: &[Value]) -> StreamRouter {
     StreamRouter::new(flavor, &list(fields)).unwrap()
 }
 
-/// A connection: `tcp` or `udp`, from, to, and the name of TLS.
+/// A connection: `tcp`, `tls` or `udp`, from, to, and the name of TLS.
 fn find(router: &StreamRouter, line: &str, sni: Option<&str>) -> Option<usize> {
     let words: Vec<_> = line.split(' ').collect();
     router.find(&StreamQuery {
         udp: words[0] == "udp",
+        tls: words[0] == "tls",
         sni,
         source: words[1].parse().unwrap(),
         destination: words[2].parse().unwrap(),
@@ -113,6 +114,22 @@ fn names_bind_tls_only_unless_traditional() {
     ] {
         let found = find(&router(flavor, &names), "tcp 10.0.0.1:2 127.0.0.1:2", None);
         assert_eq!(found, expected, "{flavor:?}");
+    }
+}
+
+#[test]
+fn tls_without_a_name_is_for_no_name() {
+    for flavor in ALL {
+        let routes = router(
+            flavor,
+            &[
+                json!({"protocols": ["tls_passthrough"], "snis": ["a.com"]}),
+                json!({"protocols": ["tls"], "destinations": [{"port": 2}]}),
+            ],
+        );
+        let found = |line: &str| find(&routes, line, None);
+        assert_eq!(found("tls 10.0.0.1:2 127.0.0.1:1"), None, "{flavor:?}");
+        assert_eq!(found("tls 10.0.0.1:2 127.0.0.1:2"), Some(1), "{flavor:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 mod init;
 mod list;
 mod plane;
+mod remote;
 mod run;
 
 use std::path::{Path, PathBuf};

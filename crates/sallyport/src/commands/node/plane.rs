@@ -1,17 +1,28 @@
 //! The control plane of a node, as the handle that the appliance takes.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use sallyport_appliance::node::{Plane, RunningPlane, Settings};
+use sallyport_appliance::backup::{self, Sources};
+use sallyport_appliance::node::{Identity, Plane, RunningPlane, Settings};
 use sallyport_control::{AuditLogSettings, Feed, Running};
+use sallyport_runtime::Tasks;
 use sallyport_runtime::certs::PemPair;
 use sallyport_store::Store;
+use sallyport_store::dump::Database;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::administration::{self, Administration};
 use crate::home::{self, Home};
+use crate::logging::LogTail;
+
+/// For a backup that is being written, and for calls of the command line, to end.
+const TASKS_GRACE: Duration = Duration::from_secs(10);
 
 /// Opens the database that the settings name.
 pub(super) async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
@@ -23,17 +34,20 @@ pub(super) async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
 }
 
 /// See [`Plane`].
-pub(super) struct ControlPlane(pub(super) Settings);
+pub(super) struct ControlPlane {
+    pub(super) settings: Settings,
+    pub(super) logs: LogTail,
+}
 
 #[async_trait]
 impl Plane for ControlPlane {
     async fn open(&self) -> anyhow::Result<Store> {
-        open_store(&self.0).await
+        open_store(&self.settings).await
     }
 
     async fn start(&self, store: Store, api: PemPair) -> anyhow::Result<Box<dyn RunningPlane>> {
-        let settings = &self.0.control_planes;
-        let data = self.0.data.join("control");
+        let settings = &self.settings.control_planes;
+        let data = self.settings.data.join("control");
         home::make_directory(&data)?;
         // Gateways and operators trust one authority, whichever node they meet.
         if home::read_optional(&data.join("ca.crt"))?.as_deref() != Some(&api.cert) {
@@ -88,23 +102,92 @@ impl Plane for ControlPlane {
             ca = %home.ca_path().display(),
             "control plane ready"
         );
-        Ok(Box::new(Started(running)))
+        let mut tasks = Tasks::new(CancellationToken::new());
+        self.administration(&home, &running, &mut tasks)?;
+        Ok(Box::new(Started { running, tasks }))
     }
 }
 
-struct Started(Running);
+impl ControlPlane {
+    /// Opens the command line and begins with backups, as the settings say.
+    fn administration(
+        &self,
+        home: &Home,
+        running: &Running,
+        tasks: &mut Tasks,
+    ) -> anyhow::Result<()> {
+        let settings = &self.settings;
+        let planes = &settings.control_planes;
+        let files = [
+            Some(&settings.file),
+            planes.audit_log.as_ref(),
+            planes.ip_addresses.as_ref(),
+        ];
+        let files: Vec<PathBuf> = files.into_iter().flatten().cloned().collect();
+        let data = std::fs::canonicalize(&settings.data)
+            .with_context(|| format!("could not open {}", settings.data.display()))?;
+        let database_file = PathBuf::from("control/store.sqlite");
+        let sources = Sources {
+            database: match &settings.database {
+                Some(database) => Database::Url(database.url.clone()),
+                None => Database::File(data.join(&database_file)),
+            },
+            identity: Identity::path(&settings.data)
+                .strip_prefix(&settings.data)
+                .map(|path| vec![path.to_owned()])
+                .unwrap_or_default(),
+            data,
+            database_file,
+            settings: files.clone(),
+            node: settings.name.clone(),
+        };
+        if let Some(backups) = settings.backup.clone() {
+            let (status, _) = watch::channel(backup::service::Status::default());
+            let sources = sources.clone();
+            tasks.spawn("backup", |stop| {
+                backup::service::run(sources, backups, status, stop)
+            });
+        }
+        let Some(listen) = settings.appliance_cli else {
+            return Ok(());
+        };
+        let it = Administration {
+            listen,
+            listen_setting: "appliance_cli.listen",
+            role: "node",
+            sources,
+            backups: settings
+                .backup
+                .as_ref()
+                .map(|it| (it.to.clone(), it.seal.clone())),
+            configuration: files,
+            logs: self.logs.clone(),
+            more: super::remote::entries(settings),
+        };
+        administration::start(it, &home.path, running.commands(), tasks)?;
+        Ok(())
+    }
+}
+
+struct Started {
+    running: Running,
+    tasks: Tasks,
+}
 
 #[async_trait]
 impl RunningPlane for Started {
     fn address(&self) -> SocketAddr {
-        self.0.local_addr
+        self.running.local_addr
     }
 
     async fn failed(&mut self) -> String {
-        self.0.failed().await
+        self.running.failed().await
     }
 
     async fn stop(self: Box<Self>) {
-        self.0.stop().await;
+        for name in self.tasks.finish(TASKS_GRACE).await {
+            tracing::warn!(task = name, "did not stop in time");
+        }
+        self.running.stop().await;
     }
 }

@@ -14,14 +14,17 @@ use crate::shutdown::Shutdown;
 
 pub(super) fn run(file: &Path) -> anyhow::Result<()> {
     let settings = super::settings(file)?;
-    logging::start(LevelFilter::INFO);
+    let logs = logging::start_with_tail(LevelFilter::INFO);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("could not start the runtime")?;
     runtime.block_on(async {
         let mut shutdown = Shutdown::listen();
-        let plane = Arc::new(ControlPlane(settings.clone()));
+        let plane = Arc::new(ControlPlane {
+            settings: settings.clone(),
+            logs,
+        });
         let mut node = Node::start(settings, plane).await?;
         let fatal = tokio::select! {
             () = shutdown.requested() => None,

@@ -1,0 +1,320 @@
+//! One session, from its first byte to its log line.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Extensions, Method, StatusCode, Uri, Version};
+use rustls::ClientConfig;
+use sallyport_plugins::{Captures, Env, Exchange, Fields, Flow, Request, RequestBody};
+use tokio::time::Instant;
+use tracing::{debug, error, info};
+use uuid::Uuid;
+
+use super::super::clock::now;
+use super::super::worker::{Held, Worker};
+use super::routes::StreamRoute;
+use crate::balancer::{Choice, Hashable, Lease, PickError, Report, Watched};
+use crate::configuration::ServedService;
+use crate::logs::{CLIENT_FAULTS, StreamLine};
+use crate::router::StreamQuery;
+
+/// Both ends of what a client opened.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Ends {
+    /// Where the client is, as far as that is believed.
+    pub(in crate::proxy) source: SocketAddr,
+    /// What it connected to, the port as seen from outside.
+    pub(in crate::proxy) destination: SocketAddr,
+}
+
+/// A session under way. Its log line is written when this is dropped, so once, however it ends.
+pub(super) struct Session {
+    pub(super) worker: Rc<Worker>,
+    pub(super) configuration: Rc<Held>,
+    pub(super) ends: Ends,
+    exchange: Exchange,
+    arrived: Instant,
+    is_udp: bool,
+    /// In nginx's meaning; 200 for what was passed on.
+    status: Cell<u16>,
+    /// Bytes that the client sent and got.
+    pub(super) received: Cell<u64>,
+    pub(super) sent: Cell<u64>,
+}
+
+/// Why a session was not passed on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("no Route matched with those values")]
+    NoRoute,
+    #[error("no Service found with those values")]
+    NoService,
+    #[error("the client went away before it said anything")]
+    Gone,
+    #[error("the client said nothing for too long")]
+    Silent,
+    #[error("what the client sent is not the beginning of TLS")]
+    NotTls,
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(std::io::Error),
+    #[error("a plugin refused it")]
+    Plugin(StatusCode),
+    #[error(transparent)]
+    Pick(PickError),
+    #[error("could not connect: {0}")]
+    Connect(std::io::Error),
+    #[error("could not connect in time")]
+    ConnectTimeout,
+}
+
+impl Refused {
+    /// Source: nginx's stream module and Kong's stream handler; see docs/streams.md.
+    fn status(&self) -> u16 {
+        match self {
+            Refused::NoRoute => 500,
+            Refused::NoService | Refused::Pick(_) => 503,
+            Refused::Gone | Refused::Silent | Refused::NotTls | Refused::Handshake(_) => 400,
+            Refused::Plugin(status) => status.as_u16(),
+            Refused::Connect(_) | Refused::ConnectTimeout => 502,
+        }
+    }
+
+    fn fault(&self) -> &'static str {
+        match self {
+            Refused::NoRoute
+            | Refused::Gone
+            | Refused::Silent
+            | Refused::NotTls
+            | Refused::Handshake(_)
+            | Refused::Plugin(_) => "client",
+            Refused::NoService | Refused::Pick(PickError::NoPeer) => "gateway",
+            Refused::Pick(_) | Refused::Connect(_) | Refused::ConnectTimeout => "upstream",
+        }
+    }
+
+    fn report(&self) -> Option<Report> {
+        match self {
+            Refused::Connect(_) => Some(Report::TcpFailure),
+            Refused::ConnectTimeout => Some(Report::Timeout),
+            _ => None,
+        }
+    }
+}
+
+/// A peer that a session is passed on to.
+pub(super) struct Reached<T> {
+    pub(super) to: T,
+    /// Held until the session is over, where that counts.
+    pub(super) lease: Option<Lease>,
+    pub(super) address: SocketAddr,
+    /// Whom to report on, where that counts.
+    pub(super) watched: Option<Watched>,
+}
+
+/// How far the tries of a session have come.
+#[derive(Default)]
+pub(super) struct Tries {
+    tried: Vec<SocketAddr>,
+    made: u32,
+}
+
+impl Session {
+    pub(super) fn new(worker: &Rc<Worker>, ends: Ends, is_udp: bool) -> Session {
+        let arrived = now();
+        worker.counts_under_way(1);
+        let request = Request {
+            method: Method::GET,
+            uri: Uri::default(),
+            version: Version::HTTP_11,
+            headers: Fields::new(),
+        };
+        Session {
+            exchange: Exchange {
+                request,
+                body: RequestBody::Coming(Some(0)),
+                client_ip: ends.source.ip().to_canonical(),
+                now_ms: worker.unix_ms(arrived),
+                route: None,
+                service: None,
+                consumer: None,
+                credential: None,
+                uri_captures: Captures::default(),
+                upstream_path: None,
+                upstream_host: None,
+                state: Extensions::new(),
+                response_headers: Fields::new(),
+            },
+            worker: worker.clone(),
+            configuration: worker.configuration(),
+            ends,
+            arrived,
+            is_udp,
+            status: Cell::new(200),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+        }
+    }
+
+    /// The route for what is known of the session: whether it speaks TLS, and for which name.
+    pub(super) fn route<'c>(
+        &self,
+        configuration: &'c Held,
+        (tls, sni): (bool, Option<&str>),
+    ) -> Result<&'c StreamRoute, Refused> {
+        let query = StreamQuery {
+            udp: self.is_udp,
+            tls,
+            sni,
+            source: self.ends.source,
+            destination: self.ends.destination,
+        };
+        configuration.streams.find(&query).ok_or(Refused::NoRoute)
+    }
+
+    /// Runs the plugins of the route; the service that the session goes to.
+    pub(super) async fn access<'c>(
+        &mut self,
+        configuration: &Held,
+        route: &'c StreamRoute,
+    ) -> Result<&'c Arc<ServedService>, Refused> {
+        let exchange = &mut self.exchange;
+        exchange.route = Some(route.id);
+        exchange.service = route.service.as_ref().map(|service| service.id);
+        let env = Env {
+            identities: &configuration.identities,
+            node: &self.worker.node,
+            metrics: &self.worker.metrics,
+        };
+        for slot in 0..route.chain.len() {
+            let consumer: Option<Uuid> = exchange.consumer.as_ref().map(|consumer| consumer.id);
+            let Some(index) = route.chain.pick(slot, consumer) else {
+                continue;
+            };
+            let mut flow = configuration.handlers.get(index).access(exchange, &env);
+            loop {
+                match flow {
+                    // a stream has no body to read
+                    Flow::Continue | Flow::ReadBody(..) => break,
+                    Flow::Respond(reply) => return Err(Refused::Plugin(reply.status)),
+                    Flow::Wait(future) => flow = future.await(exchange, &env),
+                }
+            }
+        }
+        route.service.as_ref().ok_or(Refused::NoService)
+    }
+
+    /// Reaches a peer of the service; tries again, elsewhere if it can, as often as the service
+    /// allows. `open` gets an address and the server name for TLS.
+    pub(super) async fn reach<T>(
+        &self,
+        service: &ServedService,
+        tries: &mut Tries,
+        open: impl AsyncFn(SocketAddr, &[u8]) -> std::io::Result<T>,
+    ) -> Result<Reached<T>, Refused> {
+        let worker = &self.worker;
+        let hashable = Hashable {
+            exchange: &self.exchange,
+            raw_path: "",
+        };
+        let hashed = service.peers.hash(hashable, &worker.cursors);
+        let hash = hashed.unwrap_or_default().hash;
+        loop {
+            let choice = Choice {
+                names: &worker.balancers.names,
+                cursors: &worker.cursors,
+                hash,
+                tls: service.tls.is_some(),
+                tried: &tries.tried,
+                now: self.arrived,
+            };
+            let picked = service.peers.pick(&choice).await.map_err(Refused::Pick)?;
+            let address = picked.socket;
+            let opening = open(address, picked.host_header.as_bytes());
+            let opened = tokio::time::timeout(service.connect_timeout, opening).await;
+            let failed = match opened {
+                Ok(Ok(to)) => {
+                    return Ok(Reached {
+                        to,
+                        lease: picked.lease.and_then(|it| it.answered(StatusCode::OK)),
+                        address,
+                        watched: picked.watched,
+                    });
+                }
+                Ok(Err(error)) => Refused::Connect(error),
+                Err(_) => Refused::ConnectTimeout,
+            };
+            debug!(service = %service.id, %address, reason = %failed, "try failed");
+            if let (Some(watched), Some(report)) = (&picked.watched, failed.report()) {
+                service.peers.report(watched, report);
+            }
+            tries.failed(address);
+            if !tries.may_go_on(service) {
+                return Err(failed);
+            }
+        }
+    }
+
+    /// The session was not passed on, and this is why.
+    pub(super) fn refused(&self, refused: &Refused) {
+        self.status.set(refused.status());
+        let (fault, client) = (refused.fault(), self.ends.source);
+        let listener = self.ends.destination;
+        let service = self.exchange.service.map(tracing::field::display);
+        match refused {
+            Refused::Gone => {}
+            _ if fault == "client" => info!(
+                target: CLIENT_FAULTS,
+                fault, reason = %refused, %client, %listener, service, "stream closed"
+            ),
+            _ => error!(fault, reason = %refused, %client, %listener, service, "stream closed"),
+        }
+    }
+}
+
+impl Tries {
+    /// A try at this address has failed.
+    pub(super) fn failed(&mut self, address: SocketAddr) {
+        self.made += 1;
+        self.tried.push(address);
+    }
+
+    /// Whether there may be another one.
+    pub(super) fn may_go_on(&self, service: &ServedService) -> bool {
+        self.made <= u32::from(service.retries)
+    }
+}
+
+/// Opens a TCP connection, with TLS if a service wants that.
+pub(super) async fn open_tcp(
+    address: SocketAddr,
+    host: &[u8],
+    tls: Option<(u64, &Arc<ClientConfig>)>,
+) -> std::io::Result<super::super::upstream::Stream> {
+    let key = super::super::pool::Key {
+        address,
+        tls: tls.map(|(id, _)| (super::super::forward::server_name(host), id)),
+    };
+    super::super::forward::open(&key, tls.map(|(_, config)| config)).await
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.worker.counts_under_way(-1);
+        let Some(log) = &self.worker.stream_access else {
+            return;
+        };
+        let line = StreamLine {
+            client: self.exchange.client_ip,
+            protocol: if self.is_udp { "UDP" } else { "TCP" },
+            status: self.status.get(),
+            sent: self.sent.get(),
+            received: self.received.get(),
+            took_ms: now().saturating_duration_since(self.arrived).as_millis() as u64,
+        };
+        self.worker.with_local_time(self.exchange.now_ms, |time| {
+            log.append(|out| line.write(out, time));
+        });
+    }
+}
