@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sallyport_gateway::fuzzing::{End, chunked};
+use sallyport_gateway::fuzzing::{End, chunked, trailers};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&cut, bytes)) = bytes.split_first() else {
@@ -26,4 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
     let body = &bytes[..bytes.len() - whole.2.len()];
     assert_eq!(chunked([body]), (whole.0.clone(), End::Over, Vec::new()));
     assert_eq!(chunked([&body[..body.len() - 1]]).1, End::More);
+    // trailers that go on are read as the same ones
+    let written = trailers(body).expect("a whole body has an end");
+    assert_eq!(trailers(&written), Some(written.clone()));
 });

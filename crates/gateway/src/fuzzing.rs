@@ -1,12 +1,13 @@
 //! What the fuzz targets see of the private parsers. Not an interface: it changes with them.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use sallyport_model::entities::PathHandling;
 
 use crate::last_known_good::{FormatError, Saved, format};
 use crate::proxy::http1::framing::{Body, Length, Step};
 use crate::proxy::http1::head::{take_request, take_response};
+use crate::proxy::http1::trailers;
 use crate::router;
 
 /// A request head as it was read.
@@ -108,7 +109,8 @@ pub enum End {
     Bad,
 }
 
-/// Reads a chunked body that arrives in pieces: its data, how it ended, and what follows it.
+/// Reads a chunked body that arrives in pieces: its data with its trailers behind it, how it ended,
+/// and what follows it.
 pub fn chunked<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, End, Vec<u8>) {
     let mut pieces = pieces.into_iter();
     let (mut body, mut buffer) = (Body::new(Length::Chunked), BytesMut::new());
@@ -128,7 +130,30 @@ pub fn chunked<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, End,
         }
     };
     pieces.for_each(|piece| buffer.extend_from_slice(piece));
+    if let Some(trailers) = body.take_trailers() {
+        let mut written = BytesMut::new();
+        trailers::write(&mut written, Some(&trailers));
+        data.extend_from_slice(&written);
+    }
     (data, end, buffer.to_vec())
+}
+
+/// The end of a chunked body as it goes on, with its trailers; `None` if the body is not whole.
+pub fn trailers(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (mut body, mut buffer) = (Body::new(Length::Chunked), BytesMut::from(bytes));
+    loop {
+        match body.step(&mut buffer) {
+            Step::Data(bytes) => {
+                buffer.advance(bytes);
+                body.consumed(bytes);
+            }
+            Step::More | Step::Bad => return None,
+            Step::End => break,
+        }
+    }
+    let mut written = BytesMut::new();
+    trailers::write(&mut written, body.take_trailers().as_deref());
+    Some(written.to_vec())
 }
 
 /// The normal form of a request path.

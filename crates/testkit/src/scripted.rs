@@ -234,15 +234,12 @@ impl Peer {
         self.stream.write_all(bytes)
     }
 
-    /// Ends the connection with a reset instead of a close.
+    /// Makes the end of the connection a reset instead of a close.
     ///
     /// # Errors
     /// The system refuses.
     pub fn reset(&mut self) -> io::Result<()> {
-        // Closing with unread bytes in the socket resets; two are enough for the peer's next
-        // segment to meet a socket that is gone.
-        self.stream.shutdown(Shutdown::Read)?;
-        self.stream.shutdown(Shutdown::Both)
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))
     }
 }
 

@@ -21,6 +21,7 @@ mod reply;
 mod serve;
 mod session;
 mod silence;
+mod spare;
 pub(crate) mod stream;
 mod tally;
 mod tunnel;

@@ -30,6 +30,7 @@ use super::headers::Client;
 use super::listeners::{Bound, Listeners, Socket, Speaks};
 use super::options::Options;
 use super::pool::{Key, Pool};
+use super::spare::Spare;
 use super::stream::Ends;
 use super::upstream::Upstream;
 use super::{http1, http2, proxy_header, stream};
@@ -159,6 +160,7 @@ pub(super) struct Worker {
     pub(super) stream_access: Option<Lines>,
     local_time: RefCell<LocalTime>,
     pub(super) pool: Rc<Pool>,
+    pub(super) spare: Spare,
     pub(super) calls: Connections,
     pub(super) balancers: Arc<Balancers>,
     pub(super) cursors: Cursors,
@@ -192,6 +194,7 @@ impl Worker {
             stream_access: shared.options.stream_access_log.clone().map(Lines::new),
             local_time: RefCell::default(),
             pool: Rc::new(Pool::new(shared.options.keepalive)),
+            spare: Spare::default(),
             calls: Connections::new(shared.options.keepalive),
             balancers: shared.balancers.clone(),
             cursors: Cursors::new(seed[0] ^ seed[1]),
@@ -511,6 +514,8 @@ fn report(open: &mut HashMap<Id, Open>, ended: Result<(Id, ()), JoinError>) {
     }
 }
 
+// What a connection speaks is boxed: one task of the size of all of it would hold, for each plain
+// HTTP/1 connection that waits, the room that HTTP/2 with TLS needs.
 async fn connection(
     worker: &Rc<Worker>,
     bound: &Bound,
@@ -532,7 +537,7 @@ async fn connection(
     };
     if bound.speaks == Speaks::Streams {
         let ends = stream_ends(options, bound, &stream, peer, told);
-        return stream::tcp::run(worker, stream, ends, bound.tls.as_ref()).await;
+        return Box::pin(stream::tcp::run(worker, stream, ends, bound.tls.as_ref())).await;
     }
     let port = bound.address.port();
     let ip = peer.ip();
@@ -541,8 +546,8 @@ async fn connection(
             .on(&stream, options)
             .for_whom(told);
         return match bound.http2 {
-            true => speak_either(worker, client, stream, stop, busy).await,
-            false => http1::server::run(worker, &client, stream, busy).await,
+            true => Box::pin(speak_either(worker, client, stream, stop, busy)).await,
+            false => Box::pin(http1::server::run(worker, &client, stream, busy)).await,
         };
     };
     match timeout(
@@ -561,8 +566,8 @@ async fn connection(
             client = client.for_whom(told);
             client.session = Some(super::session::session(session));
             match h2 {
-                true => http2::run(worker, client, stream, stop).await,
-                false => http1::server::run(worker, &client, stream, busy).await,
+                true => Box::pin(http2::run(worker, client, stream, stop)).await,
+                false => Box::pin(http1::server::run(worker, &client, stream, busy)).await,
             }
         }
     }
@@ -617,7 +622,7 @@ async fn speak_either(
     let first = timeout(worker.options.client.head, knows_http2(&stream)).await;
     busy.set(true);
     match first {
-        Ok(Some(true)) => http2::run(worker, client, stream, stop).await,
+        Ok(Some(true)) => Box::pin(http2::run(worker, client, stream, stop)).await,
         Ok(Some(false)) => http1::server::run(worker, &client, stream, busy).await,
         Ok(None) | Err(_) => debug!("connection closed before a request"),
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sallyport_testkit::frames::{Frames, fields, flag, kind};
 use sallyport_testkit::http::{get, request};
 use sallyport_testkit::{Echo, Program, Scripted, eventually, foreign};
 
@@ -91,6 +92,28 @@ fn trailers_pass_both_ways() {
     let head = client.until("\r\n\r\n").to_lowercase();
     assert!(!head.contains("trailer:"), "{head}");
     client.until("2\r\nok\r\n0\r\n\r\n");
+
+    // from HTTP/2 too
+    upstream.take_received();
+    let stream = TcpStream::connect(("127.0.0.1", gateway.plain)).unwrap();
+    let mut client = Frames::new(stream);
+    client.shake_hands().unwrap();
+    let head = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/streamed"),
+        (":authority", "x"),
+    ];
+    client.send(kind::HEADERS, flag::END_HEADERS, 1, fields(&head));
+    client.send(kind::DATA, 0, 1, *b"abc");
+    let trailers = fields(&[("x-digest", "2"), ("x-consumer-username", "root")]);
+    let end = flag::END_HEADERS | flag::END_STREAM;
+    client.send(kind::HEADERS, end, 1, trailers);
+    let mut received = Vec::new();
+    eventually("the upstream has the trailers", soon(), || {
+        received.extend(upstream.take_received());
+        received.ends_with(b"0\r\nx-digest: 2\r\n\r\n")
+    });
 
     let Some(curl) = foreign("curl", "Debian package curl") else {
         return;

@@ -15,7 +15,13 @@ fn document([plain, tls]: [u16; 2]) -> String {
 _format_version: "3.0"
 consumers:
 - {{username: caller, keyauth_credentials: [{{key: secret}}]}}
+upstreams:
+- name: several.test
+  targets: [{{target: "127.0.0.1:{dead}"}}, {{target: "127.0.0.1:{plain}"}}]
 services:
+- name: several
+  url: grpc://several.test
+  routes: [{{name: several, paths: [/several], strip_path: true}}]
 - name: plain
   url: grpc://127.0.0.1:{plain}
   routes:
@@ -65,6 +71,7 @@ fn calls_of_every_kind_pass_both_ways() {
             "seen": ["kept", true],
             "big": true,
             "many": true,
+            "shared": true,
             "client": 500 * 1001 - 1,
             "server": 10 * 1000 + 90 * 2000 + 400 * 3000,
             "bidi": [["hello", "A", "B", "C"], "done"],
@@ -75,6 +82,7 @@ fn calls_of_every_kind_pass_both_ways() {
             "deadline_seen": true,
             "cancel_seen": true,
             "nowhere": ["NOT_FOUND", "no Route matched with those values"],
+            "several": true,
             "dead": ["INTERNAL", "An invalid response was received from the upstream server"],
             "key": ["UNAUTHENTICATED", "No API key found in request"],
             "with_key": "in",

@@ -14,10 +14,12 @@ import grpc
 
 cancelled = threading.Event()
 asked = []
+peers = set()
 
 
 def unary(request, context):
     asked.append(dict(context.invocation_metadata()))
+    peers.add(context.peer())
     context.send_initial_metadata((("x-first", "1"),))
     context.set_trailing_metadata((("x-last", "2"), ("x-last-bin", b"\x00\xff")))
     return request
@@ -121,6 +123,9 @@ def drive(channel, prefix):
     done["many"] = [
         call.result() for call in [method("unary_unary", "Unary").future(b"%d" % n, timeout=60) for n in range(200)]
     ] == [b"%d" % n for n in range(200)]
+    # 200 at once, at most 100 of them on a connection
+    done["shared"] = len(peers) <= 4
+    peers.clear()
     done["client"] = len(method("stream_unary", "Client")((b"x" * 1000 for _ in range(500)), timeout=60))
     done["server"] = sum(len(part) for part in method("unary_stream", "Server")(b"500", timeout=60))
 
@@ -156,6 +161,8 @@ def drive(channel, prefix):
     call.cancel()
     done["cancel_seen"] = cancelled.wait(60)
     done["nowhere"] = error(lambda: channel.unary_unary("/nowhere/t.Echo/Unary")(b"", timeout=60))
+    several = channel.unary_unary("/several/t.Echo/Unary")
+    done["several"] = [several(b"%d" % n, timeout=60) for n in range(20)] == [b"%d" % n for n in range(20)]
     done["dead"] = error(lambda: channel.unary_unary("/dead/t.Echo/Unary")(b"", timeout=60))
     done["key"] = error(lambda: channel.unary_unary("/key/t.Echo/Unary")(b"", timeout=60))
     done["with_key"] = (

@@ -1,11 +1,13 @@
 """An echo server and a client of the `websockets` library, with a gateway between them.
 
-argv: port of the echo server to open, URL of the gateway. Prints one JSON object.
+argv: port of the echo server to open, URL of the gateway, and for `wss` the certificate to trust.
+Prints one JSON object.
 """
 
 import asyncio
 import json
 import random
+import ssl
 import sys
 
 import websockets
@@ -27,12 +29,13 @@ async def refuse(connection, request):
     return None
 
 
-async def run(port, url):
+async def run(port, url, trusted=None):
     done = {}
+    options = {"ssl": ssl.create_default_context(cafile=trusted)} if trusted else {}
     async with serve(
         echo, "127.0.0.1", port, subprotocols=["chat"], process_request=refuse, max_size=None
     ):
-        async with connect(url + "/echo", subprotocols=["chat"], max_size=None) as client:
+        async with connect(url + "/echo", subprotocols=["chat"], max_size=None, **options) as client:
             done["subprotocol"] = client.subprotocol
             sizes = [0, 1, 125, 126, 127, 65535, 65536, 1 << 20]
             dice = random.Random(1)
@@ -58,17 +61,17 @@ async def run(port, url):
             done["burst"] = [await client.recv() for _ in burst] == burst
             await sending
         done["close"] = [client.close_code, client.close_reason]
-        async with connect(url + "/refused-later", subprotocols=["chat"]) as client:
+        async with connect(url + "/refused-later", subprotocols=["chat"], **options) as client:
             try:
                 await client.recv()
             except websockets.ConnectionClosed as closed:
                 done["closed"] = [closed.rcvd.code, closed.rcvd.reason]
         try:
-            async with connect(url + "/forbidden", subprotocols=["chat"]):
+            async with connect(url + "/forbidden", subprotocols=["chat"], **options):
                 pass
         except websockets.InvalidStatus as refused:
             done["forbidden"] = [refused.response.status_code, refused.response.body.decode()]
-        clients = [await connect(url + "/echo", subprotocols=["chat"]) for _ in range(50)]
+        clients = [await connect(url + "/echo", subprotocols=["chat"], **options) for _ in range(50)]
         for n, client in enumerate(clients):
             await client.send(str(n))
         done["many"] = [await client.recv() for client in clients] == [str(n) for n in range(50)]
@@ -77,4 +80,4 @@ async def run(port, url):
     return done
 
 
-print(json.dumps(asyncio.run(run(int(sys.argv[1]), sys.argv[2]))))
+print(json.dumps(asyncio.run(run(int(sys.argv[1]), *sys.argv[2:]))))

@@ -27,6 +27,7 @@ use crate::proxy::headers::{Client, contains_token};
 use crate::proxy::later::Later;
 use crate::proxy::serve::{Answer, AnswerBody, refuse_line, serve};
 use crate::proxy::silence::Silence;
+use crate::proxy::spare::Spare;
 use crate::proxy::tunnel::{TunnelError, Way};
 use crate::proxy::upstream::{SendError, Upstream, fill};
 use crate::proxy::worker::Worker;
@@ -111,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<(), End> {
         for left in (0..self.limits.requests).rev() {
             busy.set(!self.buffer.is_empty());
-            let head = match self.head(busy).await? {
+            let head = match self.head(&worker.spare, busy).await? {
                 None => return Ok(()),
                 Some(Ok(head)) => head,
                 Some(Err(error)) => {
@@ -172,12 +173,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The next request head; `None` when the client is done.
     async fn head(
         &mut self,
+        spare: &Spare,
         busy: &Cell<bool>,
     ) -> Result<Option<Result<RequestHead, HeadError>>, End> {
         self.silence.broken();
         let Connection {
             stream,
             buffer,
+            out,
             silence,
             limits,
             ..
@@ -203,6 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
                 let first = buffer.is_empty();
+                spare.lend(buffer);
                 match fill(Pin::new(stream), buffer, cx) {
                     Poll::Ready(Ok(0)) if buffer.is_empty() => return Poll::Ready(Ok(None)),
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::HalfHead)),
@@ -211,6 +215,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     // the whole head has a limit, not each of its bytes
                     Poll::Pending if buffer.is_empty() => {
+                        spare.take_back(buffer);
+                        spare.take_back(out);
                         return silence.poll(limits.idle, cx).map(|()| Ok(None));
                     }
                     Poll::Pending => {
@@ -259,6 +265,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             _ => keep_alive,
         };
         self.out.clear();
+        worker.spare.lend(&mut self.out);
         let Answer {
             status,
             headers,
@@ -328,7 +335,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             while self.out.len() < COPIED_BYTES_MAX {
                 let length = match upstream.body_here() {
                     None | Some(Ok([])) => break,
-                    Some(Err(error)) => return Err(End::Upstream(error)),
+                    Some(Err(error)) => {
+                        // the client gets as far as the upstream came
+                        _ = self.flush().await;
+                        return Err(End::Upstream(error));
+                    }
                     Some(Ok(data)) => {
                         if let Some(later) = &mut later {
                             later.data(data);

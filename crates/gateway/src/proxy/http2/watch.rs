@@ -19,6 +19,10 @@ use crate::proxy::clock::{now, recent};
 /// The preface with the head of the SETTINGS frame that belongs to it, bytes.
 const PREFACE_BYTES: u64 = 24 + 9;
 
+/// So many bodies are kept in sight before those that are over are sorted out; more than there can
+/// be at once.
+const READINGS_MAX: usize = 2 * super::STREAMS_MAX as usize;
+
 /// What is seen of one connection.
 pub(super) struct Watch {
     began: Instant,
@@ -80,7 +84,12 @@ impl Watch {
 
     /// Watches a body too.
     pub(super) fn reads(&self, reading: &Rc<Reading>) {
-        self.readings.borrow_mut().push(Rc::downgrade(reading));
+        let mut readings = self.readings.borrow_mut();
+        // between two looks many may come and go
+        if readings.len() >= READINGS_MAX {
+            readings.retain(|reading| reading.strong_count() > 0);
+        }
+        readings.push(Rc::downgrade(reading));
     }
 }
 

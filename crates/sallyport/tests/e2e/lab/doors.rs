@@ -1,9 +1,10 @@
 //! A gateway that takes HTTP/1 and HTTP/2, without TLS and with it; and Python for its clients.
 
+use std::net::TcpStream;
 use std::path::PathBuf;
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-use sallyport_testkit::{Deadline, Program, foreign, free_ports};
+use sallyport_testkit::{Deadline, Program, eventually, foreign, free_ports};
 use tempfile::TempDir;
 
 use super::{Alone, soon, write};
@@ -22,6 +23,14 @@ pub(crate) struct Doors {
 impl Doors {
     #[track_caller]
     pub(crate) fn start(declarative: &str, more: &str) -> Doors {
+        let doors = Doors::start_quiet(declarative, more);
+        doors.program.wait_for_line("gateway started", soon());
+        doors
+    }
+
+    /// One that may not say when it has started; it is asked.
+    #[track_caller]
+    pub(crate) fn start_quiet(declarative: &str, more: &str) -> Doors {
         let dir = tempfile::tempdir().unwrap();
         let [plain, tls] = free_ports();
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
@@ -42,7 +51,9 @@ impl Doors {
         let program = Alone::launch(dir.path(), declarative, 0, &more)
             .env("KONG_PROXY_LISTEN", listen)
             .start();
-        program.wait_for_line("gateway started", soon());
+        eventually("the gateway listens", soon(), || {
+            TcpStream::connect(("127.0.0.1", plain)).is_ok()
+        });
         Doors {
             program,
             plain,
