@@ -11,10 +11,14 @@ use uuid::Uuid;
 
 use crate::audit_log::Audit;
 use crate::config_sync::Publishers;
+use crate::identity::Needs;
+use crate::limits::Limits;
+use crate::metrics::{self, Metrics};
+use crate::route::{Route, serve};
 use crate::telemetry::Telemetry;
 use crate::{
-    audit_log, control_planes, core_entities, deck, dp_certificates, identity, metrics, nodes,
-    problem, telemetry, versions,
+    audit_log, control_planes, core_entities, deck, dp_certificates, drafts, identity, nodes,
+    openapi, problem, telemetry, versions,
 };
 
 /// The shared state of the API.
@@ -28,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) publishers: Publishers,
     pub(crate) audit: Audit,
     pub(crate) telemetry: Telemetry,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
     /// Domain under which host names of control planes live.
     pub(crate) base_domain: String,
     /// Geo of this installation.
@@ -50,28 +56,40 @@ impl FromRef<App> for Store {
     }
 }
 
-/// Every API of the control plane; each needs a token, except for published keys, and what happens
-/// there is recorded.
+/// Every path of the control plane.
+pub(crate) fn routes() -> Vec<Route> {
+    let mut all = control_planes::routes();
+    all.extend(core_entities::routes());
+    all.extend(dp_certificates::routes());
+    all.extend(nodes::routes());
+    all.extend(versions::routes());
+    all.extend(drafts::routes());
+    all.extend(identity::routes());
+    all.extend(deck::routes());
+    all.extend(audit_log::routes());
+    all.extend(telemetry::routes());
+    all.extend(openapi::routes());
+    all.extend(metrics::routes());
+    all
+}
+
+/// Every API of the control plane. Each path needs a token unless its row says otherwise, and what
+/// happens there is recorded.
 pub(crate) fn router(app: App) -> Router {
     let recorder = app.audit.recorder.clone();
-    Router::new()
-        .merge(control_planes::routes())
-        .merge(core_entities::routes())
-        .merge(dp_certificates::routes())
-        .merge(nodes::routes())
-        .merge(versions::routes())
-        .merge(identity::routes())
-        .merge(deck::routes())
-        .merge(audit_log::routes())
-        .merge(telemetry::routes())
-        .merge(metrics::routes())
+    let (open, guarded): (Vec<Route>, Vec<Route>) = routes()
+        .into_iter()
+        .partition(|route| route.needs == Needs::Nothing);
+    serve(guarded, &app)
+        .merge(core_entities::router())
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(middleware::from_fn_with_state(
             app.clone(),
             identity::require_token,
         ))
-        .merge(audit_log::public_routes())
+        .merge(serve(open, &app))
         .layer(middleware::from_fn_with_state(recorder, audit_log::record))
+        .layer(middleware::from_fn_with_state(app.clone(), metrics::count))
         .with_state(app)
 }

@@ -5,7 +5,7 @@ use sallyport_store::{
     StoreError,
 };
 
-use crate::identity::{digest, new_token};
+use crate::identity::{Prefix, TEAMS, digest, new_token, now_ms};
 
 /// Name of the control plane.
 const CONTROL_PLANE: &str = "default";
@@ -53,6 +53,9 @@ pub async fn bootstrap(
         owner_full_name: "Owner".to_owned(),
     };
     let organization = store.ensure_organization(&actor, new).await?;
+    let teams = TEAMS.iter();
+    let teams = teams.map(|team| (team.name.to_owned(), team.description.to_owned()));
+    store.ensure_teams(&actor, teams.collect()).await?;
     let control_plane = match default_control_plane(store).await? {
         Some(control_plane) => control_plane,
         None => {
@@ -72,7 +75,8 @@ pub async fn bootstrap(
         }
     };
     if let Some(token) = token
-        && store.token_by_digest(digest(token)).await?.is_some()
+        && let Some(bearer) = store.bearer(digest(token)).await?
+        && bearer.token.is_good(now_ms())
     {
         return Ok(Bootstrap {
             organization,
@@ -81,18 +85,20 @@ pub async fn bootstrap(
         });
     }
     let lost = store
-        .tokens()
+        .tokens(Some(organization.owner.id))
         .await?
         .into_iter()
         .find(|token| token.name == token_name);
     if let Some(lost) = lost {
         store.delete_token(&actor, lost.id).await?;
     }
-    let token = new_token().map_err(|error| BootstrapError::Randomness(error.to_string()))?;
+    let token =
+        new_token(Prefix::Person).map_err(|error| BootstrapError::Randomness(error.to_string()))?;
     let new = NewToken {
         name: token_name.to_owned(),
         digest: digest(&token),
-        user: organization.owner.id,
+        owner: organization.owner.id,
+        expires_at_ms: None,
     };
     store.create_token(&actor, new).await?;
     Ok(Bootstrap {
@@ -125,10 +131,7 @@ mod tests {
             .await
             .unwrap();
         assert_ne!(third.token, first.token);
-        assert_eq!(
-            store.token_by_digest(digest(&first.token)).await.unwrap(),
-            None
-        );
-        assert_eq!(store.tokens().await.unwrap().len(), 1);
+        assert_eq!(store.bearer(digest(&first.token)).await.unwrap(), None);
+        assert_eq!(store.tokens(None).await.unwrap().len(), 1);
     }
 }

@@ -3,8 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use sallyport_runtime::tls;
 use sallyport_store::{Actor, Certificate, NewCertificate, StorageFailure, Store, StoreError};
@@ -12,15 +11,36 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::app::App;
 use crate::body::{self, BodyError};
+use crate::identity::Access::{Read, Write};
+use crate::identity::{Needs, Part};
+use crate::route::Route;
 
 const PATH: &str = "/v2/control-planes/{cp}/dp-client-certificates";
 
-pub(crate) fn routes() -> Router<App> {
-    Router::new()
-        .route(PATH, get(list).post(pin))
-        .route(&format!("{PATH}/{{id}}"), get(show).delete(unpin))
+pub(crate) fn routes() -> Vec<Route> {
+    let needs = |access| Needs::ControlPlane(Part::DpCertificates, access);
+    let one = format!("{PATH}/{{certificate}}");
+    vec![
+        Route::get(PATH, needs(Read), "List certificates of data planes", list)
+            .gives(200, "DpCertificateList"),
+        Route::post(PATH, needs(Write), "Pin a certificate of data planes", pin)
+            .takes("NewDpCertificate")
+            .gives(201, "DpCertificateItem"),
+        Route::get(
+            &*one,
+            needs(Read),
+            "Show a certificate of data planes",
+            show,
+        )
+        .gives(200, "DpCertificateItem"),
+        Route::delete(
+            &*one,
+            needs(Write),
+            "Unpin a certificate of data planes",
+            unpin,
+        ),
+    ]
 }
 
 /// A text that cannot be pinned.

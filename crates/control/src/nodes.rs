@@ -1,8 +1,7 @@
 //! Data planes of a control plane, as they were last seen, and the hash they should be on.
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use http::StatusCode;
 use sallyport_store::{Node, Store, SyncStatus};
 use serde::Deserialize;
@@ -11,16 +10,35 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::dp_certificates::{Legacy, id};
+use crate::identity::Access::{Read, Write};
+use crate::identity::{Needs, Part};
+use crate::route::Route;
 
-pub(crate) fn routes() -> Router<App> {
+pub(crate) fn routes() -> Vec<Route> {
     let path = "/v2/control-planes/{cp}/nodes";
-    Router::new()
-        .route(path, get(list))
-        .route(&format!("{path}/{{id}}"), get(show).delete(forget))
-        .route(
-            "/v2/control-planes/{cp}/expected-config-hash",
-            get(expected_hash),
+    let needs = |access| Needs::ControlPlane(Part::Nodes, access);
+    let one = format!("{path}/{{node}}");
+    vec![
+        Route::get(path, needs(Read), "List data planes", list)
+            .query(&["page[size]", "page[after]"])
+            .gives(200, "NodeList"),
+        Route::get(
+            format!("{path}/eol"),
+            needs(Read),
+            "List data planes whose version is not maintained any more",
+            past_their_end,
         )
+        .gives(200, "EolList"),
+        Route::get(&*one, needs(Read), "Show a data plane", show).gives(200, "NodeItem"),
+        Route::delete(&*one, needs(Write), "Forget a data plane", forget),
+        Route::get(
+            "/v2/control-planes/{cp}/expected-config-hash",
+            needs(Read),
+            "The hash that data planes in sync report",
+            expected_hash,
+        )
+        .gives(200, "ExpectedConfigHash"),
+    ]
 }
 
 #[derive(Deserialize)]
@@ -88,6 +106,37 @@ async fn list(
     Ok(Json(
         json!({"items": items, "page": {"total_count": all.len(), "next": next}}),
     ))
+}
+
+/// The oldest minor version of Kong that is maintained with the version this build behaves as;
+/// data planes of older ones still get configurations. Source: the support policy of Kong Gateway,
+/// where 3.4 is the oldest long-term release.
+const OLDEST_MAINTAINED: (u32, u32) = (3, 4);
+
+async fn past_their_end(
+    State(store): State<Store>,
+    Path(cp): Path<String>,
+) -> Result<Json<Value>, Legacy> {
+    let all = store.nodes(id(&cp)?).await?;
+    let old = all.iter().filter(|node| is_old(&node.seen.version));
+    let items: Vec<Value> = old
+        .map(|node| {
+            json!({
+                "node_id": node.seen.id,
+                "node_version": node.seen.version,
+                "message": "this version is not maintained any more; update the data plane",
+            })
+        })
+        .collect();
+    Ok(Json(
+        json!({"page": {"total_count": items.len()}, "items": items}),
+    ))
+}
+
+fn is_old(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
+    let both = (numbers.next().flatten(), numbers.next().flatten());
+    matches!(both, (Some(major), Some(minor)) if (major, minor) < OLDEST_MAINTAINED)
 }
 
 async fn show(

@@ -70,12 +70,13 @@ impl From<StoreError> for Problem {
                 Problem::new(StatusCode::BAD_REQUEST, error.to_string())
             }
             StoreError::NoRevision { .. } => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
-            StoreError::Moved { .. } | StoreError::Cluster(_) => {
+            StoreError::Moved { .. } | StoreError::Diverged { .. } | StoreError::Cluster(_) => {
                 Problem::new(StatusCode::CONFLICT, error.to_string())
             }
-            StoreError::NulCharacter | StoreError::WrittenTwice { .. } => {
-                Problem::new(StatusCode::BAD_REQUEST, error.to_string())
-            }
+            StoreError::NulCharacter
+            | StoreError::WrittenTwice { .. }
+            | StoreError::NotAGroup(_)
+            | StoreError::CannotJoin(_) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
             StoreError::Storage(StorageFailure::Unavailable(failure)) => {
                 tracing::warn!(%failure, "a request failed: no database");
                 let detail = "the database is not available, try again";

@@ -7,7 +7,8 @@ use std::time::Duration;
 use sallyport_model::schema::PluginSchemas;
 use sallyport_runtime::tls::{ClientAuth, Identity, server_config};
 use sallyport_runtime::{ListenError, ListenOptions, Tasks, listen};
-use sallyport_store::Store;
+use sallyport_store::{Store, StoreError};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -16,12 +17,27 @@ use crate::app::{App, Shared, router};
 use crate::audit_log::{self, Audit, AuditLogError, AuditLogSettings, CommandLog};
 use crate::config_sync::{Links, record, supervise};
 use crate::control_planes::host;
+use crate::core_entities;
 use crate::ip_addresses::{Feed, in_front_of};
-use crate::listener::{Doors, serve, serve_plain};
+use crate::kic;
+use crate::limits::Limits;
+use crate::listener::{Doors, serve, serve_plain, serve_tls};
+use crate::metrics::Metrics;
 use crate::telemetry::{Telemetry, TelemetryError, TelemetrySettings};
 
 /// For connections to finish and contacts to be stored when the role stops.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Kong's Admin API beside the other APIs.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Address without TLS. Callers on the same machine need no token, others do.
+    pub listen: Option<SocketAddr>,
+    /// Address with TLS.
+    pub listen_tls: Option<SocketAddr>,
+    /// Id or name of the control plane that it is for.
+    pub control_plane: String,
+}
 
 /// How a control plane is to run.
 #[derive(Clone, Debug)]
@@ -43,6 +59,10 @@ pub struct Settings {
     pub audit_log: AuditLogSettings,
     /// Where telemetry is kept and where it goes.
     pub telemetry: TelemetrySettings,
+    /// Requests a second that one token may send, and twice as many at once; 0 is no limit.
+    pub requests_per_second: u32,
+    /// Kong's Admin API, if it is asked for.
+    pub admin: Option<AdminSettings>,
 }
 
 /// Why a control plane did not start.
@@ -60,6 +80,12 @@ pub enum StartError {
     /// Telemetry cannot be kept.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    /// The Admin API has no control plane to be that of.
+    #[error("the Admin API is for control plane {0:?}, which does not exist")]
+    NoSuchControlPlane(String),
+    /// The database failed at the start.
+    #[error("could not look up the Admin API's control plane")]
+    Store(#[from] StoreError),
     /// Base domain and geo make no host names.
     #[error("base domain {base_domain:?} and geo {geo:?} make no host names: {reason}")]
     Names {
@@ -81,6 +107,10 @@ pub struct Running {
     pub local_addr: SocketAddr,
     /// The address of the API without TLS, if it was asked for.
     pub plain_addr: Option<SocketAddr>,
+    /// The address of the Admin API without TLS, if it was asked for.
+    pub admin_addr: Option<SocketAddr>,
+    /// The address of the Admin API with TLS, if it was asked for.
+    pub admin_tls_addr: Option<SocketAddr>,
     /// The address on which audit records are received, over TCP and UDP, if it was asked for.
     pub audit_log_addr: Option<SocketAddr>,
     audit: Audit,
@@ -172,6 +202,7 @@ pub async fn start_publishing(
         ClientAuth::Presented,
         &[],
     )?);
+    let kic_tls = server_config(&settings.identity, ClientAuth::Presented, &alpn)?;
     let options = ListenOptions::default();
     let listener = listen(
         "config_sync",
@@ -186,6 +217,10 @@ pub async fn start_publishing(
             &format!("{}-plain", settings.listen_setting),
             options,
         )?),
+        None => None,
+    };
+    let admin = match &settings.admin {
+        Some(admin) => Some(Admin::open(admin, &store).await?),
         None => None,
     };
     let opened = audit_log::open(settings.audit_log, &settings.identity)?;
@@ -205,15 +240,34 @@ pub async fn start_publishing(
         publishers: links.publishers.clone(),
         audit: audit.clone(),
         telemetry: telemetry.clone(),
+        limits: Limits::new(settings.requests_per_second),
+        metrics: Metrics::default(),
         base_domain: settings.base_domain.clone(),
         geo: settings.geo.clone(),
         node_id: Uuid::new_v4(),
     }));
+    let (mut admin_addr, mut admin_tls_addr) = (None, None);
+    if let Some(admin) = admin {
+        let api = core_entities::admin::router(app.clone(), admin.control_plane);
+        admin_addr = admin.plain.as_ref().and_then(|it| it.local_addr().ok());
+        admin_tls_addr = admin.tls.as_ref().and_then(|it| it.local_addr().ok());
+        if let Some(plain) = admin.plain {
+            let api = api.clone();
+            tasks.spawn("admin", |stop| serve_plain(plain, api, stop));
+        }
+        if let Some(listener) = admin.tls {
+            let tls = Arc::clone(&api_tls);
+            tasks.spawn("admin_tls", |stop| serve_tls(listener, tls, api, stop));
+        }
+    }
+    let kic = kic::router(app.clone());
     let api = in_front_of(router(app), feed, &settings.base_domain);
     let doors = Arc::new(Doors {
         api: api.clone(),
         api_tls,
         node_tls,
+        kic,
+        kic_tls: Arc::new(kic_tls),
         links,
         telemetry: telemetry.clone(),
         recorder: audit.recorder.clone(),
@@ -232,12 +286,40 @@ pub async fn start_publishing(
     Ok(Running {
         local_addr,
         plain_addr,
+        admin_addr,
+        admin_tls_addr,
         audit_log_addr,
         audit,
         telemetry,
         org_id,
         tasks,
     })
+}
+
+/// The Admin API's listeners, bound, and what it is for.
+struct Admin {
+    control_plane: Uuid,
+    plain: Option<TcpListener>,
+    tls: Option<TcpListener>,
+}
+
+impl Admin {
+    async fn open(settings: &AdminSettings, store: &Store) -> Result<Admin, StartError> {
+        let wanted = &settings.control_plane;
+        let known = store.control_planes().await?.into_iter();
+        let mut found = known.filter(|cp| cp.name == *wanted || cp.id.to_string() == *wanted);
+        let found = found.next();
+        let found = found.ok_or_else(|| StartError::NoSuchControlPlane(wanted.clone()))?;
+        let bind = |id, addr: Option<SocketAddr>, setting: &str| match addr {
+            Some(addr) => listen(id, addr, setting, ListenOptions::default()).map(Some),
+            None => Ok(None),
+        };
+        Ok(Admin {
+            control_plane: found.id,
+            plain: bind("admin.http", settings.listen, "--admin-listen")?,
+            tls: bind("admin.https", settings.listen_tls, "--admin-listen-tls")?,
+        })
+    }
 }
 
 /// Whether host names can be made at all, so that nothing later can fail on it.

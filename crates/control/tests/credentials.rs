@@ -1,6 +1,7 @@
 //! Credentials and groups of consumers, as clients write and read them.
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+#![allow(dead_code, reason = "the support module serves several tests")]
 
 mod support;
 

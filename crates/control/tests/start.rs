@@ -25,6 +25,8 @@ fn settings() -> Settings {
         identity: Identity::from_pem(&pair.cert, &pair.key).unwrap(),
         audit_log: AuditLogSettings::quiet(tempfile::tempdir().unwrap().keep()),
         telemetry: TelemetrySettings::quiet(tempfile::tempdir().unwrap().keep()),
+        requests_per_second: 0,
+        admin: None,
     }
 }
 

@@ -108,6 +108,8 @@ pub struct ListQuery {
     pub tags: Tags,
     /// Only entities whose field refers to this id.
     pub parent: Option<(String, Uuid)>,
+    /// Only entities whose unique field holds this text somewhere, in any case.
+    pub contains: Option<(String, String)>,
 }
 
 /// One page of a list, ordered by creation and then by id.

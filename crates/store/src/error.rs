@@ -125,6 +125,20 @@ pub enum StoreError {
         /// The newest one.
         newest: u64,
     },
+    /// A draft and its origin changed the same entity, differently.
+    #[error("{kind} {id} was changed in the draft and in the control plane since")]
+    Diverged {
+        /// Its kind.
+        kind: Kind,
+        /// Its id.
+        id: Uuid,
+    },
+    /// Only groups have members.
+    #[error("control plane {0} is not a group")]
+    NotAGroup(Uuid),
+    /// Groups, drafts and control planes of ingress controllers are in no group.
+    #[error("control plane {0} cannot be in a group because of its type")]
+    CannotJoin(Uuid),
     /// One change writes the same entity twice.
     #[error("{kind} {id} is written twice in one change")]
     WrittenTwice {

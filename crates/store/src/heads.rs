@@ -28,6 +28,12 @@ impl Head {
 pub struct Heads(pub(crate) BTreeMap<Uuid, Head>);
 
 impl Heads {
+    /// How many control planes there are, drafts among them.
+    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Where this control plane stands; `None` if it does not exist.
     pub fn get(&self, cp: Uuid) -> Option<Head> {
         self.0.get(&cp).copied()

@@ -1,4 +1,4 @@
-//! The organisation, its owner and access tokens.
+//! The organisation and its people.
 
 use uuid::Uuid;
 
@@ -24,10 +24,14 @@ pub struct Organization {
 pub struct User {
     /// Identity.
     pub id: Uuid,
-    /// Address, also the login name.
+    /// Address, also the login name; unique.
     pub email: String,
     /// Name shown to clients.
     pub full_name: String,
+    /// What the person wants to be called.
+    pub preferred_name: Option<String>,
+    /// Whether the person may do anything at all.
+    pub active: bool,
     /// Unix milliseconds.
     pub created_at_ms: i64,
     /// Unix milliseconds.
@@ -43,28 +47,13 @@ pub struct NewOrganization {
     pub owner_full_name: String,
 }
 
-/// A personal access token; only its digest is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// Identity.
-    pub id: Uuid,
-    /// Name given by its user.
-    pub name: String,
-    /// Whose it is.
-    pub user: User,
-    /// Unix milliseconds.
-    pub created_at_ms: i64,
-}
-
-/// A token to store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewToken {
-    /// Unique name.
-    pub name: String,
-    /// SHA-256 of the token's text.
-    pub digest: [u8; 32],
-    /// Whose it is.
-    pub user: Uuid,
+/// A partial change of a person; what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in User")]
+pub struct UserUpdate {
+    pub full_name: Option<String>,
+    pub preferred_name: Option<Option<String>>,
+    pub active: Option<bool>,
 }
 
 impl Store {
@@ -95,46 +84,93 @@ impl Store {
         found.ok_or(StoreError::NotFound)
     }
 
-    /// Stores a token.
-    ///
-    /// # Errors
-    /// [`StoreError::UniqueTaken`] on `name` or `token`, [`StoreError::NotFound`] if there is no
-    /// such user.
-    pub async fn create_token(&self, actor: &Actor, new: NewToken) -> Result<Token, StoreError> {
-        let actor = actor.clone();
-        self.engine
-            .write(move |tx| Box::pin(sql::identity::create_token(tx, actor, new)))
-            .await
-    }
-
-    /// The token whose text has this SHA-256; `None` if there is none.
+    /// Every person, oldest first.
     ///
     /// # Errors
     /// Only failures of the engine.
-    pub async fn token_by_digest(&self, digest: [u8; 32]) -> Result<Option<Token>, StoreError> {
+    pub async fn users(&self) -> Result<Vec<User>, StoreError> {
         self.engine
-            .look(move |tx| Box::pin(sql::identity::token_by_digest(tx, digest)))
+            .look(|tx| Box::pin(sql::identity::users(tx)))
             .await
     }
 
-    /// Every token, oldest first.
-    ///
-    /// # Errors
-    /// Only failures of the engine.
-    pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
-        self.engine
-            .look(|tx| Box::pin(sql::identity::tokens(tx)))
-            .await
-    }
-
-    /// Removes a token.
+    /// One person.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
-    pub async fn delete_token(&self, actor: &Actor, id: Uuid) -> Result<(), StoreError> {
+    pub async fn user(&self, id: Uuid) -> Result<User, StoreError> {
+        self.engine
+            .look(move |tx| Box::pin(sql::identity::user_by_id(tx, id)))
+            .await
+    }
+
+    /// Adds a person.
+    ///
+    /// # Errors
+    /// [`StoreError::UniqueTaken`] on `email`.
+    pub async fn create_user(
+        &self,
+        actor: &Actor,
+        email: String,
+        full_name: String,
+    ) -> Result<User, StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| Box::pin(sql::identity::delete_token(tx, actor, id)))
+            .write(move |tx| Box::pin(sql::identity::create_user(tx, actor, email, full_name)))
+            .await
+    }
+
+    /// Changes a person.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn update_user(
+        &self,
+        actor: &Actor,
+        id: Uuid,
+        update: UserUpdate,
+    ) -> Result<User, StoreError> {
+        let actor = actor.clone();
+        self.engine
+            .write(move |tx| Box::pin(sql::identity::update_user(tx, actor, id, update)))
+            .await
+    }
+
+    /// Removes a person with tokens, roles and memberships; the owner stays.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for the owner.
+    pub async fn delete_user(&self, actor: &Actor, id: Uuid) -> Result<(), StoreError> {
+        let actor = actor.clone();
+        self.engine
+            .write(move |tx| Box::pin(sql::identity::delete_user(tx, actor, id)))
+            .await
+    }
+
+    /// A setting of the organisation; `None` if it was never set.
+    ///
+    /// # Errors
+    /// Only failures of the engine.
+    pub async fn setting(&self, name: &str) -> Result<Option<serde_json::Value>, StoreError> {
+        let name = name.to_owned();
+        self.engine
+            .look(move |tx| Box::pin(sql::identity::setting(tx, name)))
+            .await
+    }
+
+    /// Sets a setting of the organisation.
+    ///
+    /// # Errors
+    /// Only failures of the engine.
+    pub async fn set_setting(
+        &self,
+        actor: &Actor,
+        name: &str,
+        value: serde_json::Value,
+    ) -> Result<(), StoreError> {
+        let (actor, name) = (actor.clone(), name.to_owned());
+        self.engine
+            .write(move |tx| Box::pin(sql::identity::set_setting(tx, actor, name, value)))
             .await
     }
 }

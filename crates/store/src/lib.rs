@@ -9,16 +9,21 @@
 mod certificates;
 mod cluster;
 mod control_planes;
+mod drafts;
 pub mod dump;
 mod engine;
 mod entities;
 mod error;
+mod groups;
 mod heads;
 mod identity;
+mod kic;
 mod nodes;
 mod postgres;
 mod sql;
 mod sqlite;
+mod teams;
+mod tokens;
 mod versions;
 
 use std::path::Path;
@@ -31,15 +36,20 @@ pub use cluster::{
 pub use control_planes::{
     AuthType, ClusterType, ControlPlane, ControlPlaneUpdate, NewControlPlane, ProxyUrl,
 };
+pub use drafts::Draft;
 use engine::Engine;
 pub use entities::{
     Actor, Change, Deleted, IfExists, ListQuery, OnDelete, Page, Put, Reference, Snapshot, Stored,
     Tags,
 };
 pub use error::{ClusterRefusal, OpenError, StorageFailure, StoreError};
+pub use groups::{Conflict, Members};
 pub use heads::{Head, Heads};
-pub use identity::{NewOrganization, NewToken, Organization, Token, User};
+pub use identity::{NewOrganization, Organization, User, UserUpdate};
+pub use kic::{KIC_NODES_MAX, KicNode};
 pub use nodes::{Node, NodeSeen, SyncStatus};
+pub use teams::{AssignedRole, Holder, NameUpdate, NewRole, SystemAccount, Team};
+pub use tokens::{Bearer, NewToken, Owner, Token};
 pub use versions::{Applied, Difference, Past, Version, Write};
 
 /// A handle to the database; clones are cheap and share it.

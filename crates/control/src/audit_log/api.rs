@@ -1,9 +1,8 @@
 //! `/v3/audit-logs`, the published key and replays.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use sallyport_wire::audit_log::{Kind, chain, pull};
 use serde_json::{Map, Value, json};
@@ -13,27 +12,47 @@ use super::database::{Range, Stored};
 use super::destinations::{self, Replay, ReplayStatus};
 use super::error::LogFailure;
 use super::log::now_ms;
-use crate::app::App;
 use crate::body;
-use crate::identity::stamp;
+use crate::identity::Access::{Read, Write};
+use crate::identity::{Needs, stamp};
 use crate::problem::Problem;
+use crate::route::Route;
 
 const PAGE_SIZE: usize = 100;
 const PAGE_SIZE_MAX: usize = 1000;
 
-pub(super) fn routes() -> Router<App> {
-    let replay = get(shown_replay).put(start_replay);
-    Router::new()
-        .route("/v3/audit-logs", get(list))
-        .route("/v2/audit-log-replay-job", replay.clone())
-        .route("/v3/audit-log-replay-job", replay)
-}
-
-/// What needs no token: the key that signs records.
-pub(super) fn public_routes() -> Router<App> {
-    Router::new()
-        .route("/v2/audit-log-webhook/jwks.json", get(jwks))
-        .route("/v3/audit-log-webhook/jwks.json", get(jwks))
+pub(super) fn routes() -> Vec<Route> {
+    let needs = Needs::AuditLog;
+    let mut all = vec![
+        Route::get("/v3/audit-logs", needs(Read), "Read the audit log", list)
+            .query(&[
+                "page[size]",
+                "page[after]",
+                "page[before]",
+                "filter[type]",
+                "filter[ts][gte]",
+                "filter[ts][gt]",
+                "filter[ts][lte]",
+                "filter[ts][lt]",
+            ])
+            .gives(200, "AuditLogList"),
+    ];
+    for version in ["v2", "v3"] {
+        let path = format!("/{version}/audit-log-replay-job");
+        all.push(
+            Route::get(&*path, needs(Read), "Show the replay", shown_replay).gives(200, "Replay"),
+        );
+        all.push(
+            Route::put(&*path, needs(Write), "Send records again", start_replay)
+                .takes("NewReplay")
+                .gives(202, "Replay"),
+        );
+        let path = format!("/{version}/audit-log-webhook/jwks.json");
+        // What needs no token: the key that signs records.
+        let nothing = Needs::Nothing;
+        all.push(Route::get(path, nothing, "The key that signs records", jwks).gives(200, "Jwks"));
+    }
+    all
 }
 
 impl From<LogFailure> for Problem {

@@ -28,7 +28,6 @@ mod webhook_api;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::FromRef;
 use sallyport_runtime::tls::Identity;
 use sallyport_runtime::{ListenError, Tasks};
@@ -43,9 +42,11 @@ pub use settings::AuditLogSettings;
 
 pub(crate) use log::AuditLog;
 pub(crate) use record::{Caller, Peer, Recorder, record};
+pub(crate) use redact::path as shown_path;
 pub(crate) use trace::current as trace_id;
 
 use crate::app::App;
+use crate::route::Route;
 
 /// The log and what belongs to it; clones are handles to the same.
 #[derive(Clone)]
@@ -76,14 +77,11 @@ impl Audit {
     }
 }
 
-/// Paths that need a token.
-pub(crate) fn routes() -> Router<App> {
-    api::routes().merge(webhook_api::routes())
-}
-
-/// Paths that need none.
-pub(crate) fn public_routes() -> Router<App> {
-    api::public_routes()
+/// Every path of the log.
+pub(crate) fn routes() -> Vec<Route> {
+    let mut all = api::routes();
+    all.extend(webhook_api::routes());
+    all
 }
 
 /// The log, open, and its sockets, bound; nothing runs yet.

@@ -354,8 +354,8 @@ impl Facts {
         Event {
             src: self.src,
             org_id: self.org_id.clone(),
-            principal_id: token.map(|token| token.user.id.to_string()),
-            principal_name: token.map(|token| token.user.full_name.clone()),
+            principal_id: token.map(|token| token.owner.id().to_string()),
+            principal_name: token.map(|token| token.owner.name().to_owned()),
             actor_id: token.map(|token| token.id.to_string()),
             trace_id: Some(self.trace_id.clone()),
             user_agent: self.user_agent.clone(),

@@ -20,7 +20,7 @@ const PLAIN_ARGUMENTS: [&str; 9] = [
 const HIDDEN: &str = "***";
 
 /// A path without the names of credentials; ids stay.
-pub(super) fn path(path: &str) -> String {
+pub(crate) fn path(path: &str) -> String {
     let mut hide = false;
     let parts: Vec<&str> = path
         .split('/')

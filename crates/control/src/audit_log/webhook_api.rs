@@ -3,10 +3,9 @@
 //! Both versions act on the same destinations: version 3 attaches one of them, version 2 describes
 //! the attached one, and makes it if there is none.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -15,35 +14,79 @@ use super::Audit;
 use super::destinations::{self, Attempt, DESTINATIONS_MAX, Destination};
 use super::log::now_ms;
 use super::settings::Form;
-use crate::app::App;
 use crate::body;
-use crate::identity::stamp;
+use crate::identity::Access::{Read, Write};
+use crate::identity::{Needs, stamp};
 use crate::problem::Problem;
+use crate::route::Route;
 
 /// What the endpoint of a webhook is called that has none.
 const UNCONFIGURED: &str = "unconfigured";
 
-pub(super) fn routes() -> Router<App> {
-    let mut router = Router::new()
-        .route(
+pub(super) fn routes() -> Vec<Route> {
+    let needs = Needs::AuditLog;
+    let mut all = vec![
+        Route::get(
             "/v3/audit-log-webhook",
-            get(shown_v3).patch(attach).delete(detach),
+            needs(Read),
+            "Show the webhook",
+            shown_v3,
         )
-        .route("/v2/audit-log-webhook", get(shown_v2).patch(describe));
+        .gives(200, "Object"),
+        Route::patch(
+            "/v3/audit-log-webhook",
+            needs(Write),
+            "Attach a destination",
+            attach,
+        )
+        .takes("WebhookAttachment")
+        .gives(200, "Object"),
+        Route::delete(
+            "/v3/audit-log-webhook",
+            needs(Write),
+            "Detach the destination",
+            detach,
+        ),
+        Route::get(
+            "/v2/audit-log-webhook",
+            needs(Read),
+            "Show the webhook",
+            shown_v2,
+        )
+        .gives(200, "Object"),
+        Route::patch(
+            "/v2/audit-log-webhook",
+            needs(Write),
+            "Describe the webhook",
+            describe,
+        )
+        .takes("WebhookChange")
+        .gives(200, "Object"),
+    ];
     // one client mixes versions
     for version in ["v2", "v3"] {
-        router = router
-            .route(
-                &format!("/{version}/audit-log-destinations"),
-                get(list).post(create),
+        let path = format!("/{version}/audit-log-destinations");
+        let single = format!("{path}/{{destination}}");
+        all.extend([
+            Route::get(&*path, needs(Read), "List destinations", list).gives(200, "Object"),
+            Route::post(&*path, needs(Write), "Make a destination", create)
+                .takes("NewDestination")
+                .gives(201, "Object"),
+            Route::get(&*single, needs(Read), "Show a destination", one).gives(200, "Object"),
+            Route::patch(&*single, needs(Write), "Change a destination", change)
+                .takes("DestinationChange")
+                .gives(200, "Object"),
+            Route::delete(&*single, needs(Write), "Remove a destination", remove),
+            Route::get(
+                format!("/{version}/audit-log-webhook/status"),
+                needs(Read),
+                "How delivery goes",
+                status,
             )
-            .route(
-                &format!("/{version}/audit-log-destinations/{{id}}"),
-                get(one).patch(change).delete(remove),
-            )
-            .route(&format!("/{version}/audit-log-webhook/status"), get(status));
+            .gives(200, "Object"),
+        ]);
     }
-    router
+    all
 }
 
 fn shown(destination: &Destination) -> Value {

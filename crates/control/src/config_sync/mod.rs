@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 pub(crate) use outlet::{Host, agree_to_upgrade, serve};
 pub(crate) use publishers::{Publishers, supervise};
 pub(crate) use recorder::{Recorder, record};
-pub(crate) use trust::{Guest, admit, check as check_trust};
+pub(crate) use trust::{Guest, Refusal, admit, check as check_trust, is_trusted};
 
 use crate::KONG_VERSION;
 

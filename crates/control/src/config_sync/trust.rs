@@ -52,7 +52,8 @@ pub(crate) async fn admit(
     let leaf = Leaf::parse(certificate).map_err(|e| Refusal::Unreadable(e.to_string()))?;
     let found = store.control_plane_by_prefix(prefix).await?;
     let control_plane = found.ok_or_else(|| Refusal::NoControlPlane(prefix.to_owned()))?;
-    if control_plane.cluster_type != ClusterType::ControlPlane {
+    let serves = [ClusterType::ControlPlane, ClusterType::ControlPlaneGroup];
+    if !serves.contains(&control_plane.cluster_type) {
         return Err(Refusal::OtherCluster(control_plane.name));
     }
     let guest = Guest {
@@ -66,6 +67,25 @@ pub(crate) async fn admit(
     }
     check(store, &guest).await?;
     Ok(guest)
+}
+
+/// Whether a certificate is valid now and pinned to a control plane.
+pub(crate) async fn is_trusted(
+    store: &Store,
+    control_plane: &ControlPlane,
+    certificate: &CertificateDer<'_>,
+) -> Result<(), Refusal> {
+    let leaf = Leaf::parse(certificate).map_err(|e| Refusal::Unreadable(e.to_string()))?;
+    if now_secs() < leaf.not_before {
+        return Err(Refusal::NotYet(leaf.not_before));
+    }
+    let guest = Guest {
+        control_plane: control_plane.clone(),
+        digest: leaf.digest.0,
+        cert_expires_at: leaf.not_after,
+        ip: IpAddr::from([0, 0, 0, 0]),
+    };
+    check(store, &guest).await
 }
 
 /// Checks what may change while a link is open: the pin and the end of the certificate.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use sallyport_store::{AuthType, ClusterType, ControlPlaneUpdate, NewControlPlane, ProxyUrl};
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// Fields and what is wrong with them.
-type Bad = Vec<(String, String)>;
+use crate::fields::{Bad, Fields};
+
+/// Labels of one object.
+const LABELS_MAX: usize = 50;
 
 /// Label keys may not begin with these.
 const RESERVED: [&str; 5] = ["kong", "konnect", "mesh", "kic", "_"];
@@ -35,9 +36,17 @@ pub(super) fn create(body: Value) -> Result<NewControlPlane, Bad> {
         Some(&new.labels),
         Some(&new.proxy_urls),
     );
-    let served = [ClusterType::ControlPlane, ClusterType::K8sIngressController];
-    if !served.contains(&new.cluster_type) {
-        fields.refuse("cluster_type", "is not supported by this build");
+    match new.cluster_type {
+        ClusterType::ControlPlane
+        | ClusterType::K8sIngressController
+        | ClusterType::ControlPlaneGroup => {}
+        ClusterType::Serverless | ClusterType::ServerlessV1 => {
+            let reason = "gateways that the operator hosts are not part of this build";
+            fields.refuse("cluster_type", reason);
+        }
+        ClusterType::KafkaNativeEventProxy => {
+            fields.refuse("cluster_type", "event gateways are not part of this build");
+        }
     }
     fields.finish(new)
 }
@@ -65,55 +74,8 @@ pub(super) fn update(body: Value) -> Result<ControlPlaneUpdate, Bad> {
     fields.finish(update)
 }
 
-/// A body that is taken apart field by field.
-struct Fields {
-    body: Map<String, Value>,
-    bad: Bad,
-}
-
-impl Fields {
-    fn new(body: Value) -> Fields {
-        let body = match body {
-            Value::Object(body) => body,
-            _ => Map::new(),
-        };
-        Fields {
-            body,
-            bad: Vec::new(),
-        }
-    }
-
-    fn refuse(&mut self, field: impl Into<String>, reason: impl Into<String>) {
-        self.bad.push((field.into(), reason.into()));
-    }
-
-    /// A field's value; `None` if it is absent, null or (then noted) of another type.
-    fn take<T: DeserializeOwned>(&mut self, field: &str) -> Option<T> {
-        let value = self.body.remove(field).filter(|value| !value.is_null())?;
-        match serde_json::from_value(value) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.refuse(field, error.to_string());
-                None
-            }
-        }
-    }
-
-    fn finish<T>(mut self, value: T) -> Result<T, Bad> {
-        for field in std::mem::take(&mut self.body).keys() {
-            self.refuse(field, "is not a known property");
-        }
-        if self.bad.is_empty() {
-            Ok(value)
-        } else {
-            Err(self.bad)
-        }
-    }
-}
-
 fn check_name(fields: &mut Fields, name: &str) {
-    let told = fields.bad.iter().any(|(field, _)| field == "name");
-    if !told && !(2..=256).contains(&name.chars().count()) {
+    if !fields.refused("name") && !(2..=256).contains(&name.chars().count()) {
         fields.refuse("name", "must have 2 to 256 characters");
     }
 }
@@ -132,10 +94,8 @@ fn check_rest(
         let reason = "pki_client_certs is not supported by this build; use pinned_client_certs";
         fields.refuse("auth_type", reason);
     }
-    for (key, value) in labels.into_iter().flatten() {
-        if let Err(reason) = label(key, value) {
-            fields.refuse(format!("labels.{key}"), reason);
-        }
+    if let Some(labels) = labels {
+        check_labels(fields, labels);
     }
     let urls = proxy_urls.unwrap_or_default();
     if urls.len() > 5 {
@@ -156,6 +116,18 @@ fn check_rest(
                 format!("proxy_urls[{at}].protocol"),
                 "must have 1 to 32 characters",
             );
+        }
+    }
+}
+
+/// Notes what is wrong with labels.
+pub(crate) fn check_labels(fields: &mut Fields, labels: &BTreeMap<String, String>) {
+    if labels.len() > LABELS_MAX {
+        fields.refuse("labels", format!("must have at most {LABELS_MAX} entries"));
+    }
+    for (key, value) in labels {
+        if let Err(reason) = label(key, value) {
+            fields.refuse(format!("labels.{key}"), reason);
         }
     }
 }

@@ -1,31 +1,68 @@
 //! `/v2/control-planes`: list, create, read, change, delete.
 
+mod groups;
 mod input;
 mod query;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use sallyport_contract::{NameError, Names};
-use sallyport_store::{Actor, ControlPlane, Store};
+use sallyport_store::{Actor, ControlPlane, Holder, NewRole, Owner, Store};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+pub(crate) use self::input::check_labels;
 use self::query::Selection;
 use crate::app::App;
 use crate::body;
-use crate::identity::stamp;
+use crate::identity::Access::{Read, Write};
+use crate::identity::{Needs, Part, Principal, stamp};
 use crate::problem::Problem;
+use crate::route::Route;
 
-pub(crate) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v2/control-planes", get(list).post(create))
-        .route(
-            "/v2/control-planes/{id}",
-            get(show).patch(change).delete(remove),
+const PATH: &str = "/v2/control-planes/{cp}";
+
+pub(crate) fn routes() -> Vec<Route> {
+    let mut all = own_routes();
+    all.extend(groups::routes());
+    all
+}
+
+fn own_routes() -> Vec<Route> {
+    let itself = |access| Needs::ControlPlane(Part::Itself, access);
+    vec![
+        Route::get(
+            "/v2/control-planes",
+            Needs::Token,
+            "List control planes",
+            list,
         )
+        .query(&query::ARGUMENTS)
+        .gives(200, "ControlPlaneList"),
+        Route::post(
+            "/v2/control-planes",
+            Needs::CreateControlPlane,
+            "Make a control plane",
+            create,
+        )
+        .takes("NewControlPlane")
+        .gives(201, "ControlPlane"),
+        Route::get(PATH, itself(Read), "Show a control plane", show).gives(200, "ControlPlane"),
+        Route::patch(PATH, itself(Write), "Change a control plane", change)
+            .takes("ControlPlaneChange")
+            .gives(200, "ControlPlane"),
+        Route::delete(PATH, itself(Write), "Remove a control plane", remove),
+    ]
+}
+
+/// Those control planes of a list that the caller may see.
+pub(crate) fn visible(caller: &Principal, all: Vec<ControlPlane>) -> Vec<ControlPlane> {
+    let needs = Needs::ControlPlane(Part::Itself, Read);
+    let mut all = all;
+    all.retain(|cp| caller.may(needs, Some(cp.id)));
+    all
 }
 
 /// A control plane in the form of the API.
@@ -84,11 +121,12 @@ fn id(text: &str) -> Result<Uuid, Problem> {
 
 async fn list(
     State(app): State<App>,
+    Extension(caller): Extension<Principal>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<Value>, Problem> {
     let selection = Selection::parse(&query)
         .map_err(|(argument, reason)| Problem::invalid(&argument, reason))?;
-    let (page, total) = selection.apply(app.store.control_planes().await?);
+    let (page, total) = selection.apply(visible(&caller, app.store.control_planes().await?));
     let data: Vec<Value> = page.iter().map(|cp| shown(&app, cp)).collect();
     let (number, size) = (selection.number, selection.size);
     Ok(Json(json!({
@@ -97,15 +135,31 @@ async fn list(
     })))
 }
 
+/// Whoever makes one may administer it.
 async fn create(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Principal>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let new = input::create(body::object(&headers, body).await?)
         .map_err(|bad| Problem::invalid_all(&bad))?;
     let cp = app.store.create_control_plane(&actor, new).await?;
+    let administers = caller.may(Needs::ControlPlane(Part::Itself, Write), Some(cp.id));
+    if let (false, Some(token)) = (administers, caller.token()) {
+        let holder = match &token.owner {
+            Owner::User(user) => Holder::User(user.id),
+            Owner::SystemAccount(account) => Holder::SystemAccount(account.id),
+        };
+        let role = NewRole {
+            role: "Admin".to_owned(),
+            entity_type: "Control Planes".to_owned(),
+            entity: cp.id.to_string(),
+            region: "*".to_owned(),
+        };
+        app.store.assign_role(&actor, holder, role).await?;
+    }
     Ok((StatusCode::CREATED, Json(shown(&app, &cp))))
 }
 

@@ -3,6 +3,23 @@
 use sallyport_store::ControlPlane;
 use uuid::Uuid;
 
+/// Every argument of a list.
+pub(super) const ARGUMENTS: [&str; 13] = [
+    "page[size]",
+    "page[number]",
+    "sort",
+    "labels",
+    "filter[id][eq]",
+    "filter[id][oeq]",
+    "filter[name][eq]",
+    "filter[name][contains]",
+    "filter[name][neq]",
+    "filter[cluster_type][eq]",
+    "filter[cluster_type][oeq]",
+    "filter[cluster_type][neq]",
+    "filter[cloud_gateway]",
+];
+
 /// The parsed query of a list.
 #[derive(Debug, Default)]
 pub(super) struct Selection {

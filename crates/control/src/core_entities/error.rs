@@ -8,6 +8,7 @@ use sallyport_model::schema::{ErrorKind, FieldError};
 use sallyport_store::{StorageFailure, StoreError};
 use serde_json::{Value, json};
 
+use super::admin_error as admin;
 use crate::body::BodyError;
 use crate::problem::retry_later;
 
@@ -15,7 +16,7 @@ const DETAIL: &str = "type.googleapis.com/kong.admin.model.v1.ErrorDetail";
 
 /// Why a request is not answered.
 #[derive(Debug)]
-pub(super) enum CoreError {
+pub(crate) enum CoreError {
     /// The entity, or the whole path, is not there.
     NotFound,
     /// No such schema; the text names it.
@@ -30,8 +31,14 @@ pub(super) enum CoreError {
     Unsupported(String),
     /// The method does not exist on this path.
     Method(Method, String),
+    /// The caller's roles do not allow it.
+    Forbidden,
     /// Entities of a control plane for ingress controllers are written by those alone.
     IngressController,
+    /// A group has no entities of its own.
+    Group,
+    /// The operation of a batch with this place, from 0.
+    Operation(usize, Box<CoreError>),
     /// A past version is not written to.
     Past,
     Body(BodyError),
@@ -73,7 +80,20 @@ fn body(code: u8, message: impl Into<String>, details: Vec<Value>) -> Value {
 }
 
 impl CoreError {
-    fn parts(self) -> (StatusCode, Value) {
+    /// The answer as Kong's Admin API gives it: `{"code", "name", "message", "fields"}`.
+    pub(super) fn as_admin(self) -> Response {
+        let (status, body) = admin::parts(self);
+        let mut response = (status, Json(body)).into_response();
+        retry_later(&mut response);
+        response
+    }
+
+    /// The same, of one operation of a batch.
+    pub(super) fn within(self, at: usize) -> CoreError {
+        CoreError::Operation(at, Box::new(self))
+    }
+
+    pub(super) fn parts(self) -> (StatusCode, Value) {
         let bad = StatusCode::BAD_REQUEST;
         match self {
             CoreError::NotFound => (StatusCode::NOT_FOUND, body(5, "", vec![])),
@@ -92,8 +112,21 @@ impl CoreError {
                 let message = format!("{method} is not possible on {path}");
                 (StatusCode::METHOD_NOT_ALLOWED, body(12, message, vec![]))
             }
-            CoreError::IngressController => {
-                let text = "operation not permitted on a control plane for ingress controllers";
+            CoreError::Forbidden => {
+                let message = "Forbidden: your roles do not allow this";
+                (StatusCode::FORBIDDEN, body(7, message, vec![]))
+            }
+            CoreError::Operation(at, error) => {
+                let (status, mut body) = error.parts();
+                let text = body["message"].as_str().unwrap_or_default();
+                body["message"] = Value::String(format!("operations[{at}]: {text}"));
+                (status, body)
+            }
+            CoreError::IngressController | CoreError::Group => {
+                let text = match self {
+                    CoreError::Group => "a group has no entities of its own; write to its members",
+                    _ => "operation not permitted on a control plane for ingress controllers",
+                };
                 let detail =
                     json!({"@type": DETAIL, "type": "ERROR_TYPE_ENTITY", "messages": [text]});
                 (
@@ -164,10 +197,13 @@ fn store(error: &StoreError, kind: Option<Kind>) -> (StatusCode, Value) {
         StoreError::NoRevision { .. } => {
             (StatusCode::NOT_FOUND, body(5, error.to_string(), vec![]))
         }
-        StoreError::Moved { .. } | StoreError::Cluster(_) => {
+        StoreError::Moved { .. } | StoreError::Diverged { .. } | StoreError::Cluster(_) => {
             (StatusCode::CONFLICT, body(10, error.to_string(), vec![]))
         }
-        StoreError::NulCharacter | StoreError::WrittenTwice { .. } => {
+        StoreError::NulCharacter
+        | StoreError::WrittenTwice { .. }
+        | StoreError::NotAGroup(_)
+        | StoreError::CannotJoin(_) => {
             (StatusCode::BAD_REQUEST, body(3, error.to_string(), vec![]))
         }
         StoreError::Storage(StorageFailure::Unavailable(failure)) => {

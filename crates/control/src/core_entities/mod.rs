@@ -3,6 +3,10 @@
 //! The paths and values are those that decK and the other clients of a hosted control plane use;
 //! decK 1.4.0, which knows only Kong's Admin API, works on this prefix as well.
 
+pub(crate) mod admin;
+mod admin_error;
+mod batch;
+mod described;
 mod error;
 mod generated;
 mod import;
@@ -18,30 +22,56 @@ use axum::{Extension, Json, Router};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use sallyport_model::Kind;
-use sallyport_store::{Actor, ClusterType, ListQuery, Page, Store, StoreError};
+use sallyport_store::{Actor, ClusterType, ControlPlane, ListQuery, Page, Store, StoreError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+pub(crate) use self::described::schema_name;
 use self::error::CoreError;
 pub use self::import::{ImportError, import};
 use self::place::Place;
 use crate::app::App;
 use crate::body;
+use crate::identity::{Access, Needs, Part, Principal, allowed};
+use crate::route::Route;
 use crate::versions::{self, AsOfError};
 
-pub(crate) fn routes() -> Router<App> {
+/// The paths below which entities are.
+const PREFIX: &str = "/v2/control-planes/{cp}/core-entities";
+/// The same at a past version, as a prefix for clients that add no arguments.
+const PAST_PREFIX: &str = "/v2/control-planes/{cp}/versions/{version}/core-entities";
+
+/// Answers everything below the prefixes; what each path needs is checked there, by
+/// [`Place::needs`].
+pub(crate) fn router() -> Router<App> {
     let mut router = Router::new();
-    for path in [
-        "/v2/control-planes/{cp}/core-entities",
-        // The same at a past version, as a prefix for clients that add no arguments.
-        "/v2/control-planes/{cp}/versions/{version}/core-entities",
-    ] {
+    for path in [PREFIX, PAST_PREFIX] {
         router = router
             .route(path, any(answer))
             .route(&format!("{path}/"), any(answer))
             .route(&format!("{path}/{{*rest}}"), any(answer));
     }
     router
+}
+
+/// What [`router`] serves, path by path.
+pub(crate) fn routes() -> Vec<Route> {
+    let mut all = described::routes();
+    let path = "/v2/control-planes/{cp}/core-entities:batch";
+    // what each operation needs is checked there
+    let needs = Needs::ControlPlane(Part::Itself, Access::Read);
+    let route = Route::post(path, needs, "Several writes as one version", batch::answer);
+    all.push(route.takes("Batch").gives(200, "BatchAnswer"));
+    all
+}
+
+/// Refuses writes of entities where others write them.
+fn writable(control_plane: &ControlPlane) -> Result<(), CoreError> {
+    match control_plane.cluster_type {
+        ClusterType::K8sIngressController => Err(CoreError::IngressController),
+        ClusterType::ControlPlaneGroup => Err(CoreError::Group),
+        _ => Ok(()),
+    }
 }
 
 /// One request, as the parts of this feature see it.
@@ -54,9 +84,24 @@ struct Ask {
     version: Option<u64>,
     /// What comes before the collections in links.
     prefix: String,
+    /// Whether it is one of several writes that are stored together.
+    is_batch: bool,
 }
 
 impl Ask {
+    /// Of a batch: without arguments, at the newest version.
+    fn of_batch(app: App, cp: Uuid, actor: Actor) -> Ask {
+        Ask {
+            app,
+            cp,
+            actor,
+            query: Vec::new(),
+            version: None,
+            prefix: String::new(),
+            is_batch: true,
+        }
+    }
+
     /// One entity by id, at the version of the request.
     async fn stored(&self, kind: Kind, id: Uuid) -> Result<Option<Value>, StoreError> {
         match self.version {
@@ -114,71 +159,169 @@ async fn version(
 async fn answer(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Principal>,
     Path(path): Path<Vec<(String, String)>>,
     Query(query): Query<Vec<(String, String)>>,
     request: Request,
 ) -> Result<Response, CoreError> {
-    let (
-        Parts {
-            method,
-            uri,
-            headers,
-            ..
-        },
-        body,
-    ) = request.into_parts();
     let part = |wanted| {
         let found = path.iter().find(|(name, _)| name == wanted);
         found.map(|(_, value)| value.as_str())
     };
     let cp = Uuid::try_parse(part("cp").unwrap_or("")).map_err(|_| CoreError::NotFound)?;
     // The raw path: a key may hold an encoded slash.
-    let (prefix, below) = uri.path().split_once("/core-entities").unwrap_or_default();
-    let place = Place::parse(below);
-    let control_plane = app.store.control_plane(cp).await?;
-    let writes = matches!(
-        method,
-        Method::POST | Method::PUT | Method::PATCH | Method::DELETE
-    );
-    let validates = matches!(place, Place::Validate(_));
-    if writes && !validates && control_plane.cluster_type == ClusterType::K8sIngressController {
-        return Err(CoreError::IngressController);
-    }
-    let version = version(&app.store, cp, part("version"), &query).await?;
-    if writes && !validates && version.is_some() {
-        return Err(CoreError::Past);
-    }
-    let ask = Ask {
+    let path = request.uri().path().to_owned();
+    let (prefix, below) = path.split_once("/core-entities").unwrap_or_default();
+    let asked = Asked {
         app,
         cp,
         actor,
+        caller,
         query,
-        version,
+        version: part("version"),
         prefix: format!("{prefix}/core-entities"),
+        below,
+        by: By::Api,
     };
-    match (method, place) {
-        (Method::GET | Method::HEAD, place) => get(&ask, place).await,
-        (_, Place::Unsupported(name)) if writes => Err(CoreError::Unsupported(name)),
-        (Method::POST, Place::Collection(collection)) if collection.writable() => {
-            let body = body::object(&headers, body).await?;
-            let stored = write::create(&ask, &collection, body).await?;
-            Ok((StatusCode::CREATED, Json(stored)).into_response())
+    asked.answer(request).await
+}
+
+/// As [`answer`], for the ingress controller whose control plane it is.
+pub(crate) async fn for_ingress(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Principal>,
+    Path((cp, _)): Path<(String, String)>,
+    Query(query): Query<Vec<(String, String)>>,
+    request: Request,
+) -> Result<Response, CoreError> {
+    let id = Uuid::try_parse(&cp).map_err(|_| CoreError::NotFound)?;
+    let path = request.uri().path().to_owned();
+    let prefix = format!("/kic/api/control-planes/{cp}");
+    let below = path.strip_prefix(&prefix).unwrap_or_default();
+    let asked = Asked {
+        app,
+        cp: id,
+        actor,
+        caller,
+        query,
+        version: None,
+        below,
+        prefix: prefix.clone(),
+        by: By::Ingress,
+    };
+    asked.answer(request).await
+}
+
+/// Through which door a request for entities came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Api,
+    /// Kong's Admin API, which has PATCH.
+    Admin,
+    /// The ingress controller that owns the entities. It gives up where a kind cannot be listed.
+    Ingress,
+}
+
+/// A request below a prefix of entities, whichever it is.
+struct Asked<'a> {
+    app: App,
+    cp: Uuid,
+    actor: Actor,
+    caller: Principal,
+    query: Vec<(String, String)>,
+    /// The version in the path.
+    version: Option<&'a str>,
+    /// What comes before the collections in links.
+    prefix: String,
+    /// What comes behind it in the path.
+    below: &'a str,
+    by: By,
+}
+
+impl Asked<'_> {
+    async fn answer(self, request: Request) -> Result<Response, CoreError> {
+        let (
+            Parts {
+                method, headers, ..
+            },
+            body,
+        ) = request.into_parts();
+        let Asked {
+            app,
+            cp,
+            actor,
+            caller,
+            query,
+            version: in_path,
+            prefix,
+            below,
+            by,
+        } = self;
+        let place = Place::parse(below);
+        if !allowed(&app.store, &caller, place.needs(&method), Some(cp)).await {
+            return Err(CoreError::Forbidden);
         }
-        (Method::PUT, Place::One(collection, key)) if collection.writable() => {
-            let body = body::object(&headers, body).await?;
-            Ok(Json(write::upsert(&ask, &collection, &key, body).await?).into_response())
+        let control_plane = app.store.control_plane(cp).await?;
+        let writes = matches!(
+            method,
+            Method::POST | Method::PUT | Method::PATCH | Method::DELETE
+        );
+        let validates = matches!(place, Place::Validate(_));
+        if writes && !validates && by != By::Ingress {
+            writable(&control_plane)?;
         }
-        (Method::DELETE, Place::One(collection, key)) if collection.writable() => {
-            write::delete(&ask, &collection, &key).await?;
-            Ok(StatusCode::NO_CONTENT.into_response())
+        let version = version(&app.store, cp, in_path, &query).await?;
+        if writes && !validates && version.is_some() {
+            return Err(CoreError::Past);
         }
-        (Method::POST, Place::Validate(table)) => {
-            let kind = Kind::from_table(&table).ok_or(CoreError::Unsupported(table))?;
-            schemas::validate(&ask.app, kind, body::object(&headers, body).await?)?;
-            Ok(Json(json!({"message": "schema validation successful"})).into_response())
+        let ask = Ask {
+            app,
+            cp,
+            actor,
+            query,
+            version,
+            prefix,
+            is_batch: false,
+        };
+        match (method, place) {
+            (Method::GET, Place::Unsupported(_))
+                if by == By::Ingress && !below.trim_matches('/').contains('/') =>
+            {
+                Ok(Json(json!({"data": [], "next": null})).into_response())
+            }
+            (Method::GET | Method::HEAD, place) => get(&ask, place).await,
+            (_, Place::Unsupported(name)) if writes => Err(CoreError::Unsupported(name)),
+            (Method::POST, Place::Collection(collection)) if collection.writable() => {
+                let body = body::object(&headers, body).await?;
+                let stored = write::create(&ask, &collection, body).await?;
+                Ok((StatusCode::CREATED, Json(stored)).into_response())
+            }
+            (Method::PUT, Place::One(collection, key)) if collection.writable() => {
+                let body = body::object(&headers, body).await?;
+                Ok(Json(write::upsert(&ask, &collection, &key, body).await?).into_response())
+            }
+            (Method::PATCH, Place::One(collection, key))
+                if by == By::Admin && collection.writable() =>
+            {
+                let body = body::object(&headers, body).await?;
+                Ok(Json(write::change(&ask, &collection, &key, body).await?).into_response())
+            }
+            (Method::DELETE, Place::One(collection, key)) if collection.writable() => {
+                write::delete(&ask, &collection, &key).await?;
+                Ok(StatusCode::NO_CONTENT.into_response())
+            }
+            (Method::POST, Place::Validate(table)) => {
+                let kind = Kind::from_table(&table).ok_or(CoreError::Unsupported(table))?;
+                schemas::validate(&ask.app, kind, body::object(&headers, body).await?)?;
+                Ok(Json(json!({"message": "schema validation successful"})).into_response())
+            }
+            (_, Place::Unknown) => Err(CoreError::NotFound),
+            (method, _) => {
+                let path = format!("{}{below}", ask.prefix);
+                Err(CoreError::Method(method, path))
+            }
         }
-        (_, Place::Unknown) => Err(CoreError::NotFound),
-        (method, _) => Err(CoreError::Method(method, uri.path().to_owned())),
     }
 }
 

@@ -1,7 +1,10 @@
 //! What a path below core-entities means.
 
+use http::Method;
 use percent_encoding::percent_decode_str;
 use sallyport_model::Kind;
+
+use crate::identity::{Access, Needs, Part};
 
 /// A collection of entities, perhaps only those of one parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,14 +70,16 @@ pub(super) enum Place {
     Unknown,
 }
 
-struct Child {
-    parent: Kind,
-    segment: &'static str,
-    kind: Kind,
+/// A collection below an entity.
+pub(super) struct Child {
+    pub(super) parent: Kind,
+    pub(super) segment: &'static str,
+    pub(super) kind: Kind,
     field: &'static str,
 }
 
-const CHILDREN: [Child; 11] = [
+/// Every collection below an entity.
+pub(super) const CHILDREN: [Child; 11] = [
     Child {
         parent: Kind::Service,
         segment: "routes",
@@ -176,6 +181,22 @@ const UNSUPPORTED_BELOW: [&str; 6] = [
 ];
 
 impl Place {
+    /// What a caller must be allowed to do here.
+    pub(super) fn needs(&self, method: &Method) -> Needs {
+        let access = match *method {
+            Method::GET | Method::HEAD => Access::Read,
+            _ => Access::Write,
+        };
+        match self {
+            Place::Collection(collection) | Place::One(collection, _) => {
+                Needs::ControlPlane(Part::Entities(collection.kind.collection()), access)
+            }
+            Place::Unsupported(_) => Needs::ControlPlane(Part::Configuration, access),
+            // documents about entities, and questions that change nothing
+            _ => Needs::ControlPlane(Part::Itself, Access::Read),
+        }
+    }
+
     /// Reads the path below core-entities.
     pub(super) fn parse(path: &str) -> Place {
         let decoded: Option<Vec<String>> = path

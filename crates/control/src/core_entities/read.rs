@@ -21,6 +21,8 @@ struct Arguments {
     tags: Tags,
     /// Exactly one value of a unique field.
     only: Option<(&'static str, String)>,
+    /// A text that the name holds.
+    contains: Option<(String, String)>,
 }
 
 pub(super) async fn list(ask: &Ask, collection: &Collection) -> Result<Value, CoreError> {
@@ -40,6 +42,7 @@ pub(super) async fn list(ask: &Ask, collection: &Collection) -> Result<Value, Co
         offset: arguments.offset,
         tags,
         parent,
+        contains: arguments.contains,
     };
     let page = ask.page(collection.kind, query).await?;
     let Some(offset) = page.next_offset else {
@@ -51,9 +54,14 @@ pub(super) async fn list(ask: &Ask, collection: &Collection) -> Result<Value, Co
         collection.path()
     );
     for (name, value) in &ask.query {
-        if name == "tags" || name == "as_of" {
-            let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
-            next.push_str(&format!("&{name}={value}"));
+        if name == "tags" || name == "as_of" || name.starts_with("filter[") {
+            let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+            let name = if name.starts_with("filter[") {
+                encode(name)
+            } else {
+                name.clone()
+            };
+            next.push_str(&format!("&{name}={}", encode(value)));
         }
     }
     Ok(json!({"data": page.items, "next": next, "offset": offset}))
@@ -73,6 +81,10 @@ pub(super) async fn one(ask: &Ask, collection: &Collection, key: &str) -> Result
 
 /// The id of the parent in a path.
 pub(super) async fn parent_id(ask: &Ask, parent: &Parent) -> Result<Uuid, CoreError> {
+    // In a batch the parent may come in the same one; the store looks at references in the end.
+    if let (true, Some(id)) = (ask.is_batch, uuid(&parent.key)) {
+        return Ok(id);
+    }
     let found = by_key(ask, parent.kind, None, &parent.key).await?;
     found.as_ref().and_then(id).ok_or(CoreError::NotFound)
 }
@@ -121,6 +133,7 @@ fn arguments(kind: Kind, query: &[(String, String)]) -> Result<Arguments, CoreEr
         offset: None,
         tags: Tags::Ignore,
         only: None,
+        contains: None,
     };
     for (name, value) in query {
         match name.as_str() {
@@ -139,6 +152,9 @@ fn arguments(kind: Kind, query: &[(String, String)]) -> Result<Arguments, CoreEr
             }
             "filter[name][eq]" if schema::of(kind).endpoint_key == Some("name") => {
                 arguments.only = Some(("name", value.clone()));
+            }
+            "filter[name][contains]" if schema::of(kind).endpoint_key == Some("name") => {
+                arguments.contains = Some(("name".to_owned(), value.clone()));
             }
             name if name.starts_with("filter[") => {
                 let message = format!(
@@ -197,6 +213,7 @@ mod tests {
             offset: None,
             tags: Tags::Ignore,
             only: None,
+            contains: None,
         }
     }
 

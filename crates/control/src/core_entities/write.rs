@@ -18,10 +18,20 @@ use super::read::{belongs, by_key, id, parent_id, uuid};
 pub(super) async fn create(
     ask: &Ask,
     collection: &Collection,
-    mut body: Value,
+    body: Value,
 ) -> Result<Value, CoreError> {
+    let put = prepared_create(ask, collection, body).await?;
+    written(ask, put).await
+}
+
+/// What [`create`] writes.
+pub(super) async fn prepared_create(
+    ask: &Ask,
+    collection: &Collection,
+    mut body: Value,
+) -> Result<Put, CoreError> {
     refer_to_parent(ask, collection, &mut body).await?;
-    store(ask, collection.kind, body, Uuid::new_v4(), IfExists::Refuse).await
+    prepare(ask, collection.kind, body, Uuid::new_v4(), IfExists::Refuse).await
 }
 
 /// PUT: the whole entity, new or not. A name in the path makes one of that name.
@@ -29,12 +39,32 @@ pub(super) async fn upsert(
     ask: &Ask,
     collection: &Collection,
     key: &str,
-    mut body: Value,
+    body: Value,
 ) -> Result<Value, CoreError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let put = prepared_upsert(ask, collection, key, body.clone()).await?;
+        let by_name = uuid(key).is_none();
+        match written(ask, put).await {
+            // Somebody else made one of this name in between: this is a replacement then.
+            Err(CoreError::Store(StoreError::UniqueTaken { .. }, _)) if by_name && tries < 3 => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// What [`upsert`] writes.
+pub(super) async fn prepared_upsert(
+    ask: &Ask,
+    collection: &Collection,
+    key: &str,
+    mut body: Value,
+) -> Result<Put, CoreError> {
     let parent = refer_to_parent(ask, collection, &mut body).await?;
     if let Some(id) = uuid(key) {
         body["id"] = json!(same_id(&body, id)?);
-        return store(ask, collection.kind, body, id, IfExists::Replace).await;
+        return prepare(ask, collection.kind, body, id, IfExists::Replace).await;
     }
     let Some(field) = schema::of(collection.kind).endpoint_key else {
         let message = format!("'{key}' is no id, and {} have no names", collection.path());
@@ -49,24 +79,50 @@ pub(super) async fn upsert(
         // Anything but a text is for the schema to refuse.
         _ => {}
     }
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let found = by_key(ask, collection.kind, parent, key).await?;
-        let found = found.as_ref().and_then(id);
-        let mut named = body.clone();
-        let id = match found {
-            Some(id) => same_id(&body, id)?,
-            None => Uuid::new_v4(),
-        };
-        if found.is_some() {
-            named["id"] = json!(id);
-        }
-        match store(ask, collection.kind, named, id, IfExists::Replace).await {
-            // Somebody else made one of this name in between: this is a replacement then.
-            Err(CoreError::Store(StoreError::UniqueTaken { .. }, _))
-                if found.is_none() && tries < 3 => {}
-            outcome => return outcome,
+    let found = by_key(ask, collection.kind, parent, key).await?;
+    let found = found.as_ref().and_then(id);
+    let id = match found {
+        Some(id) => same_id(&body, id)?,
+        None => Uuid::new_v4(),
+    };
+    if found.is_some() {
+        body["id"] = json!(id);
+    }
+    prepare(ask, collection.kind, body, id, IfExists::Replace).await
+}
+
+/// PATCH: an entity that is there, with some fields changed.
+pub(super) async fn change(
+    ask: &Ask,
+    collection: &Collection,
+    key: &str,
+    changes: Value,
+) -> Result<Value, CoreError> {
+    let mut body = super::read::one(ask, collection, key).await?;
+    let id = id(&body).ok_or(CoreError::Internal)?;
+    let hashed = collection.kind == Kind::BasicAuth && changes["password"].is_null();
+    merge(&mut body, changes);
+    body["id"] = json!(same_id(&body, id)?);
+    let kind = collection.kind;
+    if !hashed {
+        let put = prepare(ask, kind, body, id, IfExists::Replace).await?;
+        return written(ask, put).await;
+    }
+    // The stored password is a hash already.
+    let entity = checked(kind, body, ask.app.plugins)?;
+    written(ask, indexed(kind, entity, id, IfExists::Replace)?).await
+}
+
+/// Puts the members of `changes` into `body`, records within records; a reference as a whole.
+fn merge(body: &mut Value, changes: Value) {
+    let Value::Object(changes) = changes else {
+        return;
+    };
+    for (name, change) in changes {
+        let is_reference = change.get("id").is_some();
+        match &mut body[name.as_str()] {
+            old @ Value::Object(_) if change.is_object() && !is_reference => merge(old, change),
+            old => *old = change,
         }
     }
 }
@@ -132,14 +188,14 @@ fn same_name(kind: Kind, upstream: Option<Uuid>, key: &str, other: &str) -> bool
     }
 }
 
-/// Checks an entity and stores it. `fresh` is its id if the body brings none.
-async fn store(
+/// Checks an entity and makes it ready to be stored. `fresh` is its id if the body brings none.
+async fn prepare(
     ask: &Ask,
     kind: Kind,
     body: Value,
     fresh: Uuid,
     if_exists: IfExists,
-) -> Result<Value, CoreError> {
+) -> Result<Put, CoreError> {
     let mut entity = checked(kind, body, ask.app.plugins)?;
     if kind == Kind::BasicAuth && !asks(ask, "skip_hash") {
         basic_auth::hash_entity(&mut entity);
@@ -151,16 +207,16 @@ async fn store(
         let (store, plugins) = (&ask.app.store, ask.app.plugins);
         complete_plugin(store, ask.cp, plugins, &mut entity, fresh).await?;
     }
-    put(
-        &ask.app.store,
-        ask.cp,
-        &ask.actor,
-        kind,
-        entity,
-        fresh,
-        if_exists,
-    )
-    .await
+    indexed(kind, entity, fresh, if_exists)
+}
+
+/// Stores what [`prepare`] made.
+async fn written(ask: &Ask, put: Put) -> Result<Value, CoreError> {
+    let kind = put.kind;
+    let stored = ask.app.store.put(ask.cp, &ask.actor, put).await;
+    stored
+        .map(|stored| stored.body)
+        .map_err(|error| CoreError::Store(error, Some(kind)))
 }
 
 /// A list of ids is no reference that the store knows of.
@@ -205,10 +261,24 @@ pub(super) async fn put(
     cp: Uuid,
     actor: &Actor,
     kind: Kind,
-    mut entity: Value,
+    entity: Value,
     fresh: Uuid,
     if_exists: IfExists,
 ) -> Result<Value, CoreError> {
+    let put = indexed(kind, entity, fresh, if_exists)?;
+    let stored = store.put(cp, actor, put).await;
+    stored
+        .map(|stored| stored.body)
+        .map_err(|error| CoreError::Store(error, Some(kind)))
+}
+
+/// An entity that passed the schema, with what the writer adds, and what it is found by.
+fn indexed(
+    kind: Kind,
+    mut entity: Value,
+    fresh: Uuid,
+    if_exists: IfExists,
+) -> Result<Put, CoreError> {
     let random_keys = [secret(32)?, secret(32)?];
     let now = now_secs();
     let fill = schema::Fill {
@@ -220,7 +290,7 @@ pub(super) async fn put(
     fill.apply(kind, &mut entity);
     let id = id(&entity).ok_or(CoreError::Internal)?;
     let index = schema::index(kind, &entity);
-    let put = Put {
+    Ok(Put {
         kind,
         id,
         body: entity,
@@ -232,11 +302,7 @@ pub(super) async fn put(
         foreign: index.foreign.into_iter().map(reference).collect(),
         tags: index.tags,
         if_exists,
-    };
-    let stored = store.put(cp, actor, put).await;
-    stored
-        .map(|stored| stored.body)
-        .map_err(|error| CoreError::Store(error, Some(kind)))
+    })
 }
 
 fn reference(
@@ -259,4 +325,29 @@ fn now_secs() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_changes_what_it_names() {
+        let mut body = json!({
+            "name": "a", "tags": ["x"], "config": {"limit": 1, "by": "ip"},
+            "service": {"id": "1"}, "headers": null,
+        });
+        merge(
+            &mut body,
+            json!({
+                "tags": [], "config": {"limit": 2}, "service": {"id": "2"},
+                "headers": {"h": ["v"]}, "name": null,
+            }),
+        );
+        let expected = json!({
+            "name": null, "tags": [], "config": {"limit": 2, "by": "ip"},
+            "service": {"id": "2"}, "headers": {"h": ["v"]},
+        });
+        assert_eq!(body, expected);
+    }
 }

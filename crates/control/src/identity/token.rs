@@ -9,9 +9,22 @@ pub(crate) fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// A fresh personal access token: `kpat_` and 50 random letters and digits.
-pub(crate) fn new_token() -> Result<String, getrandom::Error> {
-    Ok(format!("kpat_{}", random_text(50)?))
+/// Whose a token is, which the start of its text tells: scanners for leaked secrets look for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prefix {
+    /// `kpat_`
+    Person,
+    /// `spat_`
+    SystemAccount,
+}
+
+/// A fresh access token: its prefix and 50 random letters and digits.
+pub(crate) fn new_token(prefix: Prefix) -> Result<String, getrandom::Error> {
+    let prefix = match prefix {
+        Prefix::Person => "kpat_",
+        Prefix::SystemAccount => "spat_",
+    };
+    Ok(format!("{prefix}{}", random_text(50)?))
 }
 
 /// Random letters and digits.
@@ -36,7 +49,8 @@ mod tests {
 
     #[test]
     fn tokens_are_long_plain_and_different() {
-        let (a, b) = (new_token().unwrap(), new_token().unwrap());
+        let fresh = || new_token(Prefix::Person).unwrap();
+        let (a, b) = (fresh(), fresh());
         assert_ne!(a, b);
         assert_eq!(a.len(), 55);
         assert!(
@@ -45,6 +59,8 @@ mod tests {
                 .bytes()
                 .all(|byte| LETTERS.contains(&byte))
         );
+        let other = new_token(Prefix::SystemAccount).unwrap();
+        assert!(other.starts_with("spat_") && other.len() == 55);
         assert_eq!(random_text(200).unwrap().len(), 200);
     }
 

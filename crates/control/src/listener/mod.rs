@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -26,10 +26,11 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-pub(crate) use plain::serve_plain;
+pub(crate) use plain::{serve_plain, serve_tls};
 
 use crate::audit_log::{Peer, Recorder};
 use crate::config_sync::{self, Host, Links};
+use crate::kic;
 use crate::telemetry::{self, Telemetry};
 
 /// Connections open at once; more wait in the kernel's queue.
@@ -49,6 +50,10 @@ pub(crate) struct Doors {
     pub(crate) api_tls: Arc<ServerConfig>,
     /// The handshake of data planes, which demands a certificate.
     pub(crate) node_tls: Arc<ServerConfig>,
+    /// For ingress controllers.
+    pub(crate) kic: Router,
+    /// The handshake of ingress controllers, which demands a certificate too.
+    pub(crate) kic_tls: Arc<ServerConfig>,
     pub(crate) links: Links,
     pub(crate) telemetry: Telemetry,
     pub(crate) recorder: Recorder,
@@ -122,6 +127,7 @@ async fn finish(mut connections: JoinSet<()>) {
 enum Destination {
     Api,
     Node { host: Host, prefix: String },
+    Ingress,
     OtherGeo(String),
 }
 
@@ -135,6 +141,12 @@ fn destination(base_domain: &str, geo: &str, name: Option<&str>) -> Destination 
     let host = match found.entry.id.as_str() {
         "config_sync" => Host::Configuration,
         "telemetry" => Host::Telemetry,
+        "kic" => {
+            return match found.geo {
+                Some(other) if other != geo => Destination::OtherGeo(other),
+                _ => Destination::Ingress,
+            };
+        }
         _ => return Destination::Api,
     };
     match (found.geo, found.prefix) {
@@ -170,6 +182,16 @@ async fn welcome(doors: &Doors, stream: TcpStream, peer: SocketAddr, stop: Cance
     };
     match destination {
         Destination::Api => serve_api(doors.api.clone(), tls, peer, stop).await,
+        Destination::Ingress => {
+            let chain = tls.get_ref().1.peer_certificates();
+            let leaf = chain.and_then(|chain| chain.first());
+            let leaf = leaf.map(|leaf| leaf.clone().into_owned());
+            let api = match leaf {
+                Some(leaf) => doors.kic.clone().layer(Extension(kic::Shown(leaf))),
+                None => doors.kic.clone(),
+            };
+            serve_api(api, tls, peer, stop).await;
+        }
         Destination::OtherGeo(other) => {
             let reason = format!("it dialled geo {other:?}, this is {:?}", doors.geo);
             warn!(%peer, server_name = name, reason, "data plane refused");
@@ -218,6 +240,7 @@ async fn handshake(doors: &Doors, stream: TcpStream, peer: SocketAddr) -> Option
     let destination = destination(&doors.base_domain, &doors.geo, name.as_deref());
     let config = match destination {
         Destination::Api => &doors.api_tls,
+        Destination::Ingress => &doors.kic_tls,
         Destination::Node { .. } | Destination::OtherGeo(_) => &doors.node_tls,
     };
     match hello.into_stream(Arc::clone(config)).await {
@@ -303,6 +326,11 @@ mod tests {
         );
         check(
             Some("0123456789.us.cp0.sallyport.test"),
+            Destination::OtherGeo("us".to_owned()),
+        );
+        check(Some("eu.kic.api.sallyport.test"), Destination::Ingress);
+        check(
+            Some("us.kic.api.sallyport.test"),
             Destination::OtherGeo("us".to_owned()),
         );
         check(Some("eu.api.sallyport.test"), Destination::Api);

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
+use axum::Json;
 use axum::extract::{Path, Query as Arguments, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use http::StatusCode;
 use sallyport_model::Kind;
 use sallyport_store::Store;
@@ -17,8 +16,9 @@ use super::query::{By, Found, Group, Query, Sums, Value, grain, run};
 use super::writer::now;
 use super::{Failure, Telemetry};
 use crate::app::App;
-use crate::identity::stamp;
+use crate::identity::{Access, Needs, Part, stamp};
 use crate::problem::Problem;
+use crate::route::Route;
 
 /// How far back a query looks that does not say.
 const RANGE_SECS: i64 = 3_600;
@@ -28,10 +28,42 @@ const SIZE_MAX: usize = 1_000;
 /// Steps of time in one answer.
 const STEPS_MAX: i64 = 10_000;
 
-pub(crate) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v2/telemetry", get(everywhere))
-        .route("/v2/control-planes/{id}/telemetry", get(of_control_plane))
+/// Query arguments.
+const ARGUMENTS: &[&str] = &[
+    "from",
+    "to",
+    "interval",
+    "group_by",
+    "size",
+    "filter[service]",
+    "filter[route]",
+    "filter[consumer]",
+    "filter[status_class]",
+    "filter[upstream]",
+    "filter[node]",
+];
+
+pub(crate) fn routes() -> Vec<Route> {
+    // who may see the data planes may see what they counted
+    let needs = Needs::ControlPlane(Part::Nodes, Access::Read);
+    vec![
+        Route::get(
+            "/v2/telemetry",
+            needs,
+            "Requests, errors and latencies over all control planes",
+            everywhere,
+        )
+        .query(ARGUMENTS)
+        .gives(200, "Telemetry"),
+        Route::get(
+            "/v2/control-planes/{cp}/telemetry",
+            needs,
+            "Requests, errors and latencies of a control plane",
+            of_control_plane,
+        )
+        .query(ARGUMENTS)
+        .gives(200, "Telemetry"),
+    ]
 }
 
 impl From<Failure> for Problem {

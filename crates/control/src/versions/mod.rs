@@ -5,29 +5,48 @@
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Path, Query, State};
-use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use sallyport_store::{Actor, ClusterType, Difference, Store, StoreError, Version};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::app::App;
 use crate::body;
-use crate::identity::stamp;
+use crate::identity::Access::{Read, Write};
+use crate::identity::{Needs, Part, stamp};
 use crate::problem::Problem;
+use crate::route::Route;
 
 const SIZE: usize = 100;
 const SIZE_MAX: usize = 1000;
 
-pub(crate) fn routes() -> Router<App> {
+pub(crate) fn routes() -> Vec<Route> {
     let path = "/v2/control-planes/{cp}/versions";
-    Router::new()
-        .route(path, get(list))
-        .route(&format!("{path}/{{version}}"), get(show))
-        .route(&format!("{path}/{{version}}/changes"), get(changes))
-        .route(&format!("{path}/{{version}}/restore"), post(restore))
+    let needs = |access| Needs::ControlPlane(Part::Configuration, access);
+    let one = format!("{path}/{{version}}");
+    vec![
+        Route::get(path, needs(Read), "List versions", list)
+            .query(&["page[size]", "page[after]"])
+            .gives(200, "VersionList"),
+        Route::get(&*one, needs(Read), "Show a version", show).gives(200, "Version"),
+        Route::get(
+            format!("{one}/changes"),
+            needs(Read),
+            "Compare versions",
+            changes,
+        )
+        .query(&["since"])
+        .gives(200, "ChangeList"),
+        Route::post(
+            format!("{one}/restore"),
+            needs(Write),
+            "Make a version the newest",
+            restore,
+        )
+        .takes("ExpectedVersion")
+        .gives(200, "Restored"),
+    ]
 }
 
 /// Why a text names no version.
@@ -124,7 +143,7 @@ async fn show(
     Ok(Json(found.map_or_else(none, shown)))
 }
 
-fn difference(difference: &Difference) -> Value {
+pub(crate) fn difference(difference: &Difference) -> Value {
     let operation = match (&difference.before, &difference.after) {
         (None, _) => "create",
         (_, None) => "delete",
@@ -172,8 +191,14 @@ async fn restore(
         true => None,
         false => expected(&body::object(&headers, body).await?)?,
     };
-    if store.control_plane(cp).await?.cluster_type == ClusterType::K8sIngressController {
-        let detail = "entities of a control plane for ingress controllers are written by those";
+    let detail = match store.control_plane(cp).await?.cluster_type {
+        ClusterType::K8sIngressController => {
+            "entities of a control plane for ingress controllers are written by those"
+        }
+        ClusterType::ControlPlaneGroup => "a group has no entities of its own",
+        _ => "",
+    };
+    if !detail.is_empty() {
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
     let revision = named(&store, cp, &version).await?;
@@ -186,7 +211,7 @@ async fn restore(
 }
 
 /// The version that the caller believes to be the newest one.
-fn expected(body: &Value) -> Result<Option<u64>, Problem> {
+pub(crate) fn expected(body: &Value) -> Result<Option<u64>, Problem> {
     let unknown = body.as_object().into_iter().flatten();
     if let Some((name, _)) = unknown
         .into_iter()

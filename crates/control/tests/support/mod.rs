@@ -10,13 +10,15 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use sallyport_control::{
-    AuditLogSettings, Bootstrap, Running, Settings, TelemetrySettings, bootstrap, start,
+    AdminSettings, AuditLogSettings, Bootstrap, Running, Settings, TelemetrySettings, bootstrap,
+    start,
 };
 use sallyport_runtime::certs::LocalCa;
 use sallyport_runtime::tls::{self, Identity, client::ServerTrust};
 use sallyport_store::Store;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 pub(crate) const BASE: &str = "sallyport.test";
@@ -41,13 +43,25 @@ pub(crate) struct Answer {
 
 impl Lab {
     pub(crate) async fn start() -> Lab {
+        Lab::start_limited(0).await
+    }
+
+    /// One whose tokens may send this many requests a second.
+    pub(crate) async fn start_limited(requests_per_second: u32) -> Lab {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
         let first = bootstrap(&store, "test", None).await.unwrap();
         let ca = LocalCa::create("test authority", 30).unwrap();
         let cp0 = format!("*.{GEO}.cp0.{BASE}");
         let tp0 = format!("*.{GEO}.tp0.{BASE}");
-        let names = ["localhost", "127.0.0.1", cp0.as_str(), tp0.as_str()];
+        let kic = format!("{GEO}.kic.api.{BASE}");
+        let names = [
+            "localhost",
+            "127.0.0.1",
+            cp0.as_str(),
+            tp0.as_str(),
+            kic.as_str(),
+        ];
         let server = ca.issue_server(&names, 30).unwrap();
         let settings = Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -58,6 +72,12 @@ impl Lab {
             identity: Identity::from_pem(&server.cert, &server.key).unwrap(),
             audit_log: AuditLogSettings::quiet(directory.path()),
             telemetry: TelemetrySettings::quiet(directory.path()),
+            requests_per_second,
+            admin: Some(AdminSettings {
+                listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+                listen_tls: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+                control_plane: "default".to_owned(),
+            }),
         };
         let running = start(settings, store.clone(), sallyport_plugins::schemas())
             .await
@@ -97,34 +117,33 @@ impl Lab {
         let stream = tls::client::connect(self.tls(None), "localhost", stream)
             .await
             .unwrap();
-        let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        let token = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<(&str, &str)> = [("host", "localhost")]
+            .into_iter()
+            .chain(token.as_deref().map(|token| ("authorization", token)))
+            .collect();
+        exchange(stream, method, path, &headers, body).await
+    }
+
+    /// One request over TLS to a host name, with a client certificate if there is one.
+    pub(crate) async fn request_with(
+        &self,
+        host: &str,
+        identity: Option<&Identity>,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Answer {
+        let stream = TcpStream::connect(self.running.local_addr).await.unwrap();
+        let stream = tls::client::connect(self.tls(identity), host, stream)
             .await
             .unwrap();
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost");
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let request = request.body(Full::new(body.into())).unwrap();
-        let exchange = async {
-            let answer = sender.send_request(request).await.unwrap();
-            let status = answer.status().as_u16();
-            let kind = answer.headers().get("content-type");
-            let kind = kind.map_or(String::new(), |kind| kind.to_str().unwrap().to_owned());
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
-            let body = match body.is_empty() {
-                true => Value::Null,
-                false => serde_json::from_slice(&body)
-                    .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body).as_ref())),
-            };
-            drop(sender);
-            Answer { status, kind, body }
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
         };
-        // The connection ends by itself once the sender is dropped.
-        let (answer, _) = tokio::join!(exchange, connection);
-        answer
+        exchange(stream, method, path, &[("host", host)], body).await
     }
 
     pub(crate) async fn api(&self, method: Method, path: &str, body: Value) -> Answer {
@@ -148,4 +167,55 @@ impl Lab {
         self.store.close().await;
         drop(self.directory);
     }
+}
+
+/// One request without TLS.
+pub(crate) async fn plain(
+    addr: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let host = addr.to_string();
+    let mut all = headers.to_vec();
+    if !all.iter().any(|(name, _)| *name == "host") {
+        all.push(("host", &host));
+    }
+    exchange(stream, method, path, &all, body).await
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
+    let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.into())).unwrap();
+    let exchange = async {
+        let answer = sender.send_request(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let kind = answer.headers().get("content-type");
+        let kind = kind.map_or(String::new(), |kind| kind.to_str().unwrap().to_owned());
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body = match body.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&body)
+                .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body).as_ref())),
+        };
+        drop(sender);
+        Answer { status, kind, body }
+    };
+    // The connection ends by itself once the sender is dropped.
+    let (answer, _) = tokio::join!(exchange, connection);
+    answer
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sallyport_appliance::backup::{self, Sources};
-use sallyport_control::{AuditLogSettings, Feed, Settings, TelemetrySettings};
+use sallyport_control::{AdminSettings, AuditLogSettings, Feed, Settings, TelemetrySettings};
 use sallyport_runtime::Tasks;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,9 @@ use crate::shutdown::Shutdown;
 pub(crate) const BASE_DOMAIN: &str = "sallyport.localhost";
 /// Geo of a control plane that was given none.
 pub(crate) const GEO: &str = "us";
+
+/// Requests a second of one token where nothing else is set: more than decK sends.
+pub(crate) const REQUESTS_PER_SECOND: u32 = 5_000;
 
 /// A backup that is being written when the control plane stops may end, but not for ever.
 const BACKUP_GRACE: Duration = Duration::from_secs(60);
@@ -71,6 +74,29 @@ pub(crate) struct Args {
     /// Settings of telemetry: how long it is kept and where it goes (TOML, see docs/telemetry.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_TELEMETRY")]
     telemetry: Option<PathBuf>,
+    /// Requests a second that one access token may send, and twice as many at once; 0 is no limit
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = REQUESTS_PER_SECOND,
+        env = "SALLYPORT_REQUESTS_PER_SECOND"
+    )]
+    requests_per_second: u32,
+    /// Kong's Admin API without TLS, such as on 127.0.0.1:8001; without a token for callers on this
+    /// machine only
+    #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_ADMIN_LISTEN")]
+    admin_listen: Option<SocketAddr>,
+    /// Kong's Admin API over TLS, such as on 127.0.0.1:8444
+    #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_ADMIN_LISTEN_TLS")]
+    admin_listen_tls: Option<SocketAddr>,
+    /// The control plane that the Admin API is for, by name or id
+    #[arg(
+        long,
+        value_name = "CONTROL_PLANE",
+        default_value = "default",
+        env = "SALLYPORT_ADMIN_CONTROL_PLANE"
+    )]
+    admin_control_plane: String,
     /// Backups on a schedule (TOML, see docs/backup.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_BACKUP")]
     backup: Option<PathBuf>,
@@ -171,6 +197,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let feed = feed(&args, &home)?;
         let audit_log = audit_log(&args, &home)?;
         let telemetry = telemetry(&args, &home)?;
+        let admin = (args.admin_listen.is_some() || args.admin_listen_tls.is_some()).then_some(
+            AdminSettings {
+                listen: args.admin_listen,
+                listen_tls: args.admin_listen_tls,
+                control_plane: args.admin_control_plane.clone(),
+            },
+        );
         let backups = backups(&args)?;
         let administered = administered(&args, logs, backups.as_ref().map(|(_, it)| it))?;
         let settings = Settings {
@@ -184,6 +217,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             identity: home.identity.clone(),
             audit_log,
             telemetry,
+            requests_per_second: args.requests_per_second,
+            admin,
         };
         let running = sallyport_control::start_publishing(
             settings,

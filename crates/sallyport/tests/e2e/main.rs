@@ -30,6 +30,7 @@ mod lab;
 mod last_known_good;
 mod limits;
 mod log_queue;
+mod openapi;
 mod operations;
 mod plugins;
 mod ports;

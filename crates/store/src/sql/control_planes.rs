@@ -6,13 +6,16 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::change_log::{self, Row as LogRow};
-use super::{Fail, Outcome, Row, Tx, args, to_json, unsigned};
+use super::{Fail, Outcome, Row, Tx, args, groups, to_json, unsigned};
 use crate::{Actor, ControlPlane, ControlPlaneUpdate, Head, NewControlPlane, StoreError};
 
-const COLUMNS: &str = "id, name, prefix, description, labels, cluster_type, auth_type, \
-                       cloud_gateway, proxy_urls, created_ms, updated_ms";
+/// Columns of a control plane `c`, for [`from_row`].
+pub(super) const COLUMNS: &str = "c.id, c.name, c.prefix, c.description, c.labels, \
+     c.cluster_type, c.auth_type, c.cloud_gateway, c.proxy_urls, c.created_ms, c.updated_ms";
+/// How many they are.
+pub(super) const COLUMNS_COUNT: usize = 11;
 
-fn from_row(row: &Row<'_>) -> Outcome<ControlPlane> {
+pub(super) fn from_row(row: &Row<'_>) -> Outcome<ControlPlane> {
     Ok(ControlPlane {
         id: row.uuid(0)?,
         name: row.text(1)?,
@@ -118,6 +121,15 @@ pub(super) async fn bump(tx: &mut Tx, id: Uuid, number: i64, bump: Bump) -> Outc
     if bump != Bump::Neither {
         tx.announce(id, Some(moved));
     }
+    if bump == Bump::Revision {
+        // Groups serve what their members have; they are in no other groups.
+        for (group, id) in groups::of(tx, number).await? {
+            let sql = "UPDATE cp_head SET revision = revision + 1 WHERE cp = ?1
+                       RETURNING revision, trust";
+            let moved = tx.only(sql, args![group], |row| head(row, 0)).await?;
+            tx.announce(id, Some(moved));
+        }
+    }
     Ok(moved)
 }
 
@@ -173,17 +185,20 @@ pub(crate) async fn create(
 }
 
 pub(crate) async fn list(tx: &mut Tx) -> Outcome<Vec<ControlPlane>> {
-    let sql = format!("SELECT {COLUMNS} FROM control_plane ORDER BY created_ms, id");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM control_plane c
+         WHERE NOT EXISTS (SELECT 1 FROM draft d WHERE d.cp = c.cp) ORDER BY c.created_ms, c.id"
+    );
     tx.all(&sql, &[], from_row).await
 }
 
 pub(crate) async fn get(tx: &mut Tx, id: Uuid) -> Outcome<Option<ControlPlane>> {
-    let sql = format!("SELECT {COLUMNS} FROM control_plane WHERE id = ?1");
+    let sql = format!("SELECT {COLUMNS} FROM control_plane c WHERE c.id = ?1");
     tx.first(&sql, args![&id], from_row).await
 }
 
 pub(crate) async fn by_prefix(tx: &mut Tx, prefix: String) -> Outcome<Option<ControlPlane>> {
-    let sql = format!("SELECT {COLUMNS} FROM control_plane WHERE prefix = ?1");
+    let sql = format!("SELECT {COLUMNS} FROM control_plane c WHERE c.prefix = ?1");
     tx.first(&sql, args![&prefix], from_row).await
 }
 
@@ -237,6 +252,18 @@ pub(crate) async fn delete(tx: &mut Tx, actor: Actor, id: Uuid) -> Outcome<()> {
     let number = lock(tx, id).await?.number;
     let before = get(tx, id).await?.ok_or(StoreError::NoControlPlane(id))?;
     let head = bump(tx, id, number, Bump::Revision).await?;
+    let sql = "SELECT p.cp, p.id FROM draft d JOIN control_plane p ON p.cp = d.cp
+               WHERE d.origin = ?1";
+    let read = |row: &Row<'_>| Ok((row.int(0)?, row.uuid(1)?));
+    for (draft, draft_id) in tx.all(sql, args![number], read).await? {
+        remove(tx, draft, draft_id).await?;
+    }
+    remove(tx, number, id).await?;
+    log(tx, &actor, id, head.revision, Some(&before), None).await
+}
+
+/// Removes a control plane's rows.
+async fn remove(tx: &mut Tx, number: i64, id: Uuid) -> Outcome<()> {
     // References between entities restrict; with all of them gone first the rest cascades.
     tx.run(
         "DELETE FROM entity_ref WHERE from_eid IN (SELECT eid FROM entity WHERE cp = ?1)",
@@ -246,7 +273,7 @@ pub(crate) async fn delete(tx: &mut Tx, actor: Actor, id: Uuid) -> Outcome<()> {
     tx.run("DELETE FROM control_plane WHERE cp = ?1", args![number])
         .await?;
     tx.announce(id, None);
-    log(tx, &actor, id, head.revision, Some(&before), None).await
+    Ok(())
 }
 
 async fn log(

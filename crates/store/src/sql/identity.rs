@@ -1,50 +1,53 @@
-//! Rows of the organisation, people and tokens.
+//! Rows of the organisation, people and settings.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::change_log::{self, Row as LogRow};
-use super::{Outcome, Row, Tx, args};
-use crate::{Actor, NewOrganization, NewToken, Organization, StoreError, Token, User};
+use super::{Outcome, Row, Tx, args, to_json};
+use crate::{Actor, NewOrganization, Organization, StoreError, User, UserUpdate};
 
-const TOKEN: &str = "SELECT t.id, t.name, t.created_ms, p.id, p.email, p.full_name, p.created_ms,
-                     p.updated_ms FROM access_token t JOIN person p ON p.id = t.person";
+/// Columns of a person, for [`user`].
+pub(super) const PERSON: &str =
+    "p.id, p.email, p.full_name, p.preferred_name, p.active, p.created_ms, p.updated_ms";
+/// How many they are.
+pub(super) const PERSON_COLUMNS: usize = 7;
 
-fn user(row: &Row<'_>, first: usize) -> Outcome<User> {
+pub(super) fn user(row: &Row<'_>, first: usize) -> Outcome<User> {
     Ok(User {
         id: row.uuid(first)?,
         email: row.text(first + 1)?,
         full_name: row.text(first + 2)?,
-        created_at_ms: row.int(first + 3)?,
-        updated_at_ms: row.int(first + 4)?,
+        preferred_name: row.text_or_null(first + 3)?.map(str::to_owned),
+        active: row.int(first + 4)? != 0,
+        created_at_ms: row.int(first + 5)?,
+        updated_at_ms: row.int(first + 6)?,
     })
 }
 
-fn token(row: &Row<'_>) -> Outcome<Token> {
-    Ok(Token {
-        id: row.uuid(0)?,
-        name: row.text(1)?,
-        created_at_ms: row.int(2)?,
-        user: user(row, 3)?,
+fn logged(user: &User) -> Value {
+    json!({
+        "email": user.email,
+        "full_name": user.full_name,
+        "preferred_name": user.preferred_name,
+        "active": user.active,
     })
 }
 
 pub(crate) async fn organization(tx: &mut Tx) -> Outcome<Option<Organization>> {
-    tx.first(
-        "SELECT o.id, o.name, o.created_ms, o.updated_ms, p.id, p.email, p.full_name,
-             p.created_ms, p.updated_ms
-         FROM organization o JOIN person p ON p.id = o.owner",
-        &[],
-        |row| {
-            Ok(Organization {
-                id: row.uuid(0)?,
-                name: row.text(1)?,
-                created_at_ms: row.int(2)?,
-                updated_at_ms: row.int(3)?,
-                owner: user(row, 4)?,
-            })
-        },
-    )
+    let sql = format!(
+        "SELECT o.id, o.name, o.created_ms, o.updated_ms, {PERSON}
+         FROM organization o JOIN person p ON p.id = o.owner"
+    );
+    tx.first(&sql, &[], |row| {
+        Ok(Organization {
+            id: row.uuid(0)?,
+            name: row.text(1)?,
+            created_at_ms: row.int(2)?,
+            updated_at_ms: row.int(3)?,
+            owner: user(row, 4)?,
+        })
+    })
     .await
 }
 
@@ -58,13 +61,7 @@ pub(crate) async fn ensure(
         return Ok(organization);
     }
     let now = tx.now_ms();
-    let owner = User {
-        id: Uuid::new_v4(),
-        email: new.owner_email,
-        full_name: new.owner_full_name,
-        created_at_ms: now,
-        updated_at_ms: now,
-    };
+    let owner = insert_user(tx, new.owner_email, new.owner_full_name).await?;
     let organization = Organization {
         id: Uuid::new_v4(),
         name: new.name,
@@ -73,12 +70,6 @@ pub(crate) async fn ensure(
         updated_at_ms: now,
     };
     let owner = &organization.owner;
-    tx.run(
-        "INSERT INTO person (id, email, full_name, created_ms, updated_ms)
-         VALUES (?1, ?2, ?3, ?4, ?4)",
-        args![&owner.id, &owner.email, &owner.full_name, now],
-    )
-    .await?;
     tx.run(
         "INSERT INTO organization (id, name, owner, created_ms, updated_ms)
          VALUES (?1, ?2, ?3, ?4, ?4)",
@@ -92,70 +83,158 @@ pub(crate) async fn ensure(
     Ok(organization)
 }
 
-pub(crate) async fn create_token(tx: &mut Tx, actor: Actor, new: NewToken) -> Outcome<Token> {
+async fn insert_user(tx: &mut Tx, email: String, full_name: String) -> Outcome<User> {
+    let now = tx.now_ms();
+    let made = User {
+        id: Uuid::new_v4(),
+        email,
+        full_name,
+        preferred_name: None,
+        active: true,
+        created_at_ms: now,
+        updated_at_ms: now,
+    };
+    tx.run(
+        "INSERT INTO person (id, email, full_name, active, created_ms, updated_ms)
+         VALUES (?1, ?2, ?3, 1, ?4, ?4)",
+        args![&made.id, &made.email, &made.full_name, now],
+    )
+    .await?;
+    Ok(made)
+}
+
+pub(crate) async fn users(tx: &mut Tx) -> Outcome<Vec<User>> {
+    let sql = format!("SELECT {PERSON} FROM person p ORDER BY p.created_ms, p.id");
+    tx.all(&sql, &[], |row| user(row, 0)).await
+}
+
+/// Those in a team.
+pub(super) async fn users_in_team(tx: &mut Tx, team: Uuid) -> Outcome<Vec<User>> {
+    let sql = format!(
+        "SELECT {PERSON} FROM person p JOIN team_member m ON m.member = p.id
+         WHERE m.team = ?1 ORDER BY p.created_ms, p.id"
+    );
+    tx.all(&sql, args![&team], |row| user(row, 0)).await
+}
+
+pub(crate) async fn user_by_id(tx: &mut Tx, id: Uuid) -> Outcome<User> {
+    let sql = format!("SELECT {PERSON} FROM person p WHERE p.id = ?1");
+    let found = tx.first(&sql, args![&id], |row| user(row, 0)).await?;
+    Ok(found.ok_or(StoreError::NotFound)?)
+}
+
+pub(crate) async fn create_user(
+    tx: &mut Tx,
+    actor: Actor,
+    email: String,
+    full_name: String,
+) -> Outcome<User> {
     tx.lock_installation().await?;
-    let clash = tx
-        .first(
-            "SELECT name FROM access_token WHERE name = ?1 OR digest = ?2",
-            args![&new.name, &new.digest],
-            |row| row.text(0),
-        )
-        .await?;
-    if let Some(name) = clash {
-        let field = if name == new.name { "name" } else { "token" };
+    let sql = "SELECT 1 FROM person WHERE email = ?1";
+    let taken = tx.first(sql, args![&email], |_| Ok(())).await?;
+    if taken.is_some() {
         return Err(StoreError::UniqueTaken {
-            field: field.to_owned(),
-            value: name,
+            field: "email".to_owned(),
+            value: email,
         }
         .into());
     }
-    let known = tx
-        .first(
-            "SELECT 1 FROM person WHERE id = ?1",
-            args![&new.user],
-            |_| Ok(()),
-        )
-        .await?;
-    known.ok_or(StoreError::NotFound)?;
-    let id = Uuid::new_v4();
-    let now = tx.now_ms();
+    let made = insert_user(tx, email, full_name).await?;
+    log(tx, &actor, "user", made.id, None, Some(&logged(&made))).await?;
+    Ok(made)
+}
+
+pub(crate) async fn update_user(
+    tx: &mut Tx,
+    actor: Actor,
+    id: Uuid,
+    update: UserUpdate,
+) -> Outcome<User> {
+    tx.lock_installation().await?;
+    let before = user_by_id(tx, id).await?;
+    let mut after = before.clone();
+    after.full_name = update.full_name.unwrap_or(after.full_name);
+    after.preferred_name = update.preferred_name.unwrap_or(after.preferred_name);
+    after.active = update.active.unwrap_or(after.active);
+    if after == before {
+        return Ok(after);
+    }
+    after.updated_at_ms = tx.now_ms();
     tx.run(
-        "INSERT INTO access_token (id, name, digest, person, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
-        args![&id, &new.name, &new.digest, &new.user, now],
+        "UPDATE person SET full_name = ?2, preferred_name = ?3, active = ?4, updated_ms = ?5
+         WHERE id = ?1",
+        args![
+            &id,
+            &after.full_name,
+            &after.preferred_name,
+            after.active,
+            after.updated_at_ms,
+        ],
     )
     .await?;
-    let after = json!({"name": new.name, "user_id": new.user});
-    log(tx, &actor, "token", id, None, Some(&after)).await?;
-    let sql = format!("{TOKEN} WHERE t.id = ?1");
-    tx.only(&sql, args![&id], token).await
+    let (was, is) = (logged(&before), logged(&after));
+    log(tx, &actor, "user", id, Some(&was), Some(&is)).await?;
+    Ok(after)
 }
 
-pub(crate) async fn token_by_digest(tx: &mut Tx, digest: [u8; 32]) -> Outcome<Option<Token>> {
-    let sql = format!("{TOKEN} WHERE t.digest = ?1");
-    tx.first(&sql, args![&digest], token).await
-}
-
-pub(crate) async fn tokens(tx: &mut Tx) -> Outcome<Vec<Token>> {
-    let sql = format!("{TOKEN} ORDER BY t.created_ms, t.id");
-    tx.all(&sql, &[], token).await
-}
-
-pub(crate) async fn delete_token(tx: &mut Tx, actor: Actor, id: Uuid) -> Outcome<()> {
+pub(crate) async fn delete_user(tx: &mut Tx, actor: Actor, id: Uuid) -> Outcome<()> {
     tx.lock_installation().await?;
-    let name = tx
-        .first(
-            "SELECT name FROM access_token WHERE id = ?1",
-            args![&id],
-            |row| row.text(0),
-        )
+    let before = user_by_id(tx, id).await?;
+    let sql = "SELECT 1 FROM organization WHERE owner = ?1";
+    if tx.first(sql, args![&id], |_| Ok(())).await?.is_some() {
+        return Err(StoreError::NotFound.into());
+    }
+    forget_holder(tx, id).await?;
+    tx.run("DELETE FROM person WHERE id = ?1", args![&id])
         .await?;
-    let name = name.ok_or(StoreError::NotFound)?;
-    tx.run("DELETE FROM access_token WHERE id = ?1", args![&id])
-        .await?;
-    let before = json!({"name": name});
-    log(tx, &actor, "token", id, Some(&before), None).await
+    log(tx, &actor, "user", id, Some(&logged(&before)), None).await
 }
 
+/// Removes roles and memberships of somebody who goes.
+pub(super) async fn forget_holder(tx: &mut Tx, id: Uuid) -> Outcome<()> {
+    tx.run("DELETE FROM assigned_role WHERE holder = ?1", args![&id])
+        .await?;
+    tx.run("DELETE FROM team_member WHERE member = ?1", args![&id])
+        .await?;
+    Ok(())
+}
+
+pub(crate) async fn setting(tx: &mut Tx, name: String) -> Outcome<Option<Value>> {
+    let sql = "SELECT value FROM setting WHERE name = ?1";
+    tx.first(sql, args![&name], |row| row.json(0)).await
+}
+
+pub(crate) async fn set_setting(
+    tx: &mut Tx,
+    actor: Actor,
+    name: String,
+    value: Value,
+) -> Outcome<()> {
+    tx.lock_installation().await?;
+    let before = setting(tx, name.clone()).await?;
+    if before.as_ref() == Some(&value) {
+        return Ok(());
+    }
+    let (text, now) = (to_json(&value), tx.now_ms());
+    tx.run(
+        "INSERT INTO setting (name, value, updated_ms) VALUES (?1, ?2, ?3)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_ms = excluded.updated_ms",
+        args![&name, &text, now],
+    )
+    .await?;
+    let kind = format!("setting {name}");
+    log(
+        tx,
+        &actor,
+        &kind,
+        Uuid::nil(),
+        before.as_ref(),
+        Some(&value),
+    )
+    .await
+}
+
+/// A row of the change log outside of any control plane.
 pub(super) async fn log(
     tx: &mut Tx,
     actor: &Actor,

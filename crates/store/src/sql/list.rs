@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::control_planes::number;
 use super::delete::kind_at;
-use super::{Arg, Outcome, Tx, args, entities, index_key};
+use super::{Arg, Outcome, Tx, args, entities, groups, index_key};
 use crate::{ListQuery, Page, Snapshot, StoreError, Tags};
 
 pub(crate) async fn list(tx: &mut Tx, cp: Uuid, kind: Kind, query: ListQuery) -> Outcome<Page> {
@@ -31,6 +31,17 @@ pub(crate) async fn list(tx: &mut Tx, cp: Uuid, kind: Kind, query: ListQuery) ->
               AND parent.id = ?{id_at})"
         );
         args.extend([Arg::from(field), Arg::from(id)]);
+    }
+    let pattern = query.contains.as_ref().map(|(_, text)| like(text));
+    if let (Some((field, _)), Some(pattern)) = (&query.contains, &pattern) {
+        let at = args.len();
+        let (field_at, pattern_at) = (at + 1, at + 2);
+        _ = write!(
+            sql,
+            " AND EXISTS (SELECT 1 FROM entity_unique WHERE entity_unique.eid = entity.eid
+              AND field = ?{field_at} AND lower(value) LIKE ?{pattern_at} ESCAPE '!')"
+        );
+        args.extend([Arg::from(field), Arg::from(pattern)]);
     }
     let (mut tags, any) = match &query.tags {
         Tags::Ignore => (Vec::new(), true),
@@ -77,7 +88,31 @@ pub(crate) async fn list(tx: &mut Tx, cp: Uuid, kind: Kind, query: ListQuery) ->
     Ok(Page { items, next_offset })
 }
 
+/// The pattern of whatever holds a text, for LIKE with `!` to escape.
+fn like(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for letter in text.to_ascii_lowercase().chars() {
+        if matches!(letter, '%' | '_' | '!') {
+            pattern.push('!');
+        }
+        pattern.push(letter);
+    }
+    pattern.push('%');
+    pattern
+}
+
+/// What data planes get: the entities of the control plane, or of the members of a group.
 pub(crate) async fn snapshot(tx: &mut Tx, cp: Uuid) -> Outcome<Snapshot> {
+    let revision = entities::revision(tx, cp).await?;
+    let number = number(tx, cp).await?;
+    match groups::together(tx, number).await? {
+        Some((entities, _)) => Ok(Snapshot { revision, entities }),
+        None => own_snapshot(tx, cp).await,
+    }
+}
+
+/// The entities of the control plane itself.
+pub(super) async fn own_snapshot(tx: &mut Tx, cp: Uuid) -> Outcome<Snapshot> {
     let revision = entities::revision(tx, cp).await?;
     let number = number(tx, cp).await?;
     let mut entities: BTreeMap<Kind, Vec<Value>> = BTreeMap::new();

@@ -6,20 +6,26 @@
 //! writer, PostgreSQL has as many as there are, so it locks the head of a control plane before it
 //! looks at anything of it.
 
+pub(crate) mod accounts;
 pub(crate) mod batch;
 pub(crate) mod certificates;
 pub(crate) mod change_log;
 pub(crate) mod cluster;
 pub(crate) mod control_planes;
 pub(crate) mod delete;
+pub(crate) mod drafts;
 pub(crate) mod entities;
+pub(crate) mod groups;
 pub(crate) mod identity;
 mod index;
+pub(crate) mod kic;
 pub(crate) mod list;
 pub(crate) mod nodes;
 pub(crate) mod past;
 pub(crate) mod restore;
 mod row;
+pub(crate) mod teams;
+pub(crate) mod tokens;
 
 use std::pin::Pin;
 use std::time::{SystemTime, UNIX_EPOCH};

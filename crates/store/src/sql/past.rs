@@ -102,7 +102,11 @@ fn wanted(body: &Value, query: &ListQuery) -> bool {
         let own = body[field]["id"].as_str();
         own.and_then(|own| Uuid::try_parse(own).ok()) == Some(*id)
     };
-    tagged && query.parent.as_ref().is_none_or(parent)
+    let holds = |(field, text): &(String, String)| {
+        let own = body[field].as_str().map(str::to_ascii_lowercase);
+        own.is_some_and(|own| own.contains(&text.to_ascii_lowercase()))
+    };
+    tagged && query.parent.as_ref().is_none_or(parent) && query.contains.as_ref().is_none_or(holds)
 }
 
 /// Where an entity stands in a list: the log has its creation in seconds only.

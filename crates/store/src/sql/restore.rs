@@ -19,7 +19,7 @@ pub(crate) async fn compare(tx: &mut Tx, cp: Uuid, from: u64, to: u64) -> Outcom
     differences(from, to)
 }
 
-fn differences(from: Snapshot, to: Snapshot) -> Outcome<Vec<Difference>> {
+pub(super) fn differences(from: Snapshot, to: Snapshot) -> Outcome<Vec<Difference>> {
     let (mut from, to) = (by_id(from)?, by_id(to)?);
     let mut found = BTreeMap::new();
     for ((kind, id), after) in to {
@@ -88,7 +88,7 @@ pub(crate) async fn restore(
 }
 
 /// An entity that was stored before, with the indexes of this build.
-fn indexed(kind: Kind, id: Uuid, body: Value) -> Put {
+pub(super) fn indexed(kind: Kind, id: Uuid, body: Value) -> Put {
     let index = schema::index(kind, &body);
     let unique = index.unique.into_iter();
     let foreign = index.foreign.into_iter();

@@ -31,6 +31,12 @@ impl From<bool> for Arg<'_> {
     }
 }
 
+impl From<Option<i64>> for Arg<'_> {
+    fn from(number: Option<i64>) -> Self {
+        number.map_or(Arg::Null, Arg::Int)
+    }
+}
+
 impl<'a> From<&'a str> for Arg<'a> {
     fn from(text: &'a str) -> Self {
         Arg::Text(text)
@@ -124,6 +130,13 @@ pub(crate) enum Row<'r> {
 
 impl Row<'_> {
     pub(crate) fn int(&self, column: usize) -> Outcome<i64> {
+        Ok(match self {
+            Row::Sqlite(row) => row.get(column)?,
+            Row::Postgres(row) => row.try_get(column)?,
+        })
+    }
+
+    pub(crate) fn int_or_null(&self, column: usize) -> Outcome<Option<i64>> {
         Ok(match self {
             Row::Sqlite(row) => row.get(column)?,
             Row::Postgres(row) => row.try_get(column)?,

@@ -22,6 +22,10 @@ const STEPS: &[(&str, Code)] = &[
         include_str!("../../migrations/sqlite/0003_cluster.sql"),
         |_| Ok(()),
     ),
+    (
+        include_str!("../../migrations/sqlite/0004_identity.sql"),
+        |_| Ok(()),
+    ),
 ];
 
 /// The newest schema version of this build.

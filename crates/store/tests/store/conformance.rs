@@ -45,7 +45,15 @@ conformance![
     tenants::a_removed_control_plane_takes_everything_but_its_log_along,
     tenants::certificates_are_pinned_once_per_control_plane,
     tenants::nodes_keep_their_first_and_their_last_contact,
-    tenants::tokens_are_found_by_digest_until_they_are_removed,
+    identity::tokens_are_found_by_digest_until_they_are_removed,
+    identity::tokens_end_by_time_by_hand_and_with_their_owner,
+    identity::people_are_added_changed_and_removed,
+    identity::roles_come_from_the_holder_and_its_teams,
+    identity::a_setting_is_read_back,
+    drafts::a_draft_is_promoted_in_one_version,
+    drafts::a_draft_that_diverged_is_refused,
+    drafts::drafts_go_with_their_origin,
+    drafts::a_group_serves_its_members,
     entities::a_put_is_read_back_by_id_and_by_unique_field,
     entities::a_replaced_entity_keeps_its_creation_and_loses_old_indexes,
     entities::a_put_that_changes_nothing_writes_nothing,
@@ -56,6 +64,7 @@ conformance![
     entities::control_planes_do_not_see_each_other,
     entities::pages_cover_everything_once,
     entities::lists_filter_by_tags_and_parent,
+    entities::lists_filter_by_a_part_of_a_unique_field,
     entities::the_change_log_tells_before_and_after,
     entities::watchers_hear_of_each_head,
     entities::a_snapshot_is_one_revision_under_concurrent_writes,
@@ -124,7 +133,7 @@ async fn a_newer_schema_is_refused() {
     drop(conn);
     let refused = Store::open(&path).unwrap_err().to_string();
     assert!(
-        refused.contains("schema version 4711, this build knows up to 3"),
+        refused.contains("schema version 4711, this build knows up to 4"),
         "{refused}"
     );
 }
@@ -170,6 +179,7 @@ async fn an_older_file_is_brought_up_to_date() {
         offset: None,
         tags: sallyport_store::Tags::All(vec![long]),
         parent: None,
+        contains: None,
     };
     assert_eq!(store.list(cp, kind, query).await.unwrap().items.len(), 1);
 }

@@ -98,7 +98,8 @@ async fn fill(store: &Store) -> Uuid {
     let token = NewToken {
         name: "token".to_owned(),
         digest: [7; 32],
-        user: organization.owner.id,
+        owner: organization.owner.id,
+        expires_at_ms: None,
     };
     store.create_token(&actor(), token).await.unwrap();
     let certificate = NewCertificate {
@@ -175,7 +176,7 @@ async fn a_file_is_dumped_while_it_is_written_and_loaded_again() {
     .await;
     assert_eq!(taken_again.0, taken_again.1);
     let again = Store::open(&path).unwrap();
-    assert!(again.token_by_digest([7; 32]).await.unwrap().is_some());
+    assert!(again.bearer([7; 32]).await.unwrap().is_some());
     goes_on(&again, cp).await;
 }
 

@@ -56,7 +56,7 @@ async fn a_newer_schema_is_refused() {
     Store::connect(&url).await.unwrap().close().await;
     let name = url.rsplit('/').next().unwrap();
     server.psql(name, "UPDATE schema_version SET version = 4711");
-    let words = [name, "schema version 4711, this build knows up to 3"];
+    let words = [name, "schema version 4711, this build knows up to 4"];
     refused(Store::connect(&url).await, &words);
 }
 

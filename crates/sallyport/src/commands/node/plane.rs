@@ -99,6 +99,8 @@ impl Plane for ControlPlane {
                 identity: home.identity.clone(),
                 audit_log,
                 telemetry,
+                requests_per_second: crate::commands::control::REQUESTS_PER_SECOND,
+                admin: None,
             },
             home.store.clone(),
             sallyport_plugins::schemas(),

@@ -16,7 +16,7 @@ use sallyport_runtime::tls::{Identity, leaf_digest};
 use sallyport_store::{Actor, NewCertificate, StoreError};
 use tracing::level_filters::LevelFilter;
 
-use super::control::{BASE_DOMAIN, GEO};
+use super::control::{BASE_DOMAIN, GEO, REQUESTS_PER_SECOND};
 use crate::home::{self, Home};
 use crate::logging;
 use crate::shutdown::Shutdown;
@@ -87,6 +87,8 @@ async fn start(args: &Args) -> anyhow::Result<()> {
         identity: home.identity.clone(),
         audit_log: AuditLogSettings::quiet(&home.path),
         telemetry: TelemetrySettings::quiet(&home.path),
+        requests_per_second: REQUESTS_PER_SECOND,
+        admin: None,
     };
     let plugins = sallyport_plugins::schemas();
     let control = sallyport_control::start(settings, home.store.clone(), plugins).await?;

@@ -222,6 +222,7 @@ fn query(size: usize) -> ListQuery {
         offset: None,
         tags: Tags::Ignore,
         parent: None,
+        contains: None,
     }
 }
 
@@ -267,6 +268,41 @@ pub(crate) async fn pages_cover_everything_once(store: Store) {
         };
         let refused = store.list(cp, Kind::Service, at).await.unwrap_err();
         assert_eq!(refused, StoreError::BadOffset, "{bad:?}");
+    }
+}
+
+pub(crate) async fn lists_filter_by_a_part_of_a_unique_field(store: Store) {
+    let cp = control_plane(&store, "default").await;
+    for name in ["Orders_1", "orders-2", "users", "100%", "wow!"] {
+        service(&store, cp, name).await;
+    }
+    for (part, expected) in [
+        ("ORDERS", &["Orders_1", "orders-2"][..]),
+        ("_", &["Orders_1"]),
+        ("%", &["100%"]),
+        ("!", &["wow!"]),
+        ("s", &["Orders_1", "orders-2", "users"]),
+        ("none", &[]),
+    ] {
+        let query = ListQuery {
+            contains: Some(("name".to_owned(), part.to_owned())),
+            ..query(10)
+        };
+        let mut found = store
+            .list(cp, Kind::Service, query.clone())
+            .await
+            .unwrap()
+            .items;
+        let revision = store.revision(cp).await.unwrap();
+        let past = store
+            .at(cp, revision)
+            .list(Kind::Service, query)
+            .await
+            .unwrap();
+        assert_eq!(past.items.len(), found.len(), "{part}");
+        found.sort_by_key(|body| body["name"].as_str().map(str::to_owned));
+        let names: Vec<&str> = found.iter().filter_map(|it| it["name"].as_str()).collect();
+        assert_eq!(names, expected, "{part}");
     }
 }
 

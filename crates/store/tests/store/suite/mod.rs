@@ -1,6 +1,8 @@
 //! Cases that hold for every engine.
 
+pub(crate) mod drafts;
 pub(crate) mod entities;
+pub(crate) mod identity;
 pub(crate) mod model_check;
 pub(crate) mod tenants;
 pub(crate) mod versions;

@@ -1,11 +1,11 @@
-//! Control planes, certificates, nodes and tokens.
+//! Control planes, certificates and nodes.
 
 use std::collections::BTreeMap;
 
 use sallyport_model::Kind;
 use sallyport_store::{
-    AuthType, ControlPlaneUpdate, NewCertificate, NewControlPlane, NewOrganization, NewToken,
-    NodeSeen, ProxyUrl, Store, StoreError, SyncStatus,
+    AuthType, ControlPlaneUpdate, NewCertificate, NewControlPlane, NodeSeen, ProxyUrl, Store,
+    StoreError, SyncStatus,
 };
 use uuid::Uuid;
 
@@ -235,61 +235,4 @@ pub(crate) async fn nodes_keep_their_first_and_their_last_contact(store: Store) 
         StoreError::NotFound
     );
     assert_eq!(store.nodes(cp).await.unwrap(), []);
-}
-
-pub(crate) async fn tokens_are_found_by_digest_until_they_are_removed(store: Store) {
-    assert_eq!(
-        store.organization().await.unwrap_err(),
-        StoreError::NotFound
-    );
-    let new = |name: &str| NewOrganization {
-        name: name.to_owned(),
-        owner_email: "owner@localhost".to_owned(),
-        owner_full_name: "Owner".to_owned(),
-    };
-    let organization = store
-        .ensure_organization(&actor(), new("first"))
-        .await
-        .unwrap();
-    assert_eq!(
-        store
-            .ensure_organization(&actor(), new("second"))
-            .await
-            .unwrap(),
-        organization
-    );
-    assert_eq!(store.organization().await.unwrap(), organization);
-
-    let token = |name: &str, digest: u8| NewToken {
-        name: name.to_owned(),
-        digest: [digest; 32],
-        user: organization.owner.id,
-    };
-    let made = store
-        .create_token(&actor(), token("laptop", 1))
-        .await
-        .unwrap();
-    assert_eq!(made.user, organization.owner);
-    assert_eq!(
-        store.token_by_digest([1; 32]).await.unwrap(),
-        Some(made.clone())
-    );
-    assert_eq!(store.token_by_digest([2; 32]).await.unwrap(), None);
-    let clash = store
-        .create_token(&actor(), token("laptop", 2))
-        .await
-        .unwrap_err();
-    assert_eq!(clash, taken("name", "laptop"));
-    let clash = store
-        .create_token(&actor(), token("desk", 1))
-        .await
-        .unwrap_err();
-    assert_eq!(clash, taken("token", "laptop"));
-    assert_eq!(store.tokens().await.unwrap(), std::slice::from_ref(&made));
-    store.delete_token(&actor(), made.id).await.unwrap();
-    assert_eq!(store.token_by_digest([1; 32]).await.unwrap(), None);
-    assert_eq!(
-        store.delete_token(&actor(), made.id).await.unwrap_err(),
-        StoreError::NotFound
-    );
 }

@@ -165,6 +165,7 @@ pub(crate) async fn every_past_version_is_what_it_was(store: Store) {
                 offset,
                 tags: Tags::Ignore,
                 parent: None,
+                contains: None,
             };
             let mut paged = Vec::new();
             let mut offset = None;
@@ -200,6 +201,7 @@ pub(crate) async fn every_past_version_is_what_it_was(store: Store) {
             offset: None,
             tags,
             parent,
+            contains: None,
         };
         let kind = match &query.parent {
             Some(_) => Kind::Route,

@@ -141,6 +141,7 @@ pub(crate) async fn values_of_any_length_are_unique(store: Store) {
         offset: None,
         tags: Tags::All(vec![one.clone(), one.clone()]),
         parent: None,
+        contains: None,
     };
     let page = store.list(cp, Kind::Service, query).await.unwrap();
     assert_eq!(page.items.len(), 1);

@@ -1,0 +1,79 @@
+//! Groups: control planes whose data planes get the entities of all members.
+
+use sallyport_model::Kind;
+use uuid::Uuid;
+
+use crate::{Actor, ControlPlane, Store, StoreError, sql};
+
+/// A change of who is in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Members {
+    /// These and no others, in this order.
+    Replace(Vec<Uuid>),
+    /// These as well, behind the others.
+    Add(Vec<Uuid>),
+    /// Not these.
+    Remove(Vec<Uuid>),
+}
+
+/// An entity of a member that its group leaves out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The member whose entity it is.
+    pub member: Uuid,
+    /// The kind of the entity.
+    pub kind: Kind,
+    /// The entity.
+    pub id: Uuid,
+    /// With what it clashes.
+    pub reason: String,
+}
+
+impl Store {
+    /// Members of a group, in the order in which their entities count.
+    ///
+    /// # Errors
+    /// [`StoreError::NoControlPlane`].
+    pub async fn group_members(&self, group: Uuid) -> Result<Vec<ControlPlane>, StoreError> {
+        self.engine
+            .look(move |tx| Box::pin(sql::groups::members(tx, group)))
+            .await
+    }
+
+    /// Changes who is in a group. Adding a member again and removing a stranger change nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NoControlPlane`]; [`StoreError::NotAGroup`] if it is none;
+    /// [`StoreError::CannotJoin`] if a member is of a type that joins none.
+    pub async fn change_group(
+        &self,
+        actor: &Actor,
+        group: Uuid,
+        change: Members,
+    ) -> Result<(), StoreError> {
+        let actor = actor.clone();
+        self.engine
+            .write(move |tx| Box::pin(sql::groups::change(tx, actor, group, change)))
+            .await
+    }
+
+    /// Whether a control plane is in a group.
+    ///
+    /// # Errors
+    /// [`StoreError::NoControlPlane`].
+    pub async fn is_in_a_group(&self, member: Uuid) -> Result<bool, StoreError> {
+        self.engine
+            .look(move |tx| Box::pin(sql::groups::is_member(tx, member)))
+            .await
+    }
+
+    /// What a group leaves out of its members' entities.
+    ///
+    /// # Errors
+    /// [`StoreError::NoControlPlane`].
+    pub async fn group_conflicts(&self, group: Uuid) -> Result<Vec<Conflict>, StoreError> {
+        self.engine
+            .read(move |tx| Box::pin(sql::groups::conflicts(tx, group)))
+            .await
+    }
+}

@@ -1,0 +1,207 @@
+//! Members of groups, and their entities put together.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sallyport_model::{Kind, schema};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::control_planes::{self, Bump, COLUMNS, bump, from_row, lock, number};
+use super::delete::kind_at;
+use super::{Outcome, Tx, args, drafts, identity};
+use crate::{Actor, ClusterType, Conflict, ControlPlane, Members, StoreError};
+
+pub(crate) async fn members(tx: &mut Tx, group: Uuid) -> Outcome<Vec<ControlPlane>> {
+    let number = number(tx, group).await?;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM control_plane c JOIN group_member g ON g.member = c.cp
+         WHERE g.cp_group = ?1 ORDER BY g.place"
+    );
+    tx.all(&sql, args![number], from_row).await
+}
+
+pub(crate) async fn is_member(tx: &mut Tx, member: Uuid) -> Outcome<bool> {
+    let number = number(tx, member).await?;
+    let sql = "SELECT 1 FROM group_member WHERE member = ?1";
+    let found = tx.first(sql, args![number], |_| Ok(())).await?;
+    Ok(found.is_some())
+}
+
+/// The groups that a control plane is in, by their numbers: every change of it is one of theirs.
+pub(super) async fn of(tx: &mut Tx, member: i64) -> Outcome<Vec<(i64, Uuid)>> {
+    tx.all(
+        "SELECT g.cp_group, p.id FROM group_member g JOIN control_plane p ON p.cp = g.cp_group
+         WHERE g.member = ?1 ORDER BY g.cp_group",
+        args![member],
+        |row| Ok((row.int(0)?, row.uuid(1)?)),
+    )
+    .await
+}
+
+/// The number of a control plane that may be in a group.
+async fn can_join(tx: &mut Tx, id: Uuid) -> Outcome<i64> {
+    let found = control_planes::get(tx, id).await?;
+    let found = found.ok_or(StoreError::NoControlPlane(id))?;
+    let is_draft = drafts::get(tx, id).await?.is_some();
+    if is_draft || found.cluster_type != ClusterType::ControlPlane {
+        return Err(StoreError::CannotJoin(id).into());
+    }
+    number(tx, id).await
+}
+
+pub(crate) async fn change(tx: &mut Tx, actor: Actor, group: Uuid, change: Members) -> Outcome<()> {
+    let own = lock(tx, group).await?.number;
+    let found = control_planes::get(tx, group).await?;
+    let found = found.ok_or(StoreError::NoControlPlane(group))?;
+    if found.cluster_type != ClusterType::ControlPlaneGroup {
+        return Err(StoreError::NotAGroup(group).into());
+    }
+    let before: Vec<Uuid> = members(tx, group).await?.iter().map(|cp| cp.id).collect();
+    let mut after: Vec<Uuid> = Vec::new();
+    let (kept, added): (Vec<Uuid>, Vec<Uuid>) = match change {
+        Members::Replace(all) => (Vec::new(), all),
+        Members::Add(more) => (before.clone(), more),
+        Members::Remove(gone) => {
+            let kept = before.iter().filter(|id| !gone.contains(id));
+            (kept.copied().collect(), Vec::new())
+        }
+    };
+    for id in kept.into_iter().chain(added) {
+        if !after.contains(&id) {
+            after.push(id);
+        }
+    }
+    if after == before {
+        return Ok(());
+    }
+    let sql = "DELETE FROM group_member WHERE cp_group = ?1";
+    tx.run(sql, args![own]).await?;
+    for (place, id) in (0_i64..).zip(&after) {
+        let member = can_join(tx, *id).await?;
+        let sql = "INSERT INTO group_member (cp_group, member, place) VALUES (?1, ?2, ?3)";
+        tx.run(sql, args![own, member, place]).await?;
+    }
+    bump(tx, group, own, Bump::Revision).await?;
+    let (was, is) = (json!({"members": before}), json!({"members": after}));
+    identity::log(tx, &actor, "group", group, Some(&was), Some(&is)).await
+}
+
+/// Entities of all members together, and what does not fit: an entity whose id or unique value a
+/// member before it has, and what refers to such an entity. `None` if it is no group.
+pub(super) async fn together(
+    tx: &mut Tx,
+    group: i64,
+) -> Outcome<Option<(BTreeMap<Kind, Vec<Value>>, Vec<Conflict>)>> {
+    let sql = "SELECT p.cp, p.id FROM group_member g JOIN control_plane p ON p.cp = g.member
+               WHERE g.cp_group = ?1 ORDER BY g.place";
+    let read = |row: &super::Row<'_>| Ok((row.int(0)?, row.uuid(1)?));
+    let members = tx.all(sql, args![group], read).await?;
+    if members.is_empty() {
+        return Ok(None);
+    }
+    let mut merged = Merged::default();
+    for (number, member) in members {
+        let mut own: BTreeMap<Kind, Vec<Value>> = BTreeMap::new();
+        tx.each(
+            "SELECT kind, body FROM entity WHERE cp = ?1 ORDER BY kind, created_us, id",
+            args![number],
+            |row| {
+                own.entry(kind_at(row, 0)?).or_default().push(row.json(1)?);
+                Ok(())
+            },
+        )
+        .await?;
+        merged.add(member, own);
+    }
+    Ok(Some((merged.entities, merged.conflicts)))
+}
+
+pub(crate) async fn conflicts(tx: &mut Tx, group: Uuid) -> Outcome<Vec<Conflict>> {
+    let number = number(tx, group).await?;
+    let found = together(tx, number).await?;
+    Ok(found.map(|(_, conflicts)| conflicts).unwrap_or_default())
+}
+
+#[derive(Default)]
+struct Merged {
+    entities: BTreeMap<Kind, Vec<Value>>,
+    ids: HashSet<(Kind, Uuid)>,
+    values: HashMap<(Kind, &'static str, String), Uuid>,
+    conflicts: Vec<Conflict>,
+}
+
+impl Merged {
+    /// Adds a member's entities, parents before what refers to them.
+    fn add(&mut self, member: Uuid, mut own: BTreeMap<Kind, Vec<Value>>) {
+        let mut there: HashSet<(Kind, Uuid)> = HashSet::new();
+        for kind in Kind::ALL {
+            for body in own.remove(&kind).unwrap_or_default() {
+                let id = body["id"].as_str().and_then(|id| Uuid::try_parse(id).ok());
+                let id = id.unwrap_or_default();
+                let index = schema::index(kind, &body);
+                let unique = index.unique.iter();
+                let taken = unique.clone().find_map(|(field, value)| {
+                    let other = self.values.get(&(kind, *field, value.clone()))?;
+                    Some(format!(
+                        "{field} is taken by {kind} {other} of another member"
+                    ))
+                });
+                let mut foreign = index.foreign.iter();
+                let dangling = foreign.find(|(_, kind, id, _)| !there.contains(&(*kind, *id)));
+                let dangling = dangling
+                    .map(|(field, kind, id, _)| format!("{field}: {kind} {id} is left out"));
+                let twin = self.ids.contains(&(kind, id));
+                let twin = twin.then(|| "another member has an entity with this id".to_owned());
+                if let Some(reason) = twin.or(taken).or(dangling) {
+                    self.conflicts.push(Conflict {
+                        member,
+                        kind,
+                        id,
+                        reason,
+                    });
+                    continue;
+                }
+                for (field, value) in unique {
+                    self.values.insert((kind, *field, value.clone()), id);
+                }
+                self.ids.insert((kind, id));
+                there.insert((kind, id));
+                self.entities.entry(kind).or_default().push(body);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clashes_is_left_out_with_what_refers_to_it() {
+        let id = Uuid::from_u128;
+        let service = |at: u128, name: &str| json!({"id": id(at), "name": name, "host": "h"});
+        let route = |at: u128, service: u128| json!({"id": id(at), "name": null, "service": {"id": id(service)}});
+        let mut merged = Merged::default();
+        let own = |services: Vec<Value>, routes: Vec<Value>| {
+            BTreeMap::from([(Kind::Service, services), (Kind::Route, routes)])
+        };
+        merged.add(id(100), own(vec![service(1, "a")], vec![route(11, 1)]));
+        let second = own(
+            vec![service(2, "a"), service(3, "b"), service(1, "c")],
+            vec![route(12, 2), route(13, 3)],
+        );
+        merged.add(id(200), second);
+        let ids = |kind| {
+            let list: &Vec<Value> = &merged.entities[&kind];
+            list.iter()
+                .map(|body| body["id"].clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ids(Kind::Service), [json!(id(1)), json!(id(3))]);
+        assert_eq!(ids(Kind::Route), [json!(id(11)), json!(id(13))]);
+        let left: Vec<Uuid> = merged.conflicts.iter().map(|it| it.id).collect();
+        assert_eq!(left, [id(2), id(1), id(12)]);
+        assert!(merged.conflicts.iter().all(|it| it.member == id(200)));
+        assert!(merged.conflicts[0].reason.contains("name is taken"));
+    }
+}

@@ -1,0 +1,191 @@
+//! Drafts and groups.
+
+use sallyport_model::Kind;
+use sallyport_store::{ClusterType, Members, NewControlPlane, OnDelete, Store, StoreError};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{actor, control_plane, named, refers, service, taken};
+
+async fn draft(store: &Store, cp: Uuid, name: &str) -> Result<Uuid, StoreError> {
+    let (name, description) = (name.to_owned(), String::new());
+    let made = store.create_draft(&actor(), cp, name, description).await?;
+    assert_eq!(made.origin, cp);
+    Ok(made.control_plane.id)
+}
+
+async fn names(store: &Store, cp: Uuid, kind: Kind) -> Vec<String> {
+    let found = store.snapshot(cp).await.unwrap().entities.remove(&kind);
+    let found = found.unwrap_or_default();
+    let mut names: Vec<String> = found
+        .iter()
+        .filter_map(|body| body["name"].as_str().map(str::to_owned))
+        .collect();
+    names.sort();
+    names
+}
+
+async fn put(store: &Store, cp: Uuid, id: Uuid, name: &str) {
+    let put = named(Kind::Service, id, name);
+    store.put(cp, &actor(), put).await.unwrap();
+}
+
+pub(crate) async fn a_draft_is_promoted_in_one_version(store: Store) {
+    let cp = control_plane(&store, "default").await;
+    let kept = service(&store, cp, "kept").await;
+    let gone = service(&store, cp, "gone").await;
+    let route = named(Kind::Route, Uuid::new_v4(), "r");
+    let route = refers(route, "service", Kind::Service, kept, OnDelete::Restrict);
+    store.put(cp, &actor(), route).await.unwrap();
+    let before = store.revision(cp).await.unwrap();
+
+    let id = draft(&store, cp, "big").await.unwrap();
+    let twin = draft(&store, cp, "big").await.unwrap_err();
+    assert_eq!(twin, taken("name", "default/big"));
+    let nested = draft(&store, id, "deeper").await.unwrap_err();
+    assert_eq!(nested, StoreError::NoControlPlane(id));
+    assert_eq!(
+        store.control_planes().await.unwrap().len(),
+        1,
+        "not a list of drafts"
+    );
+    assert_eq!(store.drafts(Some(cp)).await.unwrap().len(), 1);
+    assert_eq!(store.draft_changes(id).await.unwrap(), []);
+    // the copy has its own indexes: a route holds its service, a name is found
+    let held = store.delete(id, &actor(), Kind::Service, kept).await;
+    assert!(matches!(held, Err(StoreError::StillReferenced { .. })));
+    let found = store.find(id, Kind::Service, "name", "gone").await.unwrap();
+    assert_eq!(found.unwrap()["id"], json!(gone));
+    store
+        .delete(id, &actor(), Kind::Service, gone)
+        .await
+        .unwrap();
+    put(&store, id, kept, "renamed").await;
+    service(&store, id, "new").await;
+    assert_eq!(store.draft_changes(id).await.unwrap().len(), 3);
+    // nothing of it is in the origin, which goes on
+    assert_eq!(store.revision(cp).await.unwrap(), before);
+    service(&store, cp, "meanwhile").await;
+
+    let moved = store
+        .promote_draft(&actor(), id, Some(before))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        moved,
+        StoreError::Moved {
+            expected: before,
+            found: before + 1
+        }
+    );
+    let applied = store.promote_draft(&actor(), id, None).await.unwrap();
+    assert_eq!((applied.count, applied.revision), (3, before + 2));
+    assert_eq!(
+        names(&store, cp, Kind::Service).await,
+        ["meanwhile", "new", "renamed"]
+    );
+    assert_eq!(store.draft(id).await.unwrap(), None);
+    let gone = store.promote_draft(&actor(), id, None).await.unwrap_err();
+    assert_eq!(gone, StoreError::NotFound);
+    assert_eq!(names(&store, cp, Kind::Route).await, ["r"]);
+}
+
+pub(crate) async fn a_draft_that_diverged_is_refused(store: Store) {
+    let cp = control_plane(&store, "default").await;
+    let (one, two) = (
+        service(&store, cp, "one").await,
+        service(&store, cp, "two").await,
+    );
+    let id = draft(&store, cp, "d").await.unwrap();
+    put(&store, id, one, "here").await;
+    put(&store, id, two, "same").await;
+    put(&store, cp, one, "there").await;
+    put(&store, cp, two, "same").await;
+    let kind = Kind::Service;
+    let refused = store.promote_draft(&actor(), id, None).await.unwrap_err();
+    assert_eq!(refused, StoreError::Diverged { kind, id: one });
+    assert_eq!(names(&store, cp, kind).await, ["same", "there"]);
+    put(&store, id, one, "there").await;
+    let applied = store.promote_draft(&actor(), id, None).await.unwrap();
+    assert_eq!(applied.count, 0, "both came to the same");
+}
+
+pub(crate) async fn drafts_go_with_their_origin(store: Store) {
+    let cp = control_plane(&store, "default").await;
+    let id = draft(&store, cp, "d").await.unwrap();
+    service(&store, id, "s").await;
+    store.delete_control_plane(&actor(), cp).await.unwrap();
+    let gone = store.control_plane(id).await.unwrap_err();
+    assert_eq!(gone, StoreError::NoControlPlane(id));
+    assert_eq!(store.drafts(None).await.unwrap(), []);
+}
+
+pub(crate) async fn a_group_serves_its_members(store: Store) {
+    let (a, b) = (
+        control_plane(&store, "a").await,
+        control_plane(&store, "b").await,
+    );
+    let new = NewControlPlane {
+        name: "all".to_owned(),
+        cluster_type: ClusterType::ControlPlaneGroup,
+        ..NewControlPlane::default()
+    };
+    let group = store.create_control_plane(&actor(), new).await.unwrap().id;
+    let change = async |members| store.change_group(&actor(), group, members).await;
+    service(&store, a, "orders").await;
+    service(&store, b, "orders").await;
+    service(&store, b, "users").await;
+    change(Members::Replace(vec![a])).await.unwrap();
+    change(Members::Add(vec![b, a])).await.unwrap();
+    let members: Vec<Uuid> = store
+        .group_members(group)
+        .await
+        .unwrap()
+        .iter()
+        .map(|cp| cp.id)
+        .collect();
+    assert_eq!(members, [a, b]);
+    assert_eq!(
+        names(&store, group, Kind::Service).await,
+        ["orders", "users"]
+    );
+    let conflicts = store.group_conflicts(group).await.unwrap();
+    assert_eq!((conflicts.len(), conflicts[0].member), (1, b));
+    assert!(store.is_in_a_group(a).await.unwrap());
+    assert!(!store.is_in_a_group(group).await.unwrap());
+
+    // a change of a member is one of the group, and watchers hear of it
+    let before = store.revision(group).await.unwrap();
+    service(&store, a, "carts").await;
+    assert_eq!(store.revision(group).await.unwrap(), before + 1);
+    assert_eq!(
+        store.watch().borrow().get(group).unwrap().revision,
+        before + 1
+    );
+    assert_eq!(
+        names(&store, group, Kind::Service).await,
+        ["carts", "orders", "users"]
+    );
+
+    let draft = draft(&store, a, "d").await.unwrap();
+    for stranger in [group, draft] {
+        let refused = change(Members::Add(vec![stranger])).await.unwrap_err();
+        assert_eq!(refused, StoreError::CannotJoin(stranger));
+    }
+    let refused = store.change_group(&actor(), a, Members::Add(vec![b])).await;
+    assert_eq!(refused.unwrap_err(), StoreError::NotAGroup(a));
+    change(Members::Remove(vec![b, group])).await.unwrap();
+    assert_eq!(
+        names(&store, group, Kind::Service).await,
+        ["carts", "orders"]
+    );
+    store.delete_control_plane(&actor(), a).await.unwrap();
+    assert_eq!(
+        names(&store, group, Kind::Service).await,
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        json!(store.group_members(group).await.unwrap().len()),
+        Value::from(0)
+    );
+}
