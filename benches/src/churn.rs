@@ -237,7 +237,7 @@ fn change(
 }
 
 /// Waits until a path has a route.
-fn served(port: u16, prefix: &str, deadline: Deadline) -> anyhow::Result<()> {
+pub(crate) fn served(port: u16, prefix: &str, deadline: Deadline) -> anyhow::Result<()> {
     let url = format!("http://127.0.0.1:{port}{prefix}/item");
     loop {
         if http::get(&url)
@@ -254,13 +254,13 @@ fn served(port: u16, prefix: &str, deadline: Deadline) -> anyhow::Result<()> {
 }
 
 /// The routes that change, with the service of all.
-struct Routes {
-    service: Uuid,
-    ids: Vec<Uuid>,
+pub(crate) struct Routes {
+    pub(crate) service: Uuid,
+    pub(crate) ids: Vec<Uuid>,
 }
 
 /// Writes a service with so many routes.
-fn fill(database: &Path, cp: &str, count: u32, backend: u16) -> anyhow::Result<Routes> {
+pub(crate) fn fill(database: &Path, cp: &str, count: u32, backend: u16) -> anyhow::Result<Routes> {
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     runtime.block_on(async {
         let store = Store::open(database)?;

@@ -21,6 +21,7 @@ mod rate_limit;
 mod report;
 mod router;
 mod store;
+mod sync;
 mod telemetry;
 mod tls;
 mod workload;
@@ -109,6 +110,7 @@ enum Part {
     Backup(backup::Args),
     Memory(memory::Args),
     Churn(churn::Args),
+    Sync(sync::Args),
     #[command(hide = true)]
     HandshakeLoad(load::handshakes::Args),
 }
@@ -156,6 +158,7 @@ fn main() -> ExitCode {
         Some(Part::Backup(args)) => backup::run(&args),
         Some(Part::Memory(args)) => memory::run(&args),
         Some(Part::Churn(args)) => churn::run(&args),
+        Some(Part::Sync(args)) => sync::run(&args),
         Some(Part::HandshakeLoad(args)) => {
             load::handshakes::generate(&args).map(|()| ExitCode::SUCCESS)
         }

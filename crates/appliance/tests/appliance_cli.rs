@@ -103,6 +103,24 @@ fn echo() -> Entry {
     }
 }
 
+/// A command that lets go of everything it was given at once.
+fn ping() -> Entry {
+    Entry {
+        command: Command {
+            name: "ping".to_owned(),
+            about: String::new(),
+            arguments: Vec::new(),
+            file: false,
+        },
+        run: Arc::new(|_| {
+            Box::pin(async {
+                tokio::task::yield_now().await;
+                Reply::new("PONG")
+            })
+        }),
+    }
+}
+
 impl Lab {
     fn new() -> Lab {
         let dir = tempfile::tempdir().unwrap();
@@ -121,7 +139,7 @@ impl Lab {
             listen_setting: "test".to_owned(),
             identity: identity(&pair("node")),
             keys: keys.clone(),
-            commands: vec![echo()],
+            commands: vec![echo(), ping()],
             recorder: records.clone(),
         };
         let server = Server::start(settings, &mut tasks).unwrap();
@@ -158,6 +176,8 @@ impl Lab {
         )
         .await;
         assert_eq!((data.as_str(), reply.message.as_str()), ("hey", "hey"));
+        let (_, reply) = ask(&mut stream, r#"{"protocol":1,"command":"ping"}"#).await;
+        assert_eq!(reply.message, "PONG");
     }
 }
 

@@ -297,7 +297,7 @@ async fn a_backup_that_is_cut_or_changed_is_refused() {
         fs::write(&bad, &edited).unwrap();
         lab.refused(&bad, "cut short or was changed");
     }
-    let mut longer = whole.clone();
+    let mut longer = whole;
     longer.push(0);
     fs::write(&bad, &longer).unwrap();
     lab.refused(&bad, "is damaged");

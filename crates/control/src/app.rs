@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware;
 use sallyport_model::schema::PluginSchemas;
+use sallyport_runtime::certs::LocalCa;
 use sallyport_store::Store;
 use uuid::Uuid;
 
@@ -17,8 +18,8 @@ use crate::metrics::{self, Metrics};
 use crate::route::{Route, serve};
 use crate::telemetry::Telemetry;
 use crate::{
-    audit_log, control_planes, core_entities, deck, dp_certificates, drafts, identity, nodes,
-    openapi, problem, telemetry, versions,
+    audit_log, control_planes, core_entities, deck, dp_certificates, drafts, enrolment, identity,
+    nodes, openapi, problem, snapshot, telemetry, versions,
 };
 
 /// The shared state of the API.
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) publishers: Publishers,
     pub(crate) audit: Audit,
     pub(crate) telemetry: Telemetry,
+    /// The installation's own authority, if it has one.
+    pub(crate) issuer: Option<Arc<LocalCa>>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
     /// Domain under which host names of control planes live.
@@ -62,6 +65,8 @@ pub(crate) fn routes() -> Vec<Route> {
     all.extend(core_entities::routes());
     all.extend(dp_certificates::routes());
     all.extend(nodes::routes());
+    all.extend(enrolment::routes());
+    all.extend(snapshot::routes());
     all.extend(versions::routes());
     all.extend(drafts::routes());
     all.extend(identity::routes());

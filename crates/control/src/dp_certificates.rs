@@ -82,7 +82,7 @@ pub async fn pin_certificate(
     Ok(store.pin_certificate(control_plane, &actor, new).await?)
 }
 
-fn read(pem: &str, title: String) -> Result<NewCertificate, CertificateError> {
+pub(crate) fn read(pem: &str, title: String) -> Result<NewCertificate, CertificateError> {
     let chain = tls::certificates(pem)?;
     let [certificate] = chain.as_slice() else {
         return Err(CertificateError::Several(chain.len()));
@@ -102,6 +102,15 @@ pub(crate) struct Legacy(StatusCode, String);
 impl Legacy {
     pub(crate) fn bad(message: impl Into<String>) -> Legacy {
         Legacy(StatusCode::BAD_REQUEST, message.into())
+    }
+
+    pub(crate) fn forbidden(message: impl Into<String>) -> Legacy {
+        Legacy(StatusCode::FORBIDDEN, message.into())
+    }
+
+    /// For what this installation cannot do now.
+    pub(crate) fn unable(message: impl Into<String>) -> Legacy {
+        Legacy(StatusCode::SERVICE_UNAVAILABLE, message.into())
     }
 
     pub(crate) fn not_found() -> Legacy {
@@ -154,9 +163,12 @@ impl IntoResponse for Legacy {
 }
 
 fn shown(certificate: &Certificate) -> Value {
+    let parsed = tls::certificates(&certificate.pem).ok();
+    let leaf = parsed.and_then(|chain| tls::Leaf::parse(chain.first()?).ok());
     json!({
         "id": certificate.id,
         "cert": certificate.pem,
+        "expires_at": leaf.map(|leaf| leaf.not_after),
         "title": certificate.title,
         "created_at": certificate.created_at,
         "updated_at": certificate.updated_at,

@@ -16,6 +16,7 @@ mod core_entities;
 mod deck;
 mod dp_certificates;
 mod drafts;
+mod enrolment;
 mod fields;
 mod identity;
 mod ip_addresses;
@@ -29,20 +30,23 @@ mod page;
 mod post;
 mod problem;
 mod route;
+mod snapshot;
 mod start;
 mod telemetry;
 mod versions;
 
 pub use audit_log::{
     AuditLogError, AuditLogSettings, CommandLog, ExportError, GivenCommand, export, public_key,
-    verify_data, verify_export,
+    verify_data, verify_export, verify_signature,
 };
 pub use bootstrap::{Bootstrap, BootstrapError, bootstrap};
 pub use control_planes::host;
 pub use core_entities::{ImportError, import};
 pub use dp_certificates::{CertificateError, pin_certificate};
 pub use ip_addresses::{Feed, FeedError, HistoryError, SourcesError};
-pub use start::{AdminSettings, Running, Settings, StartError, start, start_publishing};
+pub use start::{
+    AdminSettings, NODE_PURGE_DELAY, Running, Settings, StartError, start, start_publishing,
+};
 pub use telemetry::{TelemetryError, TelemetrySettings};
 
 /// The version of Kong whose behaviour this control plane has; clients and data planes see it.

@@ -1,14 +1,21 @@
 //! Data planes of a control plane, as they were last seen, and the hash they should be on.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use sallyport_store::{Node, Store, SyncStatus};
+use sallyport_wire::config_sync::SILENCE_SECS_MAX;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::config_sync::{EXPIRY_WARN_SECS, now_secs};
 use crate::dp_certificates::{Legacy, id};
 use crate::identity::Access::{Read, Write};
 use crate::identity::{Needs, Part};
@@ -38,6 +45,13 @@ pub(crate) fn routes() -> Vec<Route> {
             expected_hash,
         )
         .gives(200, "ExpectedConfigHash"),
+        Route::get(
+            "/v2/control-planes/{cp}/rollout",
+            needs(Read),
+            "Whether a version is live on every data plane; waits for it",
+            rollout,
+        )
+        .query(&["version", "timeout"]),
     ]
 }
 
@@ -49,21 +63,57 @@ struct Paging {
     after: Option<Uuid>,
 }
 
+/// What a node has not as it was written, and what it may do about it.
+fn issues(node: &Node) -> Vec<Value> {
+    let seen = &node.seen;
+    let mut issues: Vec<Value> = Vec::new();
+    let problem = |code: &str, description: &str| {
+        json!({"code": code, "severity": "error", "description": description, "resolution": "",
+               "affected_resources": []})
+    };
+    match seen.sync_status {
+        SyncStatus::Normal | SyncStatus::Unknown | SyncStatus::EntitiesRefused => {}
+        status => issues.push(problem(status.as_str(), &seen.sync_detail)),
+    }
+    let left = seen.cert_expires_at.saturating_sub(now_secs());
+    if left < EXPIRY_WARN_SECS {
+        issues.push(json!({
+            "code": "certificate_expires_soon",
+            "severity": "warning",
+            "description": format!("its certificate expires in {} days", left / (24 * 3600)),
+            "resolution": "pin another one beside it, give it to the data plane, remove the old one",
+            "affected_resources": [],
+        }));
+    }
+    let edited = seen.sync_status == SyncStatus::Normal;
+    for told in &seen.refused {
+        let text = |field: &str| told[field].as_str().unwrap_or_default();
+        let field = match text("field") {
+            "" => String::new(),
+            field => format!("{field}: "),
+        };
+        let resolution = match (edited, told["kept"] == true) {
+            (true, _) => "update the data plane, or do without this field",
+            (false, true) => "an earlier version of it stays in force until it is corrected",
+            (false, false) => "it is not served until it is corrected",
+        };
+        issues.push(json!({
+            "code": if edited { "field_not_sent" } else { "entity_refused" },
+            "severity": if edited { "warning" } else { "error" },
+            "description": format!("{field}{}", text("message")),
+            "resolution": resolution,
+            "affected_resources": [{"id": text("entity_id"), "type": text("entity_type")}],
+        }));
+    }
+    issues
+}
+
 fn shown(node: &Node) -> Value {
     let seen = &node.seen;
-    let (state, issues) = match seen.sync_status {
-        SyncStatus::Normal => ("COMPATIBILITY_STATE_FULLY_COMPATIBLE", json!([])),
-        SyncStatus::Unknown => ("COMPATIBILITY_STATE_UNKNOWN", json!([])),
-        status => (
-            "COMPATIBILITY_STATE_INCOMPATIBLE",
-            json!([{
-                "code": status.as_str(),
-                "severity": "error",
-                "description": seen.sync_detail,
-                "resolution": "",
-                "affected_resources": [],
-            }]),
-        ),
+    let state = match seen.sync_status {
+        SyncStatus::Normal => "COMPATIBILITY_STATE_FULLY_COMPATIBLE",
+        SyncStatus::Unknown => "COMPATIBILITY_STATE_UNKNOWN",
+        _ => "COMPATIBILITY_STATE_INCOMPATIBLE",
     };
     json!({
         "id": seen.id,
@@ -73,13 +123,111 @@ fn shown(node: &Node) -> Value {
         "ip": seen.ip,
         "labels": seen.labels,
         "last_ping": seen.at,
+        "connected": is_connected(node, now_secs()),
         "config_hash": seen.config_hash,
+        "config_version": seen.revision,
         "sync_status": seen.sync_status.as_str(),
         "cert_details": {"expiry_timestamp": seen.cert_expires_at},
-        "compatibility_status": {"state": state, "issues": issues},
+        "compatibility_status": {"state": state, "issues": issues(node)},
         "created_at": node.created_at,
         "updated_at": seen.at,
     })
+}
+
+/// Whether a node was heard of within twice the time that silence may last.
+fn is_connected(node: &Node, now: i64) -> bool {
+    let silent = now.saturating_sub(node.seen.at);
+    silent <= 2 * i64::try_from(SILENCE_SECS_MAX).unwrap_or(i64::MAX)
+}
+
+/// What [`rollout`] is asked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// The newest one if it is not given.
+    version: Option<u64>,
+    /// Seconds to wait for it.
+    #[serde(default)]
+    timeout: u64,
+}
+
+/// Longest wait of one request, in seconds.
+const WAIT_SECS_MAX: u64 = 300;
+/// Between two looks at what is known of the nodes.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// `GET …/rollout`: whether a version is live on every connected data plane; waits for it.
+async fn rollout(
+    State(store): State<Store>,
+    Path(cp): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Value>, Legacy> {
+    let cp = id(&cp)?;
+    let newest = store.revision(cp).await?;
+    let version = wanted.version.unwrap_or(newest);
+    if version > newest {
+        let text = format!("version: there is no version {version} yet, the newest is {newest}");
+        return Err(Legacy::bad(text));
+    }
+    if wanted.timeout > WAIT_SECS_MAX {
+        return Err(Legacy::bad(format!(
+            "timeout: at most {WAIT_SECS_MAX} seconds"
+        )));
+    }
+    let deadline = Instant::now() + Duration::from_secs(wanted.timeout);
+    loop {
+        let nodes = store.nodes(cp).await?;
+        let (connected, silent): (Vec<&Node>, Vec<&Node>) = {
+            let now = now_secs();
+            nodes.iter().partition(|node| is_connected(node, now))
+        };
+        let behind: Vec<&&Node> = connected
+            .iter()
+            .filter(|node| !runs(node, version))
+            .collect();
+        if behind.is_empty() || Instant::now() >= deadline {
+            let named = |node: &Node| {
+                json!({"id": node.seen.id, "hostname": node.seen.hostname,
+                       "config_version": node.seen.revision, "last_ping": node.seen.at,
+                       "sync_status": node.seen.sync_status.as_str(),
+                       "reason": node.seen.sync_detail})
+            };
+            return Ok(Json(json!({
+                "version": version,
+                "live_everywhere": behind.is_empty(),
+                "connected": connected.len(),
+                "live": connected.len() - behind.len(),
+                "behind": behind.iter().take(NAMED_MAX).map(|node| named(node)).collect::<Vec<_>>(),
+                "silent": silent.iter().take(NAMED_MAX).map(|node| named(node)).collect::<Vec<_>>(),
+            })));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Nodes that an answer names; it counts all of them.
+const NAMED_MAX: usize = 100;
+
+fn runs(node: &Node, version: u64) -> bool {
+    node.seen.revision >= version && node.seen.sync_status != SyncStatus::EntitiesRefused
+}
+
+/// Forgets nodes that were not heard of for `after`, until `stop`.
+pub(crate) async fn purge(store: Store, after: Duration, stop: CancellationToken) {
+    let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
+    // often enough for the delay, and no more than once a second
+    let every = Duration::from_secs((after / 60).clamp(1, 3600).unsigned_abs());
+    loop {
+        match store.purge_nodes(now_secs().saturating_sub(after)).await {
+            Ok(0) => {}
+            Ok(count) => info!(count, "data planes that were silent for long are forgotten"),
+            Err(error) => warn!(%error, "could not forget silent data planes"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(every) => {}
+        }
+    }
 }
 
 async fn list(
@@ -165,14 +313,15 @@ async fn expected_hash(
 ) -> Result<Json<Value>, Legacy> {
     let cp = id(&cp)?;
     let revision = app.store.revision(cp).await?;
-    let payload = app
+    let state = app
         .publishers
         .current(cp, revision)
         .await
         .ok_or_else(Legacy::not_found)?;
     Ok(Json(json!({
-        "expected_hash": payload.hash.as_str(),
-        "created_at": payload.built_at,
-        "updated_at": payload.built_at,
+        "expected_hash": state.hash().as_str(),
+        "revision": state.revision,
+        "created_at": state.seen_at,
+        "updated_at": state.seen_at,
     })))
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sallyport_model::schema::PluginSchemas;
+use sallyport_runtime::certs::LocalCa;
+use sallyport_runtime::tls::server::server_config_by_name;
 use sallyport_runtime::tls::{ClientAuth, Identity, server_config};
 use sallyport_runtime::{ListenError, ListenOptions, Tasks, listen};
 use sallyport_store::{Store, StoreError};
@@ -21,13 +23,17 @@ use crate::core_entities;
 use crate::ip_addresses::{Feed, in_front_of};
 use crate::kic;
 use crate::limits::Limits;
-use crate::listener::{Doors, serve, serve_plain, serve_tls};
+use crate::listener::{Doors, Shown, serve, serve_plain, serve_tls};
 use crate::metrics::Metrics;
+use crate::nodes;
 use crate::telemetry::{Telemetry, TelemetryError, TelemetrySettings};
 
 /// For connections to finish and contacts to be stored when the role stops.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long a data plane may be silent before it is forgotten, unless a setting says otherwise:
+/// 14 days, as with Kong.
+pub const NODE_PURGE_DELAY: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Kong's Admin API beside the other APIs.
 #[derive(Clone, Debug)]
 pub struct AdminSettings {
@@ -53,8 +59,16 @@ pub struct Settings {
     pub base_domain: String,
     /// Geo of this installation, such as `eu`.
     pub geo: String,
+    /// Further geos whose data planes are served here.
+    pub more_geos: Vec<String>,
     /// Certificate and key that the listener shows.
     pub identity: Identity,
+    /// Certificate and key of Kong's shared mode, which data planes show as well.
+    pub shared_identity: Option<Identity>,
+    /// The authority that certifies data planes which enrol.
+    pub issuer: Option<Arc<LocalCa>>,
+    /// How long a data plane may be silent before it is forgotten.
+    pub node_purge_delay: Duration,
     /// Where the audit log is, what it takes from others and where it goes.
     pub audit_log: AuditLogSettings,
     /// Where telemetry is kept and where it goes.
@@ -115,6 +129,7 @@ pub struct Running {
     pub audit_log_addr: Option<SocketAddr>,
     audit: Audit,
     telemetry: Telemetry,
+    shown: Shown,
     org_id: Option<Uuid>,
     tasks: Tasks,
 }
@@ -138,6 +153,11 @@ impl Running {
             }
             None => "every part of the control plane has ended".to_owned(),
         }
+    }
+
+    /// Shows this certificate from the next handshake on.
+    pub fn exchange(&self, identity: &Identity) {
+        self.shown.exchange(identity);
     }
 
     /// The audit log, for commands that are given to the node.
@@ -196,13 +216,17 @@ pub async fn start_publishing(
         return Err(StartError::PlainNotLoopback(plain.ip()));
     }
     let alpn: [&[u8]; 2] = [b"h2", b"http/1.1"];
-    let api_tls = Arc::new(server_config(&settings.identity, ClientAuth::Off, &alpn)?);
-    let node_tls = Arc::new(server_config(
-        &settings.identity,
-        ClientAuth::Presented,
-        &[],
-    )?);
-    let kic_tls = server_config(&settings.identity, ClientAuth::Presented, &alpn)?;
+    let shown = Shown::new(&settings.identity);
+    let by_name = |auth, alpn: &[&[u8]]| {
+        server_config_by_name(Arc::new(shown.clone()), auth, alpn).map(Arc::new)
+    };
+    let api_tls = by_name(ClientAuth::Off, &alpn)?;
+    let node_tls = by_name(ClientAuth::Presented, &[])?;
+    let kic_tls = by_name(ClientAuth::Presented, &alpn)?;
+    let shared_tls = settings.shared_identity.as_ref();
+    let shared_tls = shared_tls
+        .map(|identity| server_config(identity, ClientAuth::Presented, &[]).map(Arc::new))
+        .transpose()?;
     let options = ListenOptions::default();
     let listener = listen(
         "config_sync",
@@ -240,6 +264,7 @@ pub async fn start_publishing(
         publishers: links.publishers.clone(),
         audit: audit.clone(),
         telemetry: telemetry.clone(),
+        issuer: settings.issuer.clone(),
         limits: Limits::new(settings.requests_per_second),
         metrics: Metrics::default(),
         base_domain: settings.base_domain.clone(),
@@ -267,15 +292,18 @@ pub async fn start_publishing(
         api_tls,
         node_tls,
         kic,
-        kic_tls: Arc::new(kic_tls),
+        kic_tls,
         links,
         telemetry: telemetry.clone(),
         recorder: audit.recorder.clone(),
         base_domain: settings.base_domain,
-        geo: settings.geo,
+        geos: [vec![settings.geo], settings.more_geos].concat(),
+        shared_tls,
     });
     let own = store.clone();
     tasks.spawn("config_sync", |stop| supervise(own, subscriptions, stop));
+    let (own, after) = (store.clone(), settings.node_purge_delay);
+    tasks.spawn("purge", move |stop| nodes::purge(own, after, stop));
     // Ends when the listener's task has let go of the last recorder.
     tasks.spawn("nodes", |_| record(store, inbox));
     tasks.spawn("listener", |stop| serve(listener, doors, stop));
@@ -291,6 +319,7 @@ pub async fn start_publishing(
         audit_log_addr,
         audit,
         telemetry,
+        shown,
         org_id,
         tasks,
     })
@@ -324,7 +353,13 @@ impl Admin {
 
 /// Whether host names can be made at all, so that nothing later can fail on it.
 fn check_names(settings: &Settings) -> Result<(), StartError> {
-    let (base, geo) = (settings.base_domain.as_str(), settings.geo.as_str());
+    for geo in [&settings.geo].into_iter().chain(&settings.more_geos) {
+        check_geo(settings.base_domain.as_str(), geo)?;
+    }
+    Ok(())
+}
+
+fn check_geo(base: &str, geo: &str) -> Result<(), StartError> {
     let refuse = |reason: String| StartError::Names {
         base_domain: base.to_owned(),
         geo: geo.to_owned(),

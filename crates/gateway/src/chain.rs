@@ -24,6 +24,8 @@ pub(crate) struct Handlers {
     any_logs: bool,
     by_scope: AHashMap<Scope, Index>,
     by_consumer: AHashMap<Scope, Arc<AHashMap<Uuid, Index>>>,
+    /// Routes with plugins of their own.
+    own: AHashSet<Uuid>,
 }
 
 /// The part of a scope that is known once a route matched.
@@ -106,6 +108,8 @@ impl Handlers {
             .into_iter()
             .map(|(scope, map)| (scope, Arc::new(map)))
             .collect();
+        let scopes = handlers.by_scope.keys().chain(handlers.by_consumer.keys());
+        handlers.own = scopes.filter_map(|scope| scope.route).collect();
         match problems.is_empty() {
             true => Ok(handlers),
             false => Err(problems),
@@ -223,7 +227,6 @@ pub(crate) struct Chains(AHashMap<(Option<Uuid>, Option<Uuid>, bool), Arc<Chain>
 /// Makes [`Chains`]: those of the configuration before are taken over if it has the same plugins.
 pub(crate) struct ChainsMaker<'a> {
     handlers: &'a Handlers,
-    own: AHashSet<Uuid>,
     before: Option<&'a Chains>,
     made: Chains,
 }
@@ -231,13 +234,27 @@ pub(crate) struct ChainsMaker<'a> {
 impl Chains {
     /// Starts to make the chains of a configuration.
     pub(crate) fn maker<'a>(handlers: &'a Handlers, before: Option<&'a Chains>) -> ChainsMaker<'a> {
-        let scopes = handlers.by_scope.keys().chain(handlers.by_consumer.keys());
         ChainsMaker {
             handlers,
-            own: scopes.filter_map(|scope| scope.route).collect(),
             before,
             made: Chains::default(),
         }
+    }
+
+    /// The plugins of one route, without keeping what had to be made.
+    pub(crate) fn find(
+        &self,
+        handlers: &Handlers,
+        route: Uuid,
+        service: Option<Uuid>,
+    ) -> Arc<Chain> {
+        let key = (
+            Some(route).filter(|route| handlers.own.contains(route)),
+            service,
+            false,
+        );
+        let known = self.0.get(&key).cloned();
+        known.unwrap_or_else(|| Arc::new(handlers.chain(key.0, key.1, false)))
     }
 }
 
@@ -258,7 +275,7 @@ impl ChainsMaker<'_> {
         service: Option<Uuid>,
         stream: bool,
     ) -> Arc<Chain> {
-        let own = route.filter(|route| self.own.contains(route));
+        let own = route.filter(|route| self.handlers.own.contains(route));
         let key = (own, service, stream);
         let before = self.before.and_then(|chains| chains.0.get(&key));
         let make = || {

@@ -1,4 +1,9 @@
 //! A configuration made ready to serve: immutable, swapped as a whole.
+//!
+//! It is made of a whole document, or of the one before and a few edits; both share with the one
+//! before what did not change.
+
+mod edit;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,6 +28,7 @@ use crate::certificates::{self, Made, Named, TlsDefaults, UpstreamTls, UpstreamT
 use crate::chain::{Chain, Chains, Handlers};
 use crate::conf::Dns;
 use crate::entities::Entities;
+use crate::ids::{Ids, Pages};
 use crate::proxy::Streams;
 use crate::router::{Match, Query, Router, Work, is_stream};
 
@@ -30,14 +36,14 @@ use crate::router::{Match, Query, Router, Work, is_stream};
 pub struct Configuration {
     /// Its hash; all zeros before the first one.
     pub hash: ConfigHash,
-    pub(crate) identities: Identities,
+    pub(crate) identities: Arc<Identities>,
     pub(crate) handlers: Arc<Handlers>,
     pub(crate) global_chain: Arc<Chain>,
     /// The chains of all routes, to go on with if the plugins stay the same.
-    chains: Chains,
+    chains: Arc<Chains>,
     plugins: Content,
     /// Those of all upstreams, whether a service uses them or not.
-    pub(crate) balancers: Vec<Arc<Balancer>>,
+    pub(crate) balancers: Arc<[Arc<Balancer>]>,
     /// Whether the Admin API shows the entities.
     keeps_all: bool,
     /// How upstreams are spoken to where a service says nothing.
@@ -53,16 +59,21 @@ pub struct Configuration {
     pub(crate) entities: Entities,
     router: Router,
     /// By the slots of the router.
-    routes: Vec<Option<ServedRoute>>,
+    routes: Pages<Option<ServedRoute>>,
+    services: Ids<Arc<ServedService>>,
+    /// The slots of the routes of each service.
+    routes_of: Ids<Arc<Vec<u32>>>,
     work: Work,
 }
+
+pub(crate) use edit::Edits;
 
 /// SHA-256 of all plugin configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Content([u8; 32]);
 
 /// What of a route matters once it matched.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ServedRoute {
     pub(crate) id: Uuid,
     pub(crate) strip_path: bool,
@@ -74,12 +85,14 @@ pub(crate) struct ServedRoute {
     pub(crate) grpc: Option<GrpcOnly>,
     /// Whether a request body is awaited before an upstream is asked, as far as that is bounded.
     pub(crate) request_buffering: bool,
+    /// Whether it takes streams.
+    streams: bool,
     pub(crate) service: Option<Arc<ServedService>>,
     pub(crate) chain: Arc<Chain>,
 }
 
 /// What a route for gRPC calls takes.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct GrpcOnly {
     /// Whether plain connections are refused.
     pub(crate) tls_only: bool,
@@ -110,6 +123,10 @@ pub(crate) struct ServedService {
 /// Something in a configuration that this gateway cannot serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unservable {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its id, if that is known.
+    pub id: Option<Uuid>,
     /// The entity, as `route 1f0c… (orders)`.
     pub entity: String,
     /// What is wrong with it.
@@ -127,10 +144,10 @@ impl Configuration {
     pub fn empty(flavor: RouterFlavor) -> Configuration {
         Configuration {
             hash: ConfigHash::ZERO,
-            identities: Identities::default(),
+            identities: Arc::default(),
             handlers: Arc::default(),
             global_chain: Arc::default(),
-            chains: Chains::default(),
+            chains: Arc::default(),
             plugins: Content::default(),
             keeps_all: false,
             tls_defaults: Arc::default(),
@@ -140,8 +157,10 @@ impl Configuration {
             streams: Arc::default(),
             entities: Entities::default(),
             router: Router::new(flavor),
-            balancers: Vec::new(),
-            routes: Vec::new(),
+            balancers: Arc::default(),
+            routes: Pages::default(),
+            services: Ids::default(),
+            routes_of: Ids::default(),
             work: Work::default(),
         }
     }
@@ -178,10 +197,10 @@ impl Configuration {
             false => Arc::new(handlers(&table.plugins, &mut problems)),
         };
         let loaded = certificates::load(&table.certificates, &self.loaded).unwrap_or_else(|bad| {
-            problems.extend(bad.into_iter().map(|(id, reason)| Unservable {
-                entity: named("certificate", id, None),
-                reason,
-            }));
+            problems.extend(
+                bad.into_iter()
+                    .map(|(id, reason)| Unservable::new(Kind::Certificate, id, None, reason)),
+            );
             certificates::Identities::default()
         });
         let upstreams = upstreams(table, &loaded, balancers, &mut problems);
@@ -191,10 +210,12 @@ impl Configuration {
         let (router, work) = self.router.updated(&table.routes).unwrap_or_else(|bad| {
             problems.extend(bad.into_iter().map(|(index, error)| {
                 let route = &table.routes[index];
-                Unservable {
-                    entity: named("route", route.id, route.name.as_deref()),
-                    reason: error.to_string(),
-                }
+                Unservable::new(
+                    Kind::Route,
+                    route.id,
+                    route.name.as_deref(),
+                    error.to_string(),
+                )
             }));
             (Router::default(), Work::default())
         });
@@ -202,34 +223,22 @@ impl Configuration {
             return Err(problems);
         }
         let mut chains = Chains::maker(&handlers, same_plugins.then_some(&self.chains));
-        let mut routes: Vec<Option<ServedRoute>> = Vec::new();
-        routes.resize_with(router.slots(), || None);
+        let mut routes: Pages<Option<ServedRoute>> = Pages::default();
+        (0..router.slots()).for_each(|_| routes.push(None));
+        let mut routes_of: HashMap<Uuid, Vec<u32>> = HashMap::new();
         for route in &table.routes {
             let service = route.service.and_then(|id| services.get(&id.0).cloned());
             let streams = route.protocols.iter().copied().any(is_stream);
             let service = service.filter(|service| fits(route, service, streams));
             let slot = router.slot(route.id).expect("every route got a slot");
-            let takes = |protocol| route.protocols.contains(&protocol);
-            let tls_only = takes(Protocol::Https) && !takes(Protocol::Http);
-            let grpc = (takes(Protocol::Grpc) || takes(Protocol::Grpcs)).then(|| GrpcOnly {
-                tls_only: !takes(Protocol::Grpc),
-            });
-            routes[slot] = Some(ServedRoute {
-                id: route.id,
-                strip_path: route.strip_path,
-                preserve_host: route.preserve_host,
-                path_handling: match router.flavor() {
-                    RouterFlavor::Traditional => route.path_handling,
-                    RouterFlavor::TraditionalCompatible | RouterFlavor::Expressions => {
-                        PathHandling::V0
-                    }
-                },
-                tls_only: tls_only.then_some(route.https_redirect_status_code),
-                grpc,
-                request_buffering: route.request_buffering,
-                chain: chains.of(Some(route.id), service.as_ref().map(|s| s.id)),
-                service,
-            });
+            if let Some(service) = &service {
+                routes_of.entry(service.id).or_default().push(slot as u32);
+            }
+            let chain = chains.of(Some(route.id), service.as_ref().map(|s| s.id));
+            routes.set(
+                slot,
+                Some(served_route(router.flavor(), route, service, chain)),
+            );
         }
         let served = |id: Uuid| {
             services
@@ -241,26 +250,22 @@ impl Configuration {
         let streams = (self.streams)
             .next(router.flavor(), &table.routes, served, &mut chain)
             .map_err(|bad| {
-                let unservable = |(index, reason): (usize, String)| Unservable {
-                    entity: named(
-                        "route",
-                        table.routes[index].id,
-                        table.routes[index].name.as_deref(),
-                    ),
-                    reason,
+                let unservable = |(index, reason): (usize, String)| {
+                    let route: &entities::Route = &table.routes[index];
+                    Unservable::new(Kind::Route, route.id, route.name.as_deref(), reason)
                 };
                 bad.into_iter().map(unservable).collect::<Vec<_>>()
             })?;
         Ok(Configuration {
             hash,
+            identities: Arc::new(Identities::new(table)),
             tls_defaults: self.tls_defaults.clone(),
             upstream_tls: upstream_tls.finish(),
             named: Arc::new(Named::new(&table.snis, &loaded)),
             loaded,
             streams: Arc::new(streams),
-            identities: Identities::new(table),
             global_chain: chains.of(None, None),
-            chains: chains.finish(),
+            chains: Arc::new(chains.finish()),
             keeps_all: self.keeps_all,
             entities: entities(
                 declared,
@@ -275,6 +280,11 @@ impl Configuration {
             balancers: upstreams.into_values().collect(),
             router,
             routes,
+            services: services.into_iter().collect(),
+            routes_of: routes_of
+                .into_iter()
+                .map(|(id, slots)| (id, Arc::new(slots)))
+                .collect(),
             work,
         })
     }
@@ -296,7 +306,7 @@ impl Configuration {
     /// The route of a request, and its match.
     pub(crate) fn find(&self, query: &Query<'_>) -> Option<(&ServedRoute, Match<'_>)> {
         let found = self.router.find(query)?;
-        let route = self.routes[found.slot].as_ref();
+        let route = self.routes.get(found.slot)?.as_ref();
         Some((route.expect("no list has a route that is gone"), found))
     }
 
@@ -324,12 +334,55 @@ impl Content {
     }
 }
 
+impl Unservable {
+    fn new(kind: Kind, id: Uuid, name: Option<&str>, reason: String) -> Unservable {
+        let entity = match name {
+            Some(name) => format!("{kind} {id} ({name})"),
+            None => format!("{kind} {id}"),
+        };
+        Unservable {
+            kind,
+            id: Some(id),
+            entity,
+            reason,
+        }
+    }
+}
+
+fn served_route(
+    flavor: RouterFlavor,
+    route: &entities::Route,
+    service: Option<Arc<ServedService>>,
+    chain: Arc<Chain>,
+) -> ServedRoute {
+    let takes = |protocol| route.protocols.contains(&protocol);
+    let tls_only = takes(Protocol::Https) && !takes(Protocol::Http);
+    let grpc = (takes(Protocol::Grpc) || takes(Protocol::Grpcs)).then(|| GrpcOnly {
+        tls_only: !takes(Protocol::Grpc),
+    });
+    ServedRoute {
+        id: route.id,
+        strip_path: route.strip_path,
+        preserve_host: route.preserve_host,
+        path_handling: match flavor {
+            RouterFlavor::Traditional => route.path_handling,
+            RouterFlavor::TraditionalCompatible | RouterFlavor::Expressions => PathHandling::V0,
+        },
+        tls_only: tls_only.then_some(route.https_redirect_status_code),
+        grpc,
+        request_buffering: route.request_buffering,
+        streams: route.protocols.iter().copied().any(is_stream),
+        chain,
+        service,
+    }
+}
+
 fn handlers(plugins: &[entities::Plugin], problems: &mut Vec<Unservable>) -> Handlers {
     Handlers::new(plugins).unwrap_or_else(|bad| {
-        problems.extend(bad.into_iter().map(|(id, name, reason)| Unservable {
-            entity: named("plugin", id, Some(&name)),
-            reason,
-        }));
+        problems.extend(
+            bad.into_iter()
+                .map(|(id, name, reason)| Unservable::new(Kind::Plugin, id, Some(&name), reason)),
+        );
         Handlers::default()
     })
 }
@@ -357,22 +410,25 @@ fn entities(declared: &Declared, kinds: &[Kind]) -> Entities {
 /// Fields that the schema knows and this gateway does not act on.
 fn unserved_fields(config_table: &Value) -> Vec<Unservable> {
     let list = |kind: Kind| config_table[kind.table()].as_array().into_iter().flatten();
-    let unserved = |kind: Kind, entity: &Value| {
-        let name = || {
-            let text = |field: &str, other| entity[field].as_str().unwrap_or(other).to_owned();
-            format!("{kind} {} ({})", text("id", ""), text("name", "unnamed"))
-        };
-        let unservable = |error: FieldError| Unservable {
-            entity: name(),
-            reason: error.to_string(),
-        };
-        let found = schema::unserved(kind, entity);
-        found.into_iter().map(unservable).collect::<Vec<_>>()
-    };
     Kind::ALL
         .into_iter()
         .flat_map(|kind| list(kind).flat_map(move |e| unserved(kind, e)))
         .collect()
+}
+
+fn unserved(kind: Kind, entity: &Value) -> Vec<Unservable> {
+    let name = || {
+        let text = |field: &str, other| entity[field].as_str().unwrap_or(other).to_owned();
+        format!("{kind} {} ({})", text("id", ""), text("name", "unnamed"))
+    };
+    let unservable = |error: FieldError| Unservable {
+        kind,
+        id: entity["id"].as_str().and_then(|id| id.parse().ok()),
+        entity: name(),
+        reason: error.to_string(),
+    };
+    let found = schema::unserved(kind, entity);
+    found.into_iter().map(unservable).collect()
 }
 
 /// The balancer of every upstream, by the upstream's name.
@@ -393,10 +449,12 @@ fn upstreams<'a>(
         let shown = shown.and_then(|id| Some(&loaded.get(&id.0)?.first));
         match balancers.balancer(upstream, targets, shown) {
             Ok(balancer) => _ = made.insert(upstream.name.as_str(), balancer),
-            Err(reason) => problems.push(Unservable {
-                entity: named("upstream", upstream.id, Some(&upstream.name)),
+            Err(reason) => problems.push(Unservable::new(
+                Kind::Upstream,
+                upstream.id,
+                Some(&upstream.name),
                 reason,
-            }),
+            )),
         }
     }
     made
@@ -413,31 +471,40 @@ fn services(
     let mut served = HashMap::new();
     for service in &table.services {
         let upstream = upstreams.get(service.host.as_str());
-        let made = scheme(service).and_then(|(scheme, http2)| {
-            Ok(ServedService {
-                id: service.id,
-                upstream: service.host.as_str().into(),
-                scheme,
-                http2,
-                path: service.path.as_deref().unwrap_or("/").into(),
-                retries: service.retries,
-                connect_timeout: Duration::from_millis(service.connect_timeout.into()),
-                write_timeout: Duration::from_millis(service.write_timeout.into()),
-                read_timeout: Duration::from_millis(service.read_timeout.into()),
-                tls: service_tls(table, loaded, service, maker)?,
-                is_stream: is_stream(service.protocol),
-                peers: Peers::new(service, upstream, balancers)?,
-            })
-        });
-        match made {
+        let tls = service_tls(table, loaded, service, maker);
+        match served_service(service, upstream, balancers, tls) {
             Ok(made) => _ = served.insert(service.id, Arc::new(made)),
-            Err(reason) => problems.push(Unservable {
-                entity: named("service", service.id, service.name.as_deref()),
-                reason,
-            }),
+            Err(unservable) => problems.push(unservable),
         }
     }
     served
+}
+
+fn served_service(
+    service: &Service,
+    upstream: Option<&Arc<Balancer>>,
+    balancers: &Balancers,
+    tls: Result<Option<Arc<UpstreamTls>>, String>,
+) -> Result<ServedService, Unservable> {
+    let made = scheme(service).and_then(|(scheme, http2)| {
+        Ok(ServedService {
+            id: service.id,
+            upstream: service.host.as_str().into(),
+            scheme,
+            http2,
+            path: service.path.as_deref().unwrap_or("/").into(),
+            retries: service.retries,
+            connect_timeout: Duration::from_millis(service.connect_timeout.into()),
+            write_timeout: Duration::from_millis(service.write_timeout.into()),
+            read_timeout: Duration::from_millis(service.read_timeout.into()),
+            tls: tls?,
+            is_stream: is_stream(service.protocol),
+            peers: Peers::new(service, upstream, balancers)?,
+        })
+    });
+    made.map_err(|reason| {
+        Unservable::new(Kind::Service, service.id, service.name.as_deref(), reason)
+    })
 }
 
 /// Plain or TLS, and whether HTTP/2 is spoken over it.
@@ -502,11 +569,4 @@ fn fits(route: &entities::Route, service: &ServedService, streams: bool) -> bool
         warn!(route = %route.id, service = %service.id, "the protocols of a route and of its service do not fit; the route has no service");
     }
     service.is_stream == streams
-}
-
-fn named(kind: &str, id: Uuid, name: Option<&str>) -> String {
-    match name {
-        Some(name) => format!("{kind} {id} ({name})"),
-        None => format!("{kind} {id}"),
-    }
 }

@@ -1,6 +1,7 @@
 //! The entities of a configuration as the Admin API and log plugins show them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sallyport_model::Kind;
 use sallyport_model::schema::{self, Type};
@@ -9,9 +10,11 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::ids::Ids;
+
 /// JSON texts of entities, by kind and id. Text is the smallest form that is quick to send.
 #[derive(Default)]
-pub(crate) struct Entities(BTreeMap<Kind, Vec<Entry>>);
+pub(crate) struct Entities(BTreeMap<Kind, Ids<Arc<Entry>>>);
 
 /// One of them.
 pub(crate) struct Entry {
@@ -27,21 +30,45 @@ impl Entities {
     pub(crate) fn new(config_table: &Value, kinds: &[Kind], now: u64) -> Entities {
         let list = |kind: Kind| {
             let all = config_table[kind.table()].as_array();
-            let mut list: Vec<_> = all
-                .into_iter()
-                .flatten()
-                .filter_map(|entity| entry(kind, entity.clone(), now))
-                .collect();
-            list.sort_unstable_by_key(|entry| entry.id);
-            list.shrink_to_fit();
-            list
+            let entries = all.into_iter().flatten();
+            let entries = entries.filter_map(|entity| entry(kind, entity.clone(), now));
+            entries.map(|entry| (entry.id, Arc::new(entry))).collect()
         };
         Entities(kinds.iter().map(|&kind| (kind, list(kind))).collect())
     }
 
+    /// The same, with some that are new or changed (as flat values) and some gone.
+    pub(crate) fn edited(
+        &self,
+        changed: &[(Kind, Uuid, Value)],
+        gone: &[(Kind, Uuid)],
+    ) -> Entities {
+        let mut all = self.0.clone();
+        for (kind, id) in gone {
+            if let Some(list) = all.get_mut(kind) {
+                list.remove(id);
+            }
+        }
+        for (kind, id, value) in changed {
+            if let Some(list) = all.get_mut(kind)
+                && let Some(entry) = entry(*kind, value.clone(), unix_secs())
+            {
+                list.insert(*id, Arc::new(entry));
+            }
+        }
+        Entities(all)
+    }
+
     /// All of a kind, by id.
-    pub(crate) fn all(&self, kind: Kind) -> &[Entry] {
-        self.0.get(&kind).map(Vec::as_slice).unwrap_or_default()
+    pub(crate) fn all(&self, kind: Kind) -> Vec<&Entry> {
+        let list = self.0.get(&kind);
+        let mut list: Vec<&Entry> = list
+            .into_iter()
+            .flat_map(Ids::iter)
+            .map(|(_, entry)| &**entry)
+            .collect();
+        list.sort_unstable_by_key(|entry| entry.id);
+        list
     }
 
     /// One entity.
@@ -50,9 +77,7 @@ impl Entities {
     }
 
     fn entry(&self, kind: Kind, id: Uuid) -> Option<&Entry> {
-        let all = self.all(kind);
-        let at = all.binary_search_by_key(&id, |entry| entry.id).ok()?;
-        Some(&all[at])
+        self.0.get(&kind)?.get(&id).map(|entry| &**entry)
     }
 
     /// One entity, as log plugins get it.
@@ -76,6 +101,11 @@ impl Entities {
         text.push('}');
         text
     }
+}
+
+fn unix_secs() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
 }
 
 fn entry(kind: Kind, mut entity: Value, now: u64) -> Option<Entry> {

@@ -14,6 +14,7 @@ mod follow;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod ids;
 pub mod last_known_good;
 mod log_queue;
 pub mod logs;

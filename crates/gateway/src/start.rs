@@ -11,6 +11,7 @@ use rustls::RootCertStore;
 use rustls::server::{ResolvesServerCert, ServerConfig};
 use sallyport_model::declarative::{Format, parse_text};
 use sallyport_runtime::listen::ListenError;
+use sallyport_runtime::memory::Tidy;
 use sallyport_runtime::tls::{self, Offer, ServerTrust, trust_store};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_hash::hashes;
@@ -27,7 +28,7 @@ use crate::conf::{Conf, Declarative, Listener, Material, RouterFlavor, Source};
 use crate::config_sync::{LinkState, hostname, node_id};
 use crate::configuration::{Configuration, Unservable};
 use crate::enabled::Enabled;
-use crate::follow::{FollowError, Follower, first, last_known_good};
+use crate::follow::{FollowError, Follower, Start, first, last_known_good};
 use crate::log_queue::{Queues, Ways, supervise};
 use crate::logs::{Access, AccessFormat, LogFileError, LogFiles};
 use crate::proxy::{Bound, Options, Shared, Speaks, Via, Workers, open};
@@ -107,13 +108,17 @@ impl Gateway {
             verify: conf.upstream_verify.0,
             depth: conf.upstream_verify.1,
         });
-        let configuration = match (&material.declarative, &conf.cluster) {
-            (Some(declarative), _) => {
-                declared(declarative, &Enabled::new(&conf), (&nothing, &balancers))?
-            }
+        let mut begin = match (&material.declarative, &conf.cluster) {
+            (Some(declarative), _) => Start::with(declared(
+                declarative,
+                &Enabled::new(&conf),
+                (&nothing, &balancers),
+            )?),
             (None, Some(_)) => last_known_good(&conf, nothing, &balancers),
-            (None, None) => nothing,
+            (None, None) => Start::with(nothing),
         };
+        let source = begin.take_source();
+        let configuration = begin.configuration;
         let stop = CancellationToken::new();
         let mut logs = LogFiles::default();
         let access_log = access_log(&conf, &mut logs)?;
@@ -170,7 +175,7 @@ impl Gateway {
         let shared = Shared::new(options, configuration, balancers.clone(), given);
         let shared = Arc::new(shared);
         let follower = match &material.cluster {
-            Some(cluster) => Some(Follower::start(&conf, cluster, &shared)?),
+            Some(cluster) => Some(Follower::start(&conf, cluster, &shared, source)?),
             None => None,
         };
         let mut background = JoinSet::new();
@@ -202,6 +207,7 @@ impl Gateway {
             enabled: Enabled::new(&conf),
             takes_config: conf.cluster.is_none(),
             link: follower.as_ref().map(Follower::state),
+            sync: follower.as_ref().map(Follower::stats),
             logs: logs.clone(),
             telemetry: counters,
             log_queues: log_queues.clone(),
@@ -293,7 +299,8 @@ impl Gateway {
             .map(|follower| follower.state().borrow().clone())
     }
 
-    /// Takes the certificates and the declarative configuration of `material`, which was read
+    /// Takes the certificates (that of the link to the control plane is shown from its next connection
+    /// on) and the declarative configuration of `material`, which was read
     /// anew, and opens all log files anew. Connections stay; requests under way finish with the
     /// configuration they began with. On an error nothing changes but the log files.
     ///
@@ -309,6 +316,9 @@ impl Gateway {
             )?),
             None => None,
         };
+        if let (Some(follower), Some(cluster)) = (&self.follower, &material.cluster) {
+            follower.exchange(cluster)?;
+        }
         self.certificates.exchange(material);
         if let Some(configuration) = configuration {
             let (hash, routes) = (configuration.hash, configuration.routes());
@@ -385,6 +395,7 @@ fn declared(
     (before, balancers): (&Configuration, &Balancers),
 ) -> Result<Configuration, StartError> {
     let Declarative { origin, text } = declarative;
+    let _tidy = Tidy::after(text.len());
     let refuse = |problems: Vec<String>| StartError::Declarative {
         origin: origin.clone(),
         problems,

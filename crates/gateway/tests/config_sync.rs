@@ -194,6 +194,8 @@ fn settings(port: u16, pair: &PemPair, more: &[(&str, &str)]) -> ClientSettings 
     let mut environment = vec![
         ("KONG_ROLE", "data_plane"),
         ("KONG_DATABASE", "off"),
+        // what this control plane speaks, so that no dial is spent on asking
+        ("KONG_SALLYPORT_SYNC", "v1"),
         ("KONG_CLUSTER_CONTROL_PLANE", &address),
         ("KONG_CLUSTER_CERT", &pair.cert),
         ("KONG_CLUSTER_CERT_KEY", &pair.key),

@@ -57,7 +57,8 @@ pub fn to_config_table(entities: &BTreeMap<Kind, Vec<Value>>) -> Value {
     Value::Object(table)
 }
 
-fn flat(kind: Kind, entity: &Value) -> Value {
+/// One entity as it stands in its list: without members that are null, references as bare ids.
+pub fn flat(kind: Kind, entity: &Value) -> Value {
     let mut flat = Map::new();
     for field in &schema::of(kind).record.fields {
         let value = match (&field.ty, &entity[field.name]) {

@@ -9,6 +9,7 @@ pub mod datagrams;
 pub mod dial;
 pub mod forward_proxy;
 pub mod listen;
+pub mod memory;
 pub mod tasks;
 pub mod tls;
 

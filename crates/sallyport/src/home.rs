@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use sallyport_control::{Bootstrap, bootstrap};
@@ -25,6 +26,8 @@ pub(crate) struct Home {
     pub(crate) bootstrap: Bootstrap,
     /// What the listener shows.
     pub(crate) identity: Identity,
+    /// The authority that issued it, and certifies gateways that enrol.
+    pub(crate) issuer: Arc<LocalCa>,
 }
 
 impl Home {
@@ -37,14 +40,14 @@ impl Home {
         path: &Path,
         database: Option<&str>,
         base_domain: &str,
-        geo: &str,
+        geos: &[&str],
     ) -> anyhow::Result<Home> {
         make_directory(path)?;
         let store = match database {
             Some(url) => Store::connect(url).await?,
             None => Store::open(&path.join("store.sqlite"))?,
         };
-        Home::on(path, store, base_domain, geo).await
+        Home::on(path, store, base_domain, geos).await
     }
 
     /// As [`Home::open`], with a database that is open already.
@@ -55,12 +58,13 @@ impl Home {
         path: &Path,
         store: Store,
         base_domain: &str,
-        geo: &str,
+        geos: &[&str],
     ) -> anyhow::Result<Home> {
         make_directory(path)?;
         let path = fs::canonicalize(path)
             .with_context(|| format!("could not open the directory {}", path.display()))?;
-        let identity = identity(&path, base_domain, geo)?;
+        let identity = identity(&path, base_domain, geos)?;
+        let issuer = Arc::new(authority(&path)?);
         let token_file = path.join("token");
         let known = read_optional(&token_file)?;
         let name = token_name(&store, &path);
@@ -73,6 +77,7 @@ impl Home {
             store,
             bootstrap,
             identity,
+            issuer,
         })
     }
 
@@ -91,17 +96,22 @@ fn token_name(store: &Store, home: &Path) -> String {
     format!("quickstart {}:{}", host.trim(), home.display())
 }
 
-/// The listener's certificate: kept while it is valid and has all names, made anew otherwise.
-fn identity(home: &Path, base_domain: &str, geo: &str) -> anyhow::Result<Identity> {
+/// The installation's own authority, made at the first start.
+fn authority(home: &Path) -> anyhow::Result<LocalCa> {
     let ca = pair(home, "ca", || {
         LocalCa::create("Sallyport local CA", CA_DAYS).map(|ca| ca.pem().clone())
     })?;
-    let names = names(base_domain, geo);
+    LocalCa::load(ca).context("ca.crt and ca.key cannot be used")
+}
+
+/// The listener's certificate: kept while it is valid and has all names, made anew otherwise.
+pub(crate) fn identity(home: &Path, base_domain: &str, geos: &[&str]) -> anyhow::Result<Identity> {
+    let ca = authority(home)?;
+    let names = names(base_domain, geos);
     let names_file = home.join("server.names");
     let wanted = names.join("\n");
     if read_optional(&names_file)?.is_none_or(|made_for| made_for != wanted) || expires_soon(home)?
     {
-        let ca = LocalCa::load(ca).context("ca.crt and ca.key cannot be used")?;
         let server = ca
             .issue_server(&names, SERVER_DAYS)
             .context("could not make a certificate")?;
@@ -126,17 +136,19 @@ fn expires_soon(home: &Path) -> anyhow::Result<bool> {
 }
 
 /// Every name that the listener answers to.
-fn names(base: &str, geo: &str) -> Vec<String> {
+fn names(base: &str, geos: &[&str]) -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     for host in ["cloud", "global.api", "ip-addresses.origin"] {
         names.push(format!("{host}.{base}"));
     }
-    for host in ["api", "kic.api", "*.cp0", "*.tp0", "*.cp", "*.tp"] {
-        let host = match host.strip_prefix("*.") {
-            Some(rest) => format!("*.{geo}.{rest}.{base}"),
-            None => format!("{geo}.{host}.{base}"),
-        };
-        names.push(host);
+    for geo in geos {
+        for host in ["api", "kic.api", "*.cp0", "*.tp0", "*.cp", "*.tp"] {
+            let host = match host.strip_prefix("*.") {
+                Some(rest) => format!("*.{geo}.{rest}.{base}"),
+                None => format!("{geo}.{host}.{base}"),
+            };
+            names.push(host);
+        }
     }
     names
 }

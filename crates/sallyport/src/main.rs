@@ -1,6 +1,7 @@
 //! The executable: command line, role start-up.
 
 mod administration;
+mod allocator;
 mod commands;
 mod home;
 mod logging;
@@ -9,9 +10,6 @@ mod shutdown;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A self-hosted API gateway platform that runs behind firewalls.
 ///
@@ -28,10 +26,12 @@ struct Cli {
 enum Command {
     Quickstart(commands::quickstart::Args),
     Gateway(commands::gateway::Args),
-    Control(commands::control::Args),
+    Control(Box<commands::control::Args>),
     Node(commands::node::Args),
     RateLimit(commands::rate_limit::Args),
     Certs(commands::certs::Args),
+    Enrol(commands::enrol::Args),
+    Wait(commands::wait::Args),
     Audit(commands::audit::Args),
     Backup(commands::backup::Args),
     Keys(commands::keys::Args),
@@ -44,15 +44,18 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    allocator::set_up();
     let line = commands::remote::with_its_name(std::env::args_os().collect());
     let cli = Cli::parse_from(line);
     let result = match cli.command {
         Command::Quickstart(args) => commands::quickstart::run(&args),
         Command::Gateway(args) => commands::gateway::run(&args),
-        Command::Control(args) => commands::control::run(args),
+        Command::Control(args) => commands::control::run(*args),
         Command::Node(args) => commands::node::run(args),
         Command::RateLimit(args) => commands::rate_limit::run(args),
         Command::Certs(args) => commands::certs::run(&args),
+        Command::Enrol(args) => commands::enrol::run(&args),
+        Command::Wait(args) => commands::wait::run(&args),
         Command::Audit(args) => commands::audit::run(&args),
         Command::Backup(args) => commands::backup::run(&args),
         Command::Keys(args) => commands::keys::run(args),

@@ -12,6 +12,7 @@ mod control_planes;
 mod drafts;
 pub mod dump;
 mod engine;
+mod enrolment;
 mod entities;
 mod error;
 mod groups;
@@ -38,6 +39,7 @@ pub use control_planes::{
 };
 pub use drafts::Draft;
 use engine::Engine;
+pub use enrolment::{EnrolmentToken, NewEnrolmentToken};
 pub use entities::{
     Actor, Change, Deleted, IfExists, ListQuery, OnDelete, Page, Put, Reference, Snapshot, Stored,
     Tags,

@@ -21,17 +21,20 @@ pub enum SyncStatus {
     PluginVersionIncompatible,
     /// It lacks a filter that is configured.
     FilterSetIncompatible,
+    /// It serves the configuration without some entities; ours only.
+    EntitiesRefused,
 }
 
 impl SyncStatus {
     /// Every status.
-    pub const ALL: [SyncStatus; 6] = [
+    pub const ALL: [SyncStatus; 7] = [
         SyncStatus::Unknown,
         SyncStatus::Normal,
         SyncStatus::KongVersionIncompatible,
         SyncStatus::PluginSetIncompatible,
         SyncStatus::PluginVersionIncompatible,
         SyncStatus::FilterSetIncompatible,
+        SyncStatus::EntitiesRefused,
     ];
 
     /// The name in APIs and in the database.
@@ -43,6 +46,7 @@ impl SyncStatus {
             SyncStatus::PluginSetIncompatible => "plugin_set_incompatible",
             SyncStatus::PluginVersionIncompatible => "plugin_version_incompatible",
             SyncStatus::FilterSetIncompatible => "filter_set_incompatible",
+            SyncStatus::EntitiesRefused => "entities_refused",
         }
     }
 
@@ -74,6 +78,10 @@ pub struct NodeSeen {
     pub at: i64,
     /// The 32 digits it runs on; all zero before its first configuration.
     pub config_hash: String,
+    /// The revision it runs on; 0 if that is not known.
+    pub revision: u64,
+    /// Entities that it refused, as JSON objects.
+    pub refused: Vec<serde_json::Value>,
     /// Whether it can take the configuration.
     pub sync_status: SyncStatus,
     /// Why not, in words.
@@ -112,6 +120,17 @@ impl Store {
     pub async fn nodes(&self, cp: Uuid) -> Result<Vec<Node>, StoreError> {
         self.engine
             .read(move |tx| Box::pin(sql::nodes::list(tx, cp)))
+            .await
+    }
+
+    /// Forgets data planes, of all control planes, that were last seen before a Unix second; how
+    /// many.
+    ///
+    /// # Errors
+    /// Only failures of the engine.
+    pub async fn purge_nodes(&self, before: i64) -> Result<u64, StoreError> {
+        self.engine
+            .write(move |tx| Box::pin(sql::nodes::purge(tx, before)))
             .await
     }
 

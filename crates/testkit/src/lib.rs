@@ -22,6 +22,7 @@
 mod deadline;
 mod dns;
 mod echo;
+mod fault_proxy;
 mod foreign;
 pub mod frames;
 pub mod http;
@@ -37,6 +38,7 @@ mod small_disk;
 pub use deadline::{Deadline, eventually, eventually_some};
 pub use dns::{Dns, DnsAnswer, DnsData, DnsRecord};
 pub use echo::{Echo, Seen};
+pub use fault_proxy::{Fault, FaultProxy};
 pub use foreign::foreign;
 pub use load::{Load, LoadReport};
 pub use message::Headers;

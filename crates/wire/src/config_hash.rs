@@ -42,7 +42,8 @@ impl ConfigHash {
         &self.0
     }
 
-    fn from_md5(digest: [u8; 16]) -> ConfigHash {
+    /// The 32 lower-case hexadecimal digits of 128 bits.
+    pub(crate) fn from_digest(digest: [u8; 16]) -> ConfigHash {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 32];
         for (pair, byte) in text.chunks_exact_mut(2).zip(digest) {

@@ -203,7 +203,7 @@ async fn connection(
              'sallyport-cli-key {key} NAME'`"
         );
         // After the client has asked: an answer that nobody waits for may be lost.
-        _ = stream.request().await;
+        _ = timeout(STALL_MAX, stream.request()).await;
         return stream.reply(&Reply::refused("unknown_key", told)).await;
     };
     let client = Client {
@@ -304,20 +304,21 @@ async fn carry_out(
         arguments: request.arguments,
         outlet,
     });
-    let mut reply = None;
+    let (mut reply, mut open) = (None, true);
     loop {
+        // What the command sent goes before its reply; it may have let go of its outlet long before.
+        if !open && let Some(reply) = reply.take() {
+            return (reply, None);
+        }
         tokio::select! {
             biased;
-            some = sent.recv() => match some {
+            some = sent.recv(), if open => match some {
                 Some(sent) => {
                     if let Err(left) = stream.pass_on(sent).await {
                         return (Reply::new(""), Some(left));
                     }
                 }
-                // The command and its outlet are over.
-                None => if let Some(reply) = reply {
-                    return (reply, None);
-                },
+                None => open = false,
             },
             done = &mut running, if reply.is_none() => {
                 reply = Some(done);

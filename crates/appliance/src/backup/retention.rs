@@ -41,6 +41,9 @@ impl Keep {
     };
 }
 
+/// The year and the number of the day, week or month in it.
+type Period = fn(Timestamp) -> (i16, i16);
+
 /// The indexes into `times` of those that no rule keeps. The newest always stays.
 pub fn surplus(times: &[Timestamp], keep: &Keep) -> Vec<usize> {
     let mut newest_first: Vec<usize> = (0..times.len()).collect();
@@ -48,7 +51,7 @@ pub fn surplus(times: &[Timestamp], keep: &Keep) -> Vec<usize> {
     let mut stays: BTreeSet<usize> = newest_first.iter().copied().take(1).collect();
     let last = usize::try_from(keep.last).unwrap_or(usize::MAX);
     stays.extend(newest_first.iter().copied().take(last));
-    let periods: [(u32, fn(Timestamp) -> (i16, i16)); 3] = [
+    let periods: [(u32, Period); 3] = [
         (keep.daily, |time| {
             let date = time.to_zoned(TimeZone::UTC).date();
             (date.year(), date.day_of_year())

@@ -10,6 +10,7 @@ use sallyport_wire::rate_limit::{Body, ErrorKind, Extra, Item, Level, Method, Re
 use tracing::{debug, warn};
 
 use super::bucket::{Now, Waiting};
+use super::snapshot::{self, Kept};
 use super::table::{Absent, Table, Unlimited};
 use super::types::{BucketType, Known, Limit, Types};
 
@@ -250,6 +251,39 @@ impl Limits {
         if let Some(known) = types.get(bucket) {
             self.put(&types, known, key, Some(count), self.now());
         }
+    }
+
+    /// The buckets that outlive a restart.
+    pub(super) fn kept(&self) -> Vec<Kept> {
+        let (types, now) = (self.types(), self.now());
+        let mut kept = Vec::new();
+        for known in types
+            .iter()
+            .filter(|it| snapshot::is_kept(&it.of.limit(0).rule))
+        {
+            let all = self.table.scan(&types, known, b"", now, usize::MAX / 2);
+            let full = |item: &Item| item.level.remaining == item.level.limit;
+            let items = all.into_iter().filter(|item| !full(item));
+            kept.extend(items.map(|Item { key, level }| {
+                Kept::new(&known.of.name, &key, level.remaining, level.reset)
+            }));
+        }
+        kept
+    }
+
+    /// Takes from a bucket what was missing in it; false if there is no such bucket any more.
+    pub(super) fn restore(&self, kept: &Kept) -> bool {
+        let (types, now) = (self.types(), self.now());
+        let (Some(known), Some(key)) = (types.get(kept.bucket.as_bytes()), kept.key()) else {
+            return false;
+        };
+        let take = |limit: &Limit, bucket: &mut super::bucket::Bucket| {
+            let missing = kept.missing(&limit.rule, now);
+            bucket.take_up_to(&limit.rule, missing, now);
+        };
+        self.table
+            .with(&types, known, &key, now, Absent::Keep, take)
+            .is_ok()
     }
 
     /// Forgets buckets that are as good as unused, in one of [`parts`](Limits::parts).

@@ -14,6 +14,7 @@ pub mod limits;
 #[cfg(test)]
 mod limits_tests;
 pub mod server;
+mod snapshot;
 mod table;
 pub mod types;
 

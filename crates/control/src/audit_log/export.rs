@@ -91,6 +91,11 @@ pub fn public_key(text: &str) -> Result<Vec<u8>, ExportError> {
     public_from_text(text).ok_or(ExportError::NoKey)
 }
 
+/// Whether the installation with this public key has signed these bytes.
+pub fn verify_signature(public: &[u8], signed: &[u8], signature: &[u8; 64]) -> bool {
+    verify(public, signed, signature)
+}
+
 /// Searches an exported log for gaps and edits. `public` is the key it has to be signed with; `noted`
 /// is the end that an earlier search found (number and hash), if somebody kept it.
 ///

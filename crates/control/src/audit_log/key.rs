@@ -45,8 +45,8 @@ impl Key {
     }
 
     /// 64 bytes.
-    pub(crate) fn sign(&self, text: &str) -> Vec<u8> {
-        let signed = self.0.sign(text.as_bytes());
+    pub(crate) fn sign(&self, text: impl AsRef<[u8]>) -> Vec<u8> {
+        let signed = self.0.sign(text.as_ref());
         signed.expect("Ed25519 signs every message without randomness")
     }
 

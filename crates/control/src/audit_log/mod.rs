@@ -37,7 +37,7 @@ use uuid::Uuid;
 
 pub use calls::{CommandLog, GivenCommand};
 pub use error::AuditLogError;
-pub use export::{ExportError, export, public_key, verify_data, verify_export};
+pub use export::{ExportError, export, public_key, verify_data, verify_export, verify_signature};
 pub use settings::AuditLogSettings;
 
 pub(crate) use log::AuditLog;

@@ -1,13 +1,18 @@
-//! Configuration for data planes: Kong's hybrid protocol v1, the control plane's side.
+//! Configuration for data planes: Kong's hybrid protocol, the control plane's side.
 //!
-//! One publisher per control plane builds one compressed payload per revision; every link to a
-//! data plane sends that same payload. What a data plane runs on is what its last PING said.
+//! One publisher per control plane follows the change log. On protocol v2 ([`rpc`]) every link
+//! sends the same frame with what has changed; on v1 ([`session`]) the same compressed payload
+//! with everything, which is built only while somebody takes it. What a data plane runs on is what
+//! it last said.
 
+mod answers;
 mod outlet;
 mod payload;
 mod publishers;
 mod recorder;
+mod rpc;
 mod session;
+mod state;
 mod trust;
 
 use sallyport_store::Store;
@@ -17,7 +22,10 @@ use tokio::sync::mpsc;
 pub(crate) use outlet::{Host, agree_to_upgrade, serve};
 pub(crate) use publishers::{Publishers, supervise};
 pub(crate) use recorder::{Recorder, record};
-pub(crate) use trust::{Guest, Refusal, admit, check as check_trust, is_trusted};
+pub(crate) use state::exported;
+pub(crate) use trust::{
+    Dialled, EXPIRY_WARN_SECS, Guest, Refusal, admit, check as check_trust, is_trusted, now_secs,
+};
 
 use crate::KONG_VERSION;
 

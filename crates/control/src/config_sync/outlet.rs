@@ -5,13 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sallyport_wire::config_sync::rpc::{OUTLET_PATH as RPC_PATH, SUBPROTOCOL};
 use sallyport_wire::config_sync::{OUTLET_PATH, OutletQuery};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::session::{self, Caller};
-use super::{Guest, Links};
+use super::{Guest, Links, rpc};
 
 /// Which of a control plane's two hosts was dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub(crate) async fn serve<S>(links: &Links, guest: Guest, stream: S, stop: Cance
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let agreed: Mutex<Option<(Caller, UpgradeFut)>> = Mutex::new(None);
+    let agreed: Mutex<Option<(Option<Caller>, UpgradeFut)>> = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {
         let answer = match agree(request) {
             Ok((answer, caller, upgraded)) => {
@@ -74,16 +75,30 @@ where
             return;
         }
     };
-    let (node, name) = (caller.node_id, guest.control_plane.name.clone());
-    info!(%node, hostname = caller.hostname, control_plane = name, "data plane connected");
-    let end = session::run(links, guest, caller, socket, stop).await;
-    info!(%node, control_plane = name, reason = %end, "data plane disconnected");
+    let name = guest.control_plane.name.clone();
+    match caller {
+        Some(caller) => {
+            let node = caller.node_id;
+            info!(%node, hostname = caller.hostname, control_plane = name, "data plane connected");
+            let end = session::run(links, guest, caller, socket, stop).await;
+            info!(%node, control_plane = name, reason = %end, "data plane disconnected");
+        }
+        None => {
+            let (caller, end) = Box::pin(rpc::run(links, guest, socket, stop)).await;
+            let node = caller.map(|caller| caller.node_id);
+            info!(?node, control_plane = name, protocol = 2, reason = %end, "data plane disconnected");
+        }
+    }
 }
 
-type Agreed = (Response<Full<Bytes>>, Caller, UpgradeFut);
+/// The answer, and who asks unless the first frame will say so.
+type Agreed = (Response<Full<Bytes>>, Option<Caller>, UpgradeFut);
 
 /// Checks the request and prepares the answer that turns it into a WebSocket.
 fn agree(request: Request<Incoming>) -> Result<Agreed, (StatusCode, String)> {
+    if request.uri().path() == RPC_PATH {
+        return agree_rpc(request);
+    }
     if request.uri().path() != OUTLET_PATH {
         return Err((
             StatusCode::NOT_FOUND,
@@ -100,7 +115,35 @@ fn upgraded(mut request: Request<Incoming>) -> Result<Agreed, (StatusCode, Strin
         return Err(bad("a WebSocket upgrade is expected".to_owned()));
     }
     let (answer, upgraded) = upgrade(&mut request).map_err(|error| bad(error.to_string()))?;
-    Ok((answer.map(|_| Full::default()), caller, upgraded))
+    Ok((answer.map(|_| Full::default()), Some(caller), upgraded))
+}
+
+/// The same for protocol v2, where the first frame says who asks.
+fn agree_rpc(mut request: Request<Incoming>) -> Result<Agreed, (StatusCode, String)> {
+    let bad = |message: String| (StatusCode::BAD_REQUEST, message);
+    let offered = request
+        .headers()
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .into_iter();
+    let known = offered
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| {
+            let mut words = value.split(',');
+            words.any(|word| word.trim() == SUBPROTOCOL)
+        });
+    if !known {
+        return Err(bad(format!("subprotocol {SUBPROTOCOL:?} is expected")));
+    }
+    if !is_upgrade_request(&request) {
+        return Err(bad("a WebSocket upgrade is expected".to_owned()));
+    }
+    let (answer, upgraded) = upgrade(&mut request).map_err(|error| bad(error.to_string()))?;
+    let mut answer = answer.map(|_| Full::default());
+    let subprotocol = HeaderValue::from_static(SUBPROTOCOL);
+    answer
+        .headers_mut()
+        .insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    Ok((answer, None, upgraded))
 }
 
 /// The answer to a data plane's request for a WebSocket; with the node's id and the WebSocket to come
@@ -109,7 +152,7 @@ pub(crate) fn agree_to_upgrade(
     request: Request<Incoming>,
 ) -> (Response<Full<Bytes>>, Option<(Uuid, UpgradeFut)>) {
     match upgraded(request) {
-        Ok((answer, caller, upgrade)) => (answer, Some((caller.node_id, upgrade))),
+        Ok((answer, caller, upgrade)) => (answer, caller.map(|caller| (caller.node_id, upgrade))),
         Err((status, message)) => (refuse(status, &message), None),
     }
 }

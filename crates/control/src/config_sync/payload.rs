@@ -1,14 +1,18 @@
 //! What is sent: one revision of a control plane, ready for the wire.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sallyport_model::to_config_table;
 use sallyport_store::Snapshot;
 use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::delta::{REFUSED_MAX, Refused};
+use sallyport_wire::config_sync::edits::{CLASSES, edit};
 use sallyport_wire::config_sync::{PluginVersion, Reconfigure};
 
 use super::own_plugin;
+use super::state::digest;
 
 /// One revision, encoded once for every data plane.
 #[derive(Debug)]
@@ -21,9 +25,21 @@ pub(crate) struct Payload {
     pub(crate) frame: Bytes,
     /// Plugins that a data plane must have to run it.
     pub(crate) plugins: Vec<PluginVersion>,
-    /// Unix seconds.
-    pub(crate) built_at: i64,
+    /// What older data planes get, by their class; made when the first of a class asks.
+    edited: [OnceLock<Arc<Edited>>; CLASSES],
 }
+
+/// A revision as an older data plane gets it.
+#[derive(Debug, Default)]
+pub(crate) struct Edited {
+    /// The frame.
+    pub(crate) frame: Bytes,
+    /// What is not in it as it was written, at most [`REFUSED_MAX`].
+    pub(crate) noted: Vec<Refused>,
+}
+
+/// The own frame is not larger than this once decompressed; it only bounds an absurd one.
+const DECOMPRESSED_BYTES_MAX: usize = 4 << 30;
 
 impl Payload {
     /// Takes time in proportion to the configuration; not for an async thread.
@@ -38,14 +54,49 @@ impl Payload {
             .filter_map(|plugin| plugin["name"].as_str())
             .collect();
         let plugins = names.into_iter().map(own_plugin).collect();
-        // Milliseconds since 1970 stay far below 2^53.
-        let reconfigure = Reconfigure::new(table, now_ms as f64 / 1_000.0);
+        let digest = digest(snapshot);
+        let reconfigure = Reconfigure {
+            // Milliseconds since 1970 stay far below 2^53.
+            timestamp: Some(now_ms as f64 / 1_000.0),
+            config_table: table,
+            // the same as for those that get changes only
+            config_hash: Some(digest.hash()),
+            hashes: Some(digest.hashes()),
+        };
         Payload {
             revision: snapshot.revision,
-            hash: reconfigure.hash(),
+            hash: digest.hash(),
             frame: reconfigure.encode().into(),
             plugins,
-            built_at: now_ms / 1_000,
+            edited: Default::default(),
+        }
+    }
+
+    /// What data planes of a class other than the newest get. Takes time in proportion to the
+    /// configuration when it is asked for first; not for an async thread.
+    pub(super) fn edited(&self, class: usize) -> Arc<Edited> {
+        let make = || {
+            let Ok(mut own) = Reconfigure::decode(&self.frame, DECOMPRESSED_BYTES_MAX) else {
+                return Arc::default();
+            };
+            let mut noted = edit(&mut own.config_table, class);
+            noted.truncate(REFUSED_MAX);
+            let frame = own.encode().into();
+            Arc::new(Edited { frame, noted })
+        };
+        self.edited[class.min(CLASSES - 1)]
+            .get_or_init(make)
+            .clone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_bytes(revision: u64, hash: ConfigHash, frame: Bytes) -> Payload {
+        Payload {
+            revision,
+            hash,
+            frame,
+            plugins: Vec::new(),
+            edited: Default::default(),
         }
     }
 }
@@ -81,11 +132,16 @@ mod tests {
             .map(|plugin| plugin.name.as_str())
             .collect();
         assert_eq!(names, ["key-auth", "rate-limiting"]);
-        assert_eq!((payload.revision, payload.built_at), (7, 1_700_000_000));
+        assert_eq!(payload.revision, 7);
         assert!(!payload.hash.is_zero());
         let decoded = Reconfigure::decode(&payload.frame, 1 << 20).unwrap();
         assert_eq!(decoded.config_hash, Some(payload.hash));
         assert_eq!(decoded.timestamp, Some(1_700_000_000.5));
         assert_eq!(decoded.config_table["plugins"].as_array().unwrap().len(), 3);
+        // the hash is that of the revision, whatever an old data plane is not told
+        let old = payload.edited(CLASSES - 1);
+        let decoded = Reconfigure::decode(&old.frame, 1 << 20).unwrap();
+        assert_eq!(decoded.config_hash, Some(payload.hash));
+        assert!(Arc::ptr_eq(&old, &payload.edited(CLASSES - 1)), "made once");
     }
 }

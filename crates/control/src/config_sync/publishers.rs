@@ -1,27 +1,35 @@
-//! One publisher per control plane: the newest payload for all its links.
+//! One publisher per control plane: where it stands, for all its links, and the newest payload for
+//! those that take whole configurations.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sallyport_store::{Store, StoreError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 use uuid::Uuid;
 
+use super::answers::Answers;
 use super::payload::Payload;
+use super::state::State;
 
 /// Changes that come faster than this are sent together.
+const STEP_PACE: Duration = Duration::from_millis(10);
+/// Rows of the change log that are followed; with more to read, everything is read anew.
+pub(super) const CHANGES_MAX: usize = 5_000;
+/// Whole configurations are not made faster than this.
 const PACE_MIN: Duration = Duration::from_millis(50);
 /// However long a payload takes to build, changes wait no longer than this for the next one.
 const PACE_MAX: Duration = Duration::from_secs(2);
 /// Pause after the database failed.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long the payload of a control plane is kept for nobody: a reconnect finds it, and the memory
-/// does not grow with every control plane that ever had a gateway.
+/// How long a control plane that nobody follows is kept in memory: a reconnect finds it, and the
+/// memory does not grow with every control plane that ever had a gateway.
 const KEEP: Duration = Duration::from_secs(60);
 /// How long a caller of [`Publishers::current`] waits.
 const CURRENT_MAX: Duration = Duration::from_secs(5);
@@ -29,27 +37,43 @@ const CURRENT_MAX: Duration = Duration::from_secs(5);
 /// What links of a control plane see.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Published {
-    /// The newest payload; `None` until the first is built.
-    pub(crate) payload: Option<Arc<Payload>>,
+    /// Where it stands; `None` until that is known.
+    pub(crate) state: Option<Arc<State>>,
     /// Changes whenever links have to check again whether they may stay.
     pub(crate) trust: u64,
 }
 
-/// A wish for the payloads of one control plane.
+/// Payloads as they come; `None` until the first is built.
+pub(crate) type Payloads = watch::Receiver<Option<Arc<Payload>>>;
+
+/// A view of one control plane.
+pub(crate) struct Subscription {
+    pub(crate) published: watch::Receiver<Published>,
+    /// Dropped by who takes no whole configurations, so that none is built for nobody.
+    pub(crate) payloads: Payloads,
+    /// Answers that links share.
+    pub(crate) answers: Arc<Answers>,
+}
+
+/// A wish for one control plane.
 pub(crate) struct Subscribe {
     cp: Uuid,
-    answer: oneshot::Sender<watch::Receiver<Published>>,
+    answer: oneshot::Sender<Subscription>,
 }
 
 #[cfg(test)]
 impl Subscribe {
-    /// Answers as [`supervise`] does, with payloads of the test's own.
-    pub(super) fn grant(self, sender: &watch::Sender<Published>) {
-        assert!(self.answer.send(sender.subscribe()).is_ok());
+    /// Answers as [`supervise`] does, with what the test publishes.
+    pub(super) fn grant(self, store: &Store, published: &Outputs) {
+        assert!(
+            self.answer
+                .send(published.subscribe(store, self.cp))
+                .is_ok()
+        );
     }
 }
 
-/// Hands out payloads; clones share the publishers.
+/// Hands out subscriptions; clones share the publishers.
 #[derive(Clone)]
 pub(crate) struct Publishers(mpsc::Sender<Subscribe>);
 
@@ -59,22 +83,73 @@ impl Publishers {
         (Publishers(ask), subscriptions)
     }
 
-    /// The payloads of a control plane as they come; `None` while the control plane stops. The
-    /// receiver ends when that control plane is deleted.
-    pub(crate) async fn subscribe(&self, cp: Uuid) -> Option<watch::Receiver<Published>> {
+    /// A control plane as it changes; `None` while the process stops. The receivers end when that
+    /// control plane is deleted.
+    pub(crate) async fn subscribe(&self, cp: Uuid) -> Option<Subscription> {
         let (answer, wait) = oneshot::channel();
         self.0.send(Subscribe { cp, answer }).await.ok()?;
         wait.await.ok()
     }
 
-    /// The newest payload of a control plane, of `revision` or later, so that who has just written
-    /// is not shown what was before; `None` if there is none within seconds.
-    pub(crate) async fn current(&self, cp: Uuid, revision: u64) -> Option<Arc<Payload>> {
-        let mut published = self.subscribe(cp).await?;
-        let recent = |payload: &Arc<Payload>| payload.revision >= revision;
-        let found = published.wait_for(|published| published.payload.as_ref().is_some_and(recent));
+    /// Where a control plane stands, at `revision` or later, so that who has just written is not
+    /// shown what was before; `None` if that is not known within seconds.
+    pub(crate) async fn current(&self, cp: Uuid, revision: u64) -> Option<Arc<State>> {
+        let mut published = self.subscribe(cp).await?.published;
+        let recent = |state: &Arc<State>| state.revision >= revision;
+        let found = published.wait_for(|published| published.state.as_ref().is_some_and(recent));
         let found = timeout(CURRENT_MAX, found).await.ok()?.ok()?;
-        found.payload.clone()
+        found.state.clone()
+    }
+}
+
+/// Where a publisher writes to.
+#[derive(Clone)]
+pub(super) struct Outputs {
+    pub(super) published: watch::Sender<Published>,
+    pub(super) payloads: watch::Sender<Option<Arc<Payload>>>,
+    answers: Arc<std::sync::OnceLock<Arc<Answers>>>,
+    /// Somebody may want payloads.
+    wished: Arc<Notify>,
+}
+
+impl Default for Outputs {
+    fn default() -> Outputs {
+        Outputs {
+            published: watch::channel(Published::default()).0,
+            payloads: watch::channel(None).0,
+            answers: Arc::default(),
+            wished: Arc::default(),
+        }
+    }
+}
+
+impl Outputs {
+    fn subscribe(&self, store: &Store, cp: Uuid) -> Subscription {
+        let payloads = self.payloads.subscribe();
+        self.wished.notify_one();
+        let answers = self
+            .answers
+            .get_or_init(|| Arc::new(Answers::new(store.clone(), cp)));
+        Subscription {
+            published: self.published.subscribe(),
+            payloads,
+            answers: answers.clone(),
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.published.receiver_count() > 0
+    }
+
+    /// Waits until nobody has followed for [`KEEP`].
+    async fn forgotten(&self) {
+        loop {
+            self.published.closed().await;
+            sleep(KEEP).await;
+            if self.published.is_closed() {
+                return;
+            }
+        }
     }
 }
 
@@ -85,17 +160,18 @@ pub(crate) async fn supervise(
     stop: CancellationToken,
 ) {
     let mut tasks: JoinSet<Uuid> = JoinSet::new();
-    let mut known: HashMap<Uuid, watch::Sender<Published>> = HashMap::new();
+    let mut known: HashMap<Uuid, Outputs> = HashMap::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = tasks.join_next() => match ended {
                 Ok(cp) => {
-                    // Who subscribed while it ended waits for payloads all the same.
-                    let wanted = known.get(&cp).is_some_and(|sender| sender.receiver_count() > 0);
+                    // Who subscribed while it ended waits for what comes all the same.
                     match known.get(&cp) {
-                        Some(sender) if wanted && store.watch().borrow().get(cp).is_some() => {
-                            start(&mut tasks, &store, &stop, cp, sender.clone());
+                        Some(outputs)
+                            if outputs.is_wanted() && store.watch().borrow().get(cp).is_some() =>
+                        {
+                            start(&mut tasks, &store, &stop, cp, outputs.clone());
                         }
                         _ => drop(known.remove(&cp)),
                     }
@@ -104,13 +180,13 @@ pub(crate) async fn supervise(
             },
             wish = subscriptions.recv() => {
                 let Some(Subscribe { cp, answer }) = wish else { break };
-                let sender = known.entry(cp).or_insert_with(|| {
-                    let (sender, _) = watch::channel(Published::default());
-                    start(&mut tasks, &store, &stop, cp, sender.clone());
-                    sender
+                let outputs = known.entry(cp).or_insert_with(|| {
+                    let outputs = Outputs::default();
+                    start(&mut tasks, &store, &stop, cp, outputs.clone());
+                    outputs
                 });
                 // The asker may be gone; that is its own affair.
-                let _ = answer.send(sender.subscribe());
+                let _ = answer.send(outputs.subscribe(&store, cp));
             }
         }
     }
@@ -127,102 +203,157 @@ fn start(
     store: &Store,
     stop: &CancellationToken,
     cp: Uuid,
-    sender: watch::Sender<Published>,
+    outputs: Outputs,
 ) {
     let (store, stop) = (store.clone(), stop.clone());
     tasks.spawn(async move {
-        publish(&store, cp, &sender, &stop).await;
+        publish(&store, cp, &outputs, &stop).await;
         cp
     });
 }
 
-/// Waits until nobody has wanted the payloads for [`KEEP`].
-async fn forgotten(sender: &watch::Sender<Published>) {
-    loop {
-        sender.closed().await;
-        sleep(KEEP).await;
-        if sender.is_closed() {
-            return;
-        }
-    }
-}
+type Building = Pin<Box<dyn Future<Output = Result<Payload, StoreError>> + Send>>;
 
-/// Keeps `sender` at the newest revision until the control plane is deleted, nobody wants it any
+/// Keeps `outputs` at the newest revision until the control plane is deleted, nobody wants it any
 /// more, or `stop`.
-async fn publish(
-    store: &Store,
-    cp: Uuid,
-    sender: &watch::Sender<Published>,
-    stop: &CancellationToken,
-) {
+async fn publish(store: &Store, cp: Uuid, outputs: &Outputs, stop: &CancellationToken) {
     let mut heads = store.watch();
-    let mut forgotten = std::pin::pin!(forgotten(sender));
+    let mut forgotten = std::pin::pin!(outputs.forgotten());
+    let mut state: Option<Arc<State>> = None;
+    let mut next_step = Instant::now();
+    // of the newest payload
     let mut built: Option<u64> = None;
-    let mut not_before = Instant::now();
+    let mut building: Option<(Instant, Building)> = None;
+    let mut next_payload = Instant::now();
     loop {
         let Some(head) = heads.borrow_and_update().get(cp) else {
             return;
         };
-        sender.send_if_modified(|published| {
+        outputs.published.send_if_modified(|published| {
             std::mem::replace(&mut published.trust, head.trust) != head.trust
         });
-        if built.is_some_and(|built| built >= head.revision) {
+        if state
+            .as_ref()
+            .is_none_or(|state| state.revision < head.revision)
+        {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = &mut forgotten => return,
-                changed = heads.changed() => match changed {
-                    Ok(()) => continue,
-                    Err(_) => return,
-                },
+                () = sleep_until(next_step) => {}
             }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep_until(not_before) => {}
-        }
-        let began = Instant::now();
-        match build(store, cp).await {
-            Ok(payload) => {
-                let took = began.elapsed();
-                not_before = began + (2 * took).clamp(PACE_MIN, PACE_MAX);
-                if payload.revision < head.revision {
-                    // The database lost what it had acknowledged, as after a failover to a standby
-                    // that was behind. No gateway is sent back; the next changes come through.
-                    error!(%cp, revision = payload.revision, known = head.revision,
-                        "the database went back to an earlier version of a control plane");
-                    not_before = began + RETRY;
-                    if built.is_some_and(|built| payload.revision < built) {
-                        continue;
+            next_step = Instant::now() + STEP_PACE;
+            match advance(store, cp, state.as_deref(), head.revision).await {
+                Ok(newer) => {
+                    let newer = Arc::new(newer);
+                    debug!(%cp, revision = newer.revision, "configuration has changed");
+                    state = Some(newer.clone());
+                    outputs
+                        .published
+                        .send_modify(|published| published.state = Some(newer));
+                    if let Some(state) = &state
+                        && state.revision < head.revision
+                    {
+                        // The database lost what it had acknowledged, as after a failover to a
+                        // standby that was behind; what comes next is followed from there.
+                        error!(%cp, revision = state.revision, known = head.revision,
+                            "the database went back to an earlier version of a control plane");
+                        next_step = Instant::now() + RETRY;
                     }
                 }
-                built = Some(payload.revision);
-                let (revision, bytes) = (payload.revision, payload.frame.len());
-                debug!(%cp, revision, bytes, took_us = took.as_micros(), "configuration built");
-                sender.send_modify(|published| published.payload = Some(Arc::new(payload)));
+                Err(StoreError::NoControlPlane(_)) => return,
+                Err(error) => {
+                    error!(%cp, %error, "could not read what has changed, trying again");
+                    next_step = Instant::now() + RETRY;
+                    continue;
+                }
             }
-            Err(StoreError::NoControlPlane(_)) => return,
-            Err(error) => {
-                error!(%cp, %error, "could not read the configuration to send, trying again");
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = sleep(RETRY) => {}
+        }
+        let revision = state.as_ref().map_or(0, |state| state.revision);
+        let wanted = outputs.payloads.receiver_count() > 0
+            && building.is_none()
+            && built.is_none_or(|built| built < revision);
+        if wanted && Instant::now() >= next_payload {
+            building = Some((Instant::now(), Box::pin(build(store.clone(), cp))));
+        }
+        let behind = state
+            .as_ref()
+            .is_some_and(|state| state.revision < head.revision);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = &mut forgotten => return,
+            changed = heads.changed() => if changed.is_err() { return },
+            () = outputs.wished.notified() => {}
+            () = sleep_until(next_payload), if wanted && building.is_none() => {}
+            () = sleep_until(next_step), if behind => {}
+            (began, made) = async {
+                match &mut building {
+                    Some((began, made)) => (*began, made.await),
+                    None => std::future::pending().await,
+                }
+            } => {
+                building = None;
+                match made {
+                    Ok(payload) => {
+                        let took = began.elapsed();
+                        next_payload = began + (2 * took).clamp(PACE_MIN, PACE_MAX);
+                        let (revision, bytes) = (payload.revision, payload.frame.len());
+                        debug!(%cp, revision, bytes, took_us = took.as_micros(), "configuration built");
+                        if built.is_none_or(|built| built < revision) {
+                            built = Some(revision);
+                            outputs.payloads.send_replace(Some(Arc::new(payload)));
+                        }
+                    }
+                    Err(StoreError::NoControlPlane(_)) => return,
+                    Err(error) => {
+                        error!(%cp, %error, "could not read the configuration to send, trying again");
+                        next_payload = Instant::now() + RETRY;
+                    }
                 }
             }
         }
     }
 }
 
-async fn build(store: &Store, cp: Uuid) -> Result<Payload, StoreError> {
+/// The newest state: out of the change log where that is short, else out of everything.
+async fn advance(
+    store: &Store,
+    cp: Uuid,
+    state: Option<&State>,
+    head: u64,
+) -> Result<State, StoreError> {
+    if let Some(state) = state {
+        let changes = store.changes(cp, state.revision, CHANGES_MAX).await?;
+        let follows = changes
+            .first()
+            .is_some_and(|first| first.revision == state.revision + 1);
+        if follows && changes.len() < CHANGES_MAX {
+            return Ok(state.after(cp, &changes, now_ms() / 1_000));
+        }
+        info!(%cp, revision = state.revision, head, "the configuration is read as a whole");
+    }
     let snapshot = store.snapshot(cp).await?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    let built = tokio::task::spawn_blocking(move || Payload::build(&snapshot, now_ms)).await;
-    built.map_err(|error| {
+    blocking(move || State::of(&snapshot, now_ms() / 1_000)).await
+}
+
+async fn build(store: Store, cp: Uuid) -> Result<Payload, StoreError> {
+    let snapshot = store.snapshot(cp).await?;
+    blocking(move || Payload::build(&snapshot, now_ms())).await
+}
+
+/// Runs what takes long on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
         info!(%error, "building a configuration was abandoned");
         sallyport_store::StorageFailure::Engine("building was abandoned".to_owned()).into()
     })
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -230,7 +361,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_payload_that_nobody_wants_is_forgotten() {
+    async fn what_nobody_follows_is_forgotten() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
         let made = crate::bootstrap(&store, "test", None).await.unwrap();
@@ -238,9 +369,9 @@ mod tests {
         let (publishers, subscriptions) = Publishers::new();
         let stop = CancellationToken::new();
         let supervisor = tokio::spawn(supervise(store, subscriptions, stop.clone()));
-        let payload = publishers.current(cp, 0).await.unwrap();
-        let kept = Arc::downgrade(&payload);
-        drop(payload);
+        let state = publishers.current(cp, 0).await.unwrap();
+        let kept = Arc::downgrade(&state);
+        drop(state);
         sleep(KEEP / 2).await;
         let again = publishers.current(cp, 0).await.unwrap();
         assert!(

@@ -9,11 +9,14 @@ use fastwebsockets::{
 };
 use sallyport_store::{NodeSeen, SyncStatus};
 use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::delta::Refused;
+use sallyport_wire::config_sync::edits::class;
 use sallyport_wire::config_sync::{
     FromDataPlane, HELLO_SECS_MAX, KongVersion, PluginVersion, SILENCE_SECS_MAX,
     compat::{check_plugins, check_version},
     ping_hash,
 };
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -21,17 +24,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::publishers::Published;
+use super::publishers::{Payloads, Published, Subscription, blocking};
 use super::trust::{self, now_secs};
 use super::{Guest, Links};
 use crate::KONG_VERSION;
 
 /// The largest frame a data plane may send: its hello holds its whole kong.conf.
-const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(super) const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Frames of one data plane that may wait while a payload is being written to it.
-const EVENTS_MAX: usize = 8;
-/// Older data planes need payloads edited for them, which this build does not do.
-const OLDEST: KongVersion = KongVersion::new(3, 7, 0);
+pub(super) const EVENTS_MAX: usize = 8;
+/// For those before it nothing is known of what they must not be sent.
+const OLDEST: KongVersion = KongVersion::new(3, 0, 0);
 
 /// Who the data plane says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +78,7 @@ impl fmt::Display for End {
 }
 
 /// A frame of the data plane, or why there are no more.
-type Event = Result<(OpCode, Vec<u8>), End>;
+pub(super) type Event = Result<(OpCode, Vec<u8>), End>;
 
 /// Runs the link until it ends.
 pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
@@ -94,12 +97,15 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let mut link = Link {
         links,
         write,
+        published: None,
         hash: ConfigHash::ZERO,
         sent: None,
         plugins: Vec::new(),
         labels: BTreeMap::new(),
         status: SyncStatus::Unknown,
         detail: String::new(),
+        class: 0,
+        noted: Vec::new(),
         guest,
         caller,
     };
@@ -108,12 +114,15 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
         end = link.serve(inbox, &stop) => end,
         () = listen(read, events) => End::ByNode("connection lost".to_owned()),
     };
-    link.say_goodbye(&end).await;
+    say_goodbye(&mut link.write, &end).await;
     end
 }
 
 /// Passes frames on until the stream ends; then waits for the link to notice.
-async fn listen<R: AsyncRead + Unpin>(mut read: WebSocketRead<R>, events: mpsc::Sender<Event>) {
+pub(super) async fn listen<R: AsyncRead + Unpin>(
+    mut read: WebSocketRead<R>,
+    events: mpsc::Sender<Event>,
+) {
     // Neither pongs nor closes are automatic, so the reader has nothing to send.
     let mut send = async |_: Frame<'_>| Ok::<(), std::io::Error>(());
     loop {
@@ -140,6 +149,8 @@ struct Link<'a, W> {
     guest: Guest,
     caller: Caller,
     write: WebSocketWrite<W>,
+    /// Where the control plane stands; `None` before the hello.
+    published: Option<watch::Receiver<Published>>,
     /// What the data plane runs on.
     hash: ConfigHash,
     /// What was sent last.
@@ -149,31 +160,30 @@ struct Link<'a, W> {
     labels: BTreeMap<String, String>,
     status: SyncStatus,
     detail: String,
+    /// Which of the edited configurations it gets; 0 is the one as it is.
+    class: usize,
+    /// What it is not sent as it was written.
+    noted: Vec<Refused>,
 }
 
 impl<W: AsyncWrite + Unpin> Link<'_, W> {
     async fn serve(&mut self, mut inbox: mpsc::Receiver<Event>, stop: &CancellationToken) -> End {
-        let hello = timeout(Duration::from_secs(HELLO_SECS_MAX), inbox.recv());
-        let hello = tokio::select! {
-            () = stop.cancelled() => return End::Stopping,
-            hello = hello => hello,
-        };
-        let hello = match hello {
-            Ok(Some(event)) => event,
-            Ok(None) => return End::ByNode("connection lost".to_owned()),
-            Err(_) => {
-                return End::Protocol(format!("no basic_info within {HELLO_SECS_MAX} s"));
-            }
-        };
+        let hello = first(&mut inbox, "basic_info", stop).await;
         if let Err(end) = self.greet(hello).await {
             return end;
         }
         let cp = self.guest.control_plane.id;
-        let Some(mut published) = self.links.publishers.subscribe(cp).await else {
+        let Some(subscription) = self.links.publishers.subscribe(cp).await else {
             return End::Stopping;
         };
-        let mut trust = published.borrow().trust;
-        published.mark_changed();
+        let Subscription {
+            mut published,
+            mut payloads,
+            ..
+        } = subscription;
+        self.published = Some(published.clone());
+        let mut trust = published.borrow_and_update().trust;
+        payloads.mark_changed();
         let silence = Duration::from_secs(SILENCE_SECS_MAX);
         let mut deadline = Instant::now() + silence;
         loop {
@@ -188,7 +198,11 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                     }
                 }
                 changed = published.changed() => match changed {
-                    Ok(()) => self.publish(&mut published, &mut trust).await,
+                    Ok(()) => self.trust(&mut published, &mut trust).await,
+                    Err(_) => Err(End::Stopping),
+                },
+                changed = payloads.changed() => match changed {
+                    Ok(()) => self.publish(&mut payloads).await,
                     Err(_) => Err(End::Stopping),
                 },
             };
@@ -222,11 +236,14 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             }
             Err(error) => return Err(End::Protocol(error.to_string())),
         }
-        if let Err(why) = served(&self.caller.version) {
-            self.status = SyncStatus::KongVersionIncompatible;
-            self.detail.clone_from(&why);
-            self.record().await;
-            return Err(End::Version(why));
+        match served(&self.caller.version) {
+            Ok(version) => self.class = class(version),
+            Err(why) => {
+                self.status = SyncStatus::KongVersionIncompatible;
+                self.detail.clone_from(&why);
+                self.record().await;
+                return Err(End::Version(why));
+            }
         }
         self.record().await;
         Ok(())
@@ -273,21 +290,23 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         }
     }
 
-    /// Something new from the publisher: trust, a payload, or both.
-    async fn publish(
+    /// Something new from the publisher; if it is trust, the guest is looked at again.
+    async fn trust(
         &mut self,
         published: &mut watch::Receiver<Published>,
         trust: &mut u64,
     ) -> Result<(), End> {
-        let Published {
-            payload,
-            trust: now,
-        } = published.borrow_and_update().clone();
+        let now = published.borrow_and_update().trust;
         if std::mem::replace(trust, now) != now {
             let checked = trust::check(&self.links.store, &self.guest).await;
             checked.map_err(|refusal| End::Distrusted(refusal.to_string()))?;
         }
-        let Some(payload) = payload else {
+        Ok(())
+    }
+
+    /// A payload.
+    async fn publish(&mut self, payloads: &mut Payloads) -> Result<(), End> {
+        let Some(payload) = payloads.borrow_and_update().clone() else {
             return Ok(());
         };
         if self.sent == Some(payload.hash) {
@@ -302,13 +321,28 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                 (status, all.join("; "))
             }
         };
-        let changed = (self.status, &self.detail) != (status, &detail);
+        let edited = match self.class {
+            0 => None,
+            class => {
+                let whole = payload.clone();
+                let edited = blocking(move || whole.edited(class)).await;
+                Some(edited.map_err(|_| End::Stopping)?)
+            }
+        };
+        let noted = edited.as_ref().map_or(&[][..], |edited| &edited.noted);
+        let changed = (self.status, self.detail.as_str(), self.noted.as_slice())
+            != (status, detail.as_str(), noted);
+        self.noted = noted.to_vec();
         (self.status, self.detail) = (status, detail);
         let (node, revision) = (self.caller.node_id, payload.revision);
         if self.status == SyncStatus::Normal {
-            self.send(OpCode::Binary, &payload.frame).await?;
+            let frame = edited
+                .as_ref()
+                .map_or(&payload.frame, |edited| &edited.frame);
+            self.send(OpCode::Binary, frame).await?;
             self.sent = Some(payload.hash);
-            info!(%node, revision, bytes = payload.frame.len(), "configuration sent");
+            let edits = self.noted.len();
+            info!(%node, revision, bytes = frame.len(), edits, "configuration sent");
         } else if changed {
             warn!(%node, revision, reason = self.detail, "configuration withheld");
         }
@@ -319,29 +353,7 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
     }
 
     async fn send(&mut self, opcode: OpCode, payload: &[u8]) -> Result<(), End> {
-        let frame = Frame::new(true, opcode, None, Bytes::Borrowed(payload));
-        let sent = async {
-            self.write.write_frame(frame).await?;
-            self.write.flush().await
-        };
-        match timeout(Duration::from_secs(SILENCE_SECS_MAX), sent).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(End::ByNode(error.to_string())),
-            Err(_) => Err(End::Stuck),
-        }
-    }
-
-    /// A close frame, unless the data plane is past hearing it.
-    async fn say_goodbye(&mut self, end: &End) {
-        let (code, text): (u16, &str) = match end {
-            End::Stopping => (1001, "control plane stopping"),
-            End::Protocol(_) => (1002, "protocol error"),
-            End::Distrusted(_) | End::Version(_) => (1008, "not accepted"),
-            End::ByNode(_) | End::Silent | End::Stuck => return,
-        };
-        let bye = self.write.write_frame(Frame::close(code, text.as_bytes()));
-        // The link ends whether or not this arrives.
-        let _ = timeout(Duration::from_secs(HELLO_SECS_MAX), bye).await;
+        send(&mut self.write, opcode, payload).await
     }
 
     async fn record(&mut self) {
@@ -354,6 +366,8 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             labels: self.labels.clone(),
             at: now_secs(),
             config_hash: self.hash.to_string(),
+            revision: revision_of(self.published.as_ref(), self.hash),
+            refused: self.noted.iter().map(|noted| json!(noted)).collect(),
             sync_status: self.status,
             sync_detail: self.detail.clone(),
             cert_expires_at: self.guest.cert_expires_at,
@@ -362,8 +376,68 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
     }
 }
 
+/// The first frame, which has to come soon.
+pub(super) async fn first(
+    inbox: &mut mpsc::Receiver<Event>,
+    what: &str,
+    stop: &CancellationToken,
+) -> Event {
+    let frame = timeout(Duration::from_secs(HELLO_SECS_MAX), inbox.recv());
+    let frame = tokio::select! {
+        () = stop.cancelled() => return Err(End::Stopping),
+        frame = frame => frame,
+    };
+    match frame {
+        Ok(Some(event)) => event,
+        Ok(None) => Err(End::ByNode("connection lost".to_owned())),
+        Err(_) => Err(End::Protocol(format!(
+            "no {what} within {HELLO_SECS_MAX} s"
+        ))),
+    }
+}
+
+/// Writes a frame, within the time that silence may last.
+pub(super) async fn send<W: AsyncWrite + Unpin>(
+    write: &mut WebSocketWrite<W>,
+    opcode: OpCode,
+    payload: &[u8],
+) -> Result<(), End> {
+    let frame = Frame::new(true, opcode, None, Bytes::Borrowed(payload));
+    let sent = async {
+        write.write_frame(frame).await?;
+        write.flush().await
+    };
+    match timeout(Duration::from_secs(SILENCE_SECS_MAX), sent).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(End::ByNode(error.to_string())),
+        Err(_) => Err(End::Stuck),
+    }
+}
+
+/// A close frame, unless the data plane is past hearing it.
+pub(super) async fn say_goodbye<W: AsyncWrite + Unpin>(write: &mut WebSocketWrite<W>, end: &End) {
+    let (code, text): (u16, &str) = match end {
+        End::Stopping => (1001, "control plane stopping"),
+        End::Protocol(_) => (1002, "protocol error"),
+        End::Distrusted(_) | End::Version(_) => (1008, "not accepted"),
+        End::ByNode(_) | End::Silent | End::Stuck => return,
+    };
+    let bye = write.write_frame(Frame::close(code, text.as_bytes()));
+    // The link ends whether or not this arrives.
+    let _ = timeout(Duration::from_secs(HELLO_SECS_MAX), bye).await;
+}
+
+/// The revision with this hash; 0 if it is not known.
+fn revision_of(published: Option<&watch::Receiver<Published>>, hash: ConfigHash) -> u64 {
+    let found = published.and_then(|published| {
+        let published = published.borrow();
+        published.state.as_ref()?.revision_of(hash)
+    });
+    found.unwrap_or(0)
+}
+
 /// Whether data planes of this version are served; the error says why not.
-fn served(version: &str) -> Result<(), String> {
+pub(super) fn served(version: &str) -> Result<KongVersion, String> {
     let own: KongVersion = KONG_VERSION.parse().expect("the version is a constant");
     let node = check_version(own, version).map_err(|problem| problem.to_string())?;
     if node < OLDEST {
@@ -371,7 +445,7 @@ fn served(version: &str) -> Result<(), String> {
             "data plane {node} is older than {OLDEST}, the oldest this build serves"
         ));
     }
-    Ok(())
+    Ok(node)
 }
 
 #[cfg(test)]

@@ -1,21 +1,33 @@
-//! Which data planes may connect: those whose certificate is pinned to the control plane in the
-//! host name they dialled, while it is valid.
+//! Which data planes may connect: those whose certificate is pinned to the control plane that they
+//! dialled, or was issued by an authority of it, while it is valid.
 
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
-use sallyport_runtime::tls::Leaf;
-use sallyport_store::{ClusterType, ControlPlane, Store, StoreError};
+use sallyport_runtime::tls::{Leaf, issued_by};
+use sallyport_store::{AuthType, ClusterType, ControlPlane, Store, StoreError};
+use tracing::warn;
 
 /// A data plane that was let in.
 #[derive(Clone, Debug)]
 pub(crate) struct Guest {
     pub(crate) control_plane: ControlPlane,
     pub(crate) digest: [u8; 32],
+    /// Its certificate and those between it and an authority; only where authorities count.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     /// Unix seconds up to which its certificate is valid.
     pub(crate) cert_expires_at: i64,
     pub(crate) ip: IpAddr,
+}
+
+/// How a data plane says which control plane it wants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Dialled<'a> {
+    /// By the first label of a host name.
+    Prefix(&'a str),
+    /// By its certificate alone: Kong's shared mode.
+    Shared,
 }
 
 /// Why a data plane is not let in.
@@ -37,28 +49,61 @@ pub(crate) enum Refusal {
         control_plane: String,
         elsewhere: String,
     },
+    #[error(
+        "its certificate {digest} is pinned to {planes} control planes, in shared mode it must be one"
+    )]
+    Shared { digest: String, planes: usize },
+    #[error("no authority of control plane {control_plane:?} issued its certificate: {reason}")]
+    NotIssued {
+        control_plane: String,
+        reason: String,
+    },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Lets a data plane in that dialled the host of the control plane with `prefix`.
+/// Days before its end from which a certificate is warned of.
+pub(crate) const EXPIRY_WARN_SECS: i64 = 30 * 24 * 3600;
+
+/// Lets a data plane in, which showed these certificates, its own first.
 pub(crate) async fn admit(
     store: &Store,
-    prefix: &str,
-    certificate: Option<&CertificateDer<'_>>,
+    dialled: Dialled<'_>,
+    chain: &[CertificateDer<'_>],
     ip: IpAddr,
 ) -> Result<Guest, Refusal> {
-    let certificate = certificate.ok_or_else(|| Refusal::Unreadable("none".to_owned()))?;
-    let leaf = Leaf::parse(certificate).map_err(|e| Refusal::Unreadable(e.to_string()))?;
-    let found = store.control_plane_by_prefix(prefix).await?;
-    let control_plane = found.ok_or_else(|| Refusal::NoControlPlane(prefix.to_owned()))?;
+    let first = chain
+        .first()
+        .ok_or_else(|| Refusal::Unreadable("none".to_owned()))?;
+    let leaf = Leaf::parse(first).map_err(|e| Refusal::Unreadable(e.to_string()))?;
+    let found = match dialled {
+        Dialled::Prefix(prefix) => {
+            let found = store.control_plane_by_prefix(prefix).await?;
+            found.ok_or_else(|| Refusal::NoControlPlane(prefix.to_owned()))?
+        }
+        Dialled::Shared => {
+            let pins = store.certificates_by_digest(leaf.digest.0).await?;
+            match pins.as_slice() {
+                [pin] => store.control_plane(pin.control_plane).await?,
+                pins => {
+                    let (digest, planes) = (leaf.digest.to_string(), pins.len());
+                    return Err(Refusal::Shared { digest, planes });
+                }
+            }
+        }
+    };
     let serves = [ClusterType::ControlPlane, ClusterType::ControlPlaneGroup];
-    if !serves.contains(&control_plane.cluster_type) {
-        return Err(Refusal::OtherCluster(control_plane.name));
+    if !serves.contains(&found.cluster_type) {
+        return Err(Refusal::OtherCluster(found.name));
     }
+    let chain = match found.auth_type {
+        AuthType::PinnedClientCerts => Vec::new(),
+        AuthType::PkiClientCerts => chain.iter().map(|it| it.clone().into_owned()).collect(),
+    };
     let guest = Guest {
-        control_plane,
+        control_plane: found,
         digest: leaf.digest.0,
+        chain,
         cert_expires_at: leaf.not_after,
         ip,
     };
@@ -66,6 +111,11 @@ pub(crate) async fn admit(
         return Err(Refusal::NotYet(leaf.not_before));
     }
     check(store, &guest).await?;
+    let left = guest.cert_expires_at - now_secs();
+    if left < EXPIRY_WARN_SECS {
+        let (days, control_plane) = (left / (24 * 3600), &guest.control_plane.name);
+        warn!(%ip, control_plane, days, "the certificate of a data plane expires soon");
+    }
     Ok(guest)
 }
 
@@ -82,22 +132,30 @@ pub(crate) async fn is_trusted(
     let guest = Guest {
         control_plane: control_plane.clone(),
         digest: leaf.digest.0,
+        chain: vec![certificate.clone().into_owned()],
         cert_expires_at: leaf.not_after,
         ip: IpAddr::from([0, 0, 0, 0]),
     };
     check(store, &guest).await
 }
 
-/// Checks what may change while a link is open: the pin and the end of the certificate.
+/// Checks what may change while a link is open: pins and authorities, the way they are checked, and
+/// the end of the certificate.
 pub(crate) async fn check(store: &Store, guest: &Guest) -> Result<(), Refusal> {
     if now_secs() > guest.cert_expires_at {
         return Err(Refusal::Expired(guest.cert_expires_at));
     }
+    let plane = &guest.control_plane;
+    if store.control_plane(plane.id).await?.auth_type == AuthType::PkiClientCerts {
+        let authorities = store.certificates(plane.id).await?;
+        let pems = authorities.iter().map(|it| it.pem.as_str());
+        return issued_by(pems, &guest.chain).map_err(|reason| Refusal::NotIssued {
+            control_plane: plane.name.clone(),
+            reason,
+        });
+    }
     let pins = store.certificates_by_digest(guest.digest).await?;
-    if pins
-        .iter()
-        .any(|pin| pin.control_plane == guest.control_plane.id)
-    {
+    if pins.iter().any(|pin| pin.control_plane == plane.id) {
         return Ok(());
     }
     let mut elsewhere = String::new();
@@ -107,12 +165,12 @@ pub(crate) async fn check(store: &Store, guest: &Guest) -> Result<(), Refusal> {
     }
     Err(Refusal::NotPinned {
         digest: sallyport_runtime::tls::CertDigest(guest.digest).to_string(),
-        control_plane: guest.control_plane.name.clone(),
+        control_plane: plane.name.clone(),
         elsewhere,
     })
 }
 
-pub(super) fn now_secs() -> i64 {
+pub(crate) fn now_secs() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -144,7 +202,7 @@ mod tests {
         let identity = Identity::from_pem(&pair.cert, &pair.key).unwrap();
         let ip = IpAddr::from([127, 0, 0, 1]);
         let check = async |prefix: &str, expected: &str| {
-            let told = admit(&store, prefix, Some(identity.leaf()), ip).await;
+            let told = admit(&store, Dialled::Prefix(prefix), identity.chain(), ip).await;
             let told = told.map_or_else(|refusal| refusal.to_string(), |_| "in".to_owned());
             assert!(told.contains(expected), "{told}");
         };
@@ -164,7 +222,7 @@ mod tests {
         pin(&shop).await.unwrap();
         check(&shop.prefix, "in").await;
 
-        let guest = admit(&store, &shop.prefix, Some(identity.leaf()), ip)
+        let guest = admit(&store, Dialled::Prefix(&shop.prefix), identity.chain(), ip)
             .await
             .unwrap();
         let expired = Guest {
@@ -176,13 +234,13 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(told.contains("expired"), "{told}");
-        let told = admit(&store, &shop.prefix, None, ip)
+        let told = admit(&store, Dialled::Prefix(&shop.prefix), &[], ip)
             .await
             .unwrap_err()
             .to_string();
         assert!(told.contains("no usable certificate"), "{told}");
         let garbage = CertificateDer::from(vec![0x30, 0x03, 1, 2]);
-        let told = admit(&store, &shop.prefix, Some(&garbage), ip)
+        let told = admit(&store, Dialled::Prefix(&shop.prefix), &[garbage], ip)
             .await
             .unwrap_err()
             .to_string();

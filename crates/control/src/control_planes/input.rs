@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sallyport_store::{AuthType, ClusterType, ControlPlaneUpdate, NewControlPlane, ProxyUrl};
+use sallyport_store::{ClusterType, ControlPlaneUpdate, NewControlPlane, ProxyUrl};
 use serde_json::Value;
 
 use crate::fields::{Bad, Fields};
@@ -32,7 +32,6 @@ pub(super) fn create(body: Value) -> Result<NewControlPlane, Bad> {
     check_rest(
         &mut fields,
         Some(&new.description),
-        Some(new.auth_type),
         Some(&new.labels),
         Some(&new.proxy_urls),
     );
@@ -64,13 +63,7 @@ pub(super) fn update(body: Value) -> Result<ControlPlaneUpdate, Bad> {
         check_name(&mut fields, name);
     }
     let (labels, urls) = (update.labels.as_ref(), update.proxy_urls.as_deref());
-    check_rest(
-        &mut fields,
-        update.description.as_deref(),
-        update.auth_type,
-        labels,
-        urls,
-    );
+    check_rest(&mut fields, update.description.as_deref(), labels, urls);
     fields.finish(update)
 }
 
@@ -83,16 +76,11 @@ fn check_name(fields: &mut Fields, name: &str) {
 fn check_rest(
     fields: &mut Fields,
     description: Option<&str>,
-    auth_type: Option<AuthType>,
     labels: Option<&BTreeMap<String, String>>,
     proxy_urls: Option<&[ProxyUrl]>,
 ) {
     if description.is_some_and(|text| text.chars().count() > 2048) {
         fields.refuse("description", "must have at most 2048 characters");
-    }
-    if auth_type == Some(AuthType::PkiClientCerts) {
-        let reason = "pki_client_certs is not supported by this build; use pinned_client_certs";
-        fields.refuse("auth_type", reason);
     }
     if let Some(labels) = labels {
         check_labels(fields, labels);
@@ -192,10 +180,6 @@ mod tests {
         check(
             json!({"name": "ok", "cluster_type": "X"}),
             &["cluster_type"],
-        );
-        check(
-            json!({"name": "ok", "auth_type": "pki_client_certs"}),
-            &["auth_type"],
         );
         let url = json!({"host": "", "port": 0, "protocol": "http"});
         let bad = ["proxy_urls[0].host", "proxy_urls[0].port"];

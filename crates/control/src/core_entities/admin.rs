@@ -65,7 +65,7 @@ async fn answer(
         by: By::Admin,
     };
     let answer = asked.answer(request).await;
-    answer.unwrap_or_else(CoreError::as_admin)
+    answer.unwrap_or_else(CoreError::into_admin)
 }
 
 async fn status(bound: &Bound) -> Response {

@@ -81,7 +81,7 @@ fn body(code: u8, message: impl Into<String>, details: Vec<Value>) -> Value {
 
 impl CoreError {
     /// The answer as Kong's Admin API gives it: `{"code", "name", "message", "fields"}`.
-    pub(super) fn as_admin(self) -> Response {
+    pub(super) fn into_admin(self) -> Response {
         let (status, body) = admin::parts(self);
         let mut response = (status, Json(body)).into_response();
         retry_later(&mut response);

@@ -211,13 +211,16 @@ enum Scope {
     One(Uuid),
 }
 
+/// What a role opens, and where.
+type Granted = (fn(Needs) -> bool, Scope);
+
 /// All that somebody may.
 #[derive(Clone, Default)]
 pub(crate) struct Grants {
     /// The owner of the organisation, or this machine itself.
     all: bool,
     teams: Vec<fn(Needs) -> bool>,
-    roles: Vec<(fn(Needs) -> bool, Scope)>,
+    roles: Vec<Granted>,
 }
 
 impl Grants {
@@ -265,7 +268,7 @@ impl Grants {
     }
 }
 
-fn granted(held: &NewRole, geo: &str) -> Option<(fn(Needs) -> bool, Scope)> {
+fn granted(held: &NewRole, geo: &str) -> Option<Granted> {
     if held.region != "*" && held.region != geo {
         return None;
     }

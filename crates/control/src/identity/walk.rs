@@ -103,6 +103,7 @@ async fn api(store: &Store, directory: &std::path::Path) -> (Router, Tasks) {
         store: store.clone(),
         plugins: sallyport_plugins::schemas(),
         publishers: links.publishers.clone(),
+        issuer: None,
         audit,
         telemetry: telemetry.unwrap(),
         limits: Limits::new(0),

@@ -1,6 +1,7 @@
 //! The one TLS listener: the server name of the handshake decides who is served and how.
 
 mod plain;
+mod shown;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use sallyport_runtime::tls::explain;
+use sallyport_wire::config_sync::SHARED_SERVER_NAME;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -27,9 +29,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 pub(crate) use plain::{serve_plain, serve_tls};
+pub(crate) use shown::Shown;
 
 use crate::audit_log::{Peer, Recorder};
-use crate::config_sync::{self, Host, Links};
+use crate::config_sync::{self, Dialled, Host, Links};
 use crate::kic;
 use crate::telemetry::{self, Telemetry};
 
@@ -58,7 +61,10 @@ pub(crate) struct Doors {
     pub(crate) telemetry: Telemetry,
     pub(crate) recorder: Recorder,
     pub(crate) base_domain: String,
-    pub(crate) geo: String,
+    /// Geos whose data planes are served here.
+    pub(crate) geos: Vec<String>,
+    /// The handshake of Kong's shared mode, if there is a certificate for it.
+    pub(crate) shared_tls: Option<Arc<ServerConfig>>,
 }
 
 /// Accepts until `stop`, then lets open connections finish.
@@ -126,14 +132,22 @@ async fn finish(mut connections: JoinSet<()>) {
 #[derive(Debug, PartialEq, Eq)]
 enum Destination {
     Api,
-    Node { host: Host, prefix: String },
+    Node {
+        host: Host,
+        prefix: String,
+    },
+    /// Kong's shared mode: the certificate alone says which control plane.
+    Shared,
     Ingress,
     OtherGeo(String),
 }
 
 /// Reads a server name. Names that the contract gives to data planes lead to them, whatever the
 /// control plane; every other name, or none, is the API.
-fn destination(base_domain: &str, geo: &str, name: Option<&str>) -> Destination {
+fn destination(base_domain: &str, geos: &[String], name: Option<&str>) -> Destination {
+    if name.is_some_and(|name| name.eq_ignore_ascii_case(SHARED_SERVER_NAME)) {
+        return Destination::Shared;
+    }
     let found = name.and_then(|name| sallyport_contract::catalogue().match_host(base_domain, name));
     let Some(found) = found else {
         return Destination::Api;
@@ -143,14 +157,14 @@ fn destination(base_domain: &str, geo: &str, name: Option<&str>) -> Destination 
         "telemetry" => Host::Telemetry,
         "kic" => {
             return match found.geo {
-                Some(other) if other != geo => Destination::OtherGeo(other),
+                Some(other) if !geos.contains(&other) => Destination::OtherGeo(other),
                 _ => Destination::Ingress,
             };
         }
         _ => return Destination::Api,
     };
     match (found.geo, found.prefix) {
-        (Some(other), _) if other != geo => Destination::OtherGeo(other),
+        (Some(other), _) if !geos.contains(&other) => Destination::OtherGeo(other),
         (_, Some(prefix)) => Destination::Node { host, prefix },
         (_, None) => Destination::Api,
     }
@@ -193,13 +207,16 @@ async fn welcome(doors: &Doors, stream: TcpStream, peer: SocketAddr, stop: Cance
             serve_api(api, tls, peer, stop).await;
         }
         Destination::OtherGeo(other) => {
-            let reason = format!("it dialled geo {other:?}, this is {:?}", doors.geo);
+            let reason = format!("it dialled geo {other:?}, this is {:?}", doors.geos);
             warn!(%peer, server_name = name, reason, "data plane refused");
         }
-        Destination::Node { host, prefix } => {
-            let chain = tls.get_ref().1.peer_certificates();
-            let leaf = chain.and_then(|chain| chain.first());
-            let admitted = config_sync::admit(&doors.links.store, &prefix, leaf, peer.ip()).await;
+        Destination::Node { .. } | Destination::Shared => {
+            let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+            let (host, dialled) = match &destination {
+                Destination::Node { host, prefix } => (*host, Dialled::Prefix(prefix)),
+                _ => (Host::Configuration, Dialled::Shared),
+            };
+            let admitted = config_sync::admit(&doors.links.store, dialled, chain, peer.ip()).await;
             let told = match &admitted {
                 Ok(guest) => Ok((guest.control_plane.id, guest.control_plane.name.as_str())),
                 Err(reason) => Err(reason.to_string()),
@@ -237,11 +254,19 @@ async fn handshake(doors: &Doors, stream: TcpStream, peer: SocketAddr) -> Option
         }
     };
     let name = hello.client_hello().server_name().map(str::to_owned);
-    let destination = destination(&doors.base_domain, &doors.geo, name.as_deref());
+    let destination = destination(&doors.base_domain, &doors.geos, name.as_deref());
     let config = match destination {
         Destination::Api => &doors.api_tls,
         Destination::Ingress => &doors.kic_tls,
         Destination::Node { .. } | Destination::OtherGeo(_) => &doors.node_tls,
+        Destination::Shared => match &doors.shared_tls {
+            Some(shared) => shared,
+            None => {
+                let reason = "it dialled in Kong's shared mode, for which --cluster-cert is needed";
+                warn!(%peer, reason, "data plane refused");
+                return None;
+            }
+        },
     };
     match hello.into_stream(Arc::clone(config)).await {
         Ok(tls) => Some(Arrival {
@@ -300,7 +325,7 @@ mod tests {
     #[track_caller]
     fn check(name: Option<&str>, expected: Destination) {
         assert_eq!(
-            destination("sallyport.test", "eu", name),
+            destination("sallyport.test", &["eu".to_owned(), "in".to_owned()], name),
             expected,
             "{name:?}"
         );
@@ -328,6 +353,11 @@ mod tests {
             Some("0123456789.us.cp0.sallyport.test"),
             Destination::OtherGeo("us".to_owned()),
         );
+        check(
+            Some("0123456789.in.cp0.sallyport.test"),
+            node(Host::Configuration),
+        );
+        check(Some("kong_clustering"), Destination::Shared);
         check(Some("eu.kic.api.sallyport.test"), Destination::Ingress);
         check(
             Some("us.kic.api.sallyport.test"),

@@ -31,6 +31,7 @@ pub(crate) struct Lab {
     pub(crate) first: Bootstrap,
     pub(crate) roots: Arc<RootCertStore>,
     pub(crate) directory: TempDir,
+    settings: Settings,
 }
 
 /// An answer: status, media type and JSON body (null if there is none).
@@ -70,6 +71,10 @@ impl Lab {
             base_domain: BASE.to_owned(),
             geo: GEO.to_owned(),
             identity: Identity::from_pem(&server.cert, &server.key).unwrap(),
+            node_purge_delay: sallyport_control::NODE_PURGE_DELAY,
+            more_geos: Vec::new(),
+            shared_identity: None,
+            issuer: None,
             audit_log: AuditLogSettings::quiet(directory.path()),
             telemetry: TelemetrySettings::quiet(directory.path()),
             requests_per_second,
@@ -79,9 +84,13 @@ impl Lab {
                 control_plane: "default".to_owned(),
             }),
         };
-        let running = start(settings, store.clone(), sallyport_plugins::schemas())
-            .await
-            .unwrap();
+        let running = start(
+            settings.clone(),
+            store.clone(),
+            sallyport_plugins::schemas(),
+        )
+        .await
+        .unwrap();
         let mut roots = RootCertStore::empty();
         for authority in tls::certificates(&ca.pem().cert).unwrap() {
             roots.add(authority).unwrap();
@@ -92,7 +101,18 @@ impl Lab {
             first,
             roots: Arc::new(roots),
             directory,
+            settings,
         }
+    }
+
+    /// Stops the process's part of it and starts it again on the same database, at another port.
+    pub(crate) async fn restart(self) -> Lab {
+        self.running.stop().await;
+        let settings = self.settings.clone();
+        let running = start(settings, self.store.clone(), sallyport_plugins::schemas())
+            .await
+            .unwrap();
+        Lab { running, ..self }
     }
 
     pub(crate) fn cp(&self) -> String {

@@ -23,6 +23,15 @@ const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'stati
     }
 }
 
+const fn counter(name: &'static str, help: &'static str) -> Family {
+    Family {
+        name,
+        help,
+        kind: Kind::Counter,
+        labels: &[],
+    }
+}
+
 static CONNECTIONS: Family = gauge(
     "kong_nginx_connections_total",
     "Number of connections by subsystem",
@@ -53,6 +62,19 @@ static CONNECTED: Family = gauge(
     "Kong connected to control plane, 0 is unconnected",
     &[],
 );
+static SYNC_APPLIED: Family = counter(
+    "sallyport_config_sync_applied_total",
+    "Configurations and sets of changes put in force",
+);
+static SYNC_RESYNCS: Family = counter(
+    "sallyport_config_sync_resyncs_total",
+    "Whole configurations asked for because what was there had not the hash that was published",
+);
+static SYNC_REFUSED: Family = gauge(
+    "sallyport_config_sync_refused",
+    "Entities of the newest configuration that are not served as published",
+    &[],
+);
 static TARGET_HEALTH: Family = gauge(
     "kong_upstream_target_health",
     "Health status of targets of upstream. States = healthchecks_off|healthy|unhealthy|dns_error, value is 1 when state is populated.",
@@ -80,15 +102,6 @@ static ROUTES: Family = gauge(
     "Routes of the configuration in force",
     &[],
 );
-
-const fn counter(name: &'static str, help: &'static str) -> Family {
-    Family {
-        name,
-        help,
-        kind: Kind::Counter,
-        labels: &[],
-    }
-}
 
 static TELEMETRY_CONNECTED: Family = gauge(
     "sallyport_telemetry_connected",
@@ -156,6 +169,12 @@ pub(super) fn text(node: &Node) -> String {
     if let Some(link) = &node.link {
         let connected = link.borrow().is_connected();
         out.value(&CONNECTED, &[], f64::from(u8::from(connected)));
+    }
+    if let Some(sync) = &node.sync {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        out.value(&SYNC_APPLIED, &[], count(&sync.applied));
+        out.value(&SYNC_RESYNCS, &[], count(&sync.resyncs));
+        out.value(&SYNC_REFUSED, &[], count(&sync.refused));
     }
     out.value(&NODE, &[&id, &node.version], 1.0);
     let process = std::process::id().to_string();

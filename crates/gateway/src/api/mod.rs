@@ -23,6 +23,7 @@ pub(crate) use server::{Kind, Server, open, serve};
 use crate::conf::Conf;
 use crate::config_sync::LinkState;
 use crate::enabled::Enabled;
+use crate::follow::Stats;
 use crate::log_queue::Queues;
 use crate::logs::LogFiles;
 use crate::proxy::Shared;
@@ -45,6 +46,8 @@ pub(crate) struct Node {
     pub(crate) takes_config: bool,
     /// The link to the control plane, if this node has one.
     pub(crate) link: Option<watch::Receiver<LinkState>>,
+    /// What came of following the control plane; `None` without one.
+    pub(crate) sync: Option<Arc<Stats>>,
     pub(crate) logs: Arc<LogFiles>,
     /// How telemetry goes, if this node sends any.
     pub(crate) telemetry: Option<Arc<Counters>>,

@@ -4,7 +4,7 @@
 //! only while a configuration that is not empty is served; `/metrics` is for Prometheus. Source:
 //! data-plane reference 8.5.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,7 +71,7 @@ pub(super) fn status(node: &Node, query: Option<&str>) -> Answer {
     };
     let accepted = shared.accepted.load(Ordering::Relaxed);
     let connections = metrics::connections(shared);
-    let body = json!({
+    let mut body = json!({
         "memory": {
             "workers_lua_vms": [{"pid": std::process::id(), "http_allocated_gc": size}],
             "lua_shared_dicts": {},
@@ -88,6 +88,15 @@ pub(super) fn status(node: &Node, query: Option<&str>) -> Answer {
         "database": {"reachable": true},
         "configuration_hash": shared.configuration().hash.as_str(),
     });
+    if let (Some(sync), Some(link)) = (&node.sync, &node.link) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        body["config_sync"] = json!({
+            "connected": link.borrow().is_connected(),
+            "applied": count(&sync.applied),
+            "resyncs": count(&sync.resyncs),
+            "refused": count(&sync.refused),
+        });
+    }
     reply(StatusCode::OK, &body)
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Role;
 use super::listener::is_name;
 use super::reader::Reader;
+use crate::config_sync::SyncProtocol;
 use sallyport_runtime::ForwardProxy;
 
 /// How control plane and data plane know each other.
@@ -64,6 +65,8 @@ pub struct Cluster {
     pub max_payload: usize,
     /// Through what the control plane is dialled; `None` for directly.
     pub proxy: Option<Proxy>,
+    /// How configurations come.
+    pub protocol: SyncProtocol,
     /// Where telemetry goes; `None` for nowhere.
     pub telemetry: Option<Telemetry>,
 }
@@ -141,6 +144,8 @@ pub(super) fn read(reader: &mut Reader, role: Role) -> Option<Cluster> {
     reader.number("cluster_data_plane_purge_delay", 60..=u64::MAX);
     let proxy = forward_proxy(reader, role);
     let telemetry = telemetry(reader);
+    let protocols = [("auto", SyncProtocol::Auto), ("v1", SyncProtocol::Whole)];
+    let protocol = reader.choice("sallyport_sync", &protocols);
     if role != Role::DataPlane {
         return None;
     }
@@ -163,6 +168,7 @@ pub(super) fn read(reader: &mut Reader, role: Role) -> Option<Cluster> {
         dp_labels,
         max_payload,
         proxy,
+        protocol,
         telemetry,
     })
 }

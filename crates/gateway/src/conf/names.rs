@@ -397,5 +397,6 @@ const KNOWN: &[Known] = &[
     inert("resolver_mem_cache_size"),
     // Ours
     acts("sallyport_kong_version", "3.9.1"),
+    acts("sallyport_sync", "auto"),
     acts("sallyport_syslog_socket", "/dev/log"),
 ];

@@ -24,15 +24,18 @@ use sallyport_runtime::dial;
 use sallyport_runtime::forward_proxy::{Way, dial_through};
 use sallyport_runtime::tls::connect;
 use sallyport_wire::config_sync::HELLO_SECS_MAX;
+use sallyport_wire::config_sync::delta::{HelloAnswer, OWN, SYNC};
+use sallyport_wire::config_sync::rpc::{self, Message, RpcError};
 use tokio::io::{AsyncRead, ReadBuf, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
+use tracing::debug;
 
 use super::ClientSettings;
 use super::down::Down;
 use super::link::{Frame, Outgoing};
-use super::settings::Through;
+use super::settings::{SyncProtocol, Through};
 use crate::conf::ControlPlaneAddr;
 
 /// Limit of each step and each write.
@@ -47,7 +50,12 @@ pub(super) type Activity = Arc<AtomicBool>;
 
 /// What a connection reports.
 pub(super) enum FromControlPlane {
+    /// On protocol v1.
     Connected,
+    /// On protocol v2.
+    ConnectedRpc {
+        own: bool,
+    },
     Frame(Frame),
     /// Always the last word.
     Ended(Down),
@@ -64,29 +72,97 @@ pub(super) async fn run<F: Future<Output = bool>>(
     activity: Activity,
     tell: impl Fn(FromControlPlane) -> F,
 ) -> Down {
-    let upgraded = match Box::pin(open(settings)).await {
+    if settings.protocol == SyncProtocol::Auto {
+        match Box::pin(open(settings, Protocol::Rpc)).await {
+            Ok(upgraded) => {
+                let (mut reader, mut writer) = halves(upgraded, settings, activity.clone());
+                match greet(settings, &mut reader, &mut writer).await {
+                    Ok(answer) if answer.has(SYNC) => {
+                        let own = answer.has(OWN);
+                        if !tell(FromControlPlane::ConnectedRpc { own }).await {
+                            return Down::HungUp;
+                        }
+                        return exchange(settings, Protocol::Rpc, (reader, writer), outgoing, tell)
+                            .await;
+                    }
+                    Ok(_) => debug!("the control plane sends no changes, taking protocol v1"),
+                    Err(down) => debug!(%down, "no hello on protocol v2, taking protocol v1"),
+                }
+                // Whether the goodbye arrives makes no difference any more.
+                let _ = timeout(CLOSE_MAX, write(&mut writer, WsFrame::close(1000, b""))).await;
+            }
+            // there is somebody, who does not know that path
+            Err(down @ (Down::Status { .. } | Down::Upgrade(_))) => {
+                debug!(%down, "protocol v2 is not spoken there, taking protocol v1");
+            }
+            Err(down) => return down,
+        }
+    }
+    let upgraded = match Box::pin(open(settings, Protocol::Whole)).await {
         Ok(upgraded) => upgraded,
         Err(down) => return down,
     };
+    let halves = halves(upgraded, settings, activity);
+    if !tell(FromControlPlane::Connected).await {
+        return Down::HungUp;
+    }
+    exchange(settings, Protocol::Whole, halves, outgoing, tell).await
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    /// v1.
+    Whole,
+    /// v2.
+    Rpc,
+}
+
+fn halves(upgraded: Upgraded, settings: &ClientSettings, activity: Activity) -> (Reader, Writer) {
     let (read, write) = split(TokioIo::new(upgraded));
-    let (mut reader, writer) = after_handshake_split(
-        Watched {
-            inner: read,
-            activity,
-        },
-        write,
-        Role::Client,
-    );
+    let watched = Watched {
+        inner: read,
+        activity,
+    };
+    let (mut reader, writer) = after_handshake_split(watched, write, Role::Client);
     // Kong's control plane drops a link on which a data plane answers anything.
     reader.set_auto_pong(false);
     reader.set_auto_close(false);
     reader.set_max_message_size(settings.payload_bytes_max.saturating_add(1));
-    if !tell(FromControlPlane::Connected).await {
-        return Down::HungUp;
-    }
+    (reader, writer)
+}
+
+/// The hellos of protocol v2.
+async fn greet(
+    settings: &ClientSettings,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Result<HelloAnswer, Down> {
+    let socket = |error| Down::socket(error, &settings.tls_name, settings.payload_bytes_max);
+    let hello = WsFrame::binary(Payload::Owned(settings.rpc_hello.encode()));
+    let greeted = async {
+        write(writer, hello).await.map_err(socket)?;
+        let mut send = |_: WsFrame<'_>| async { Ok::<(), WebSocketError>(()) };
+        let frame = reader.read_frame(&mut send).await.map_err(socket)?;
+        match frame.opcode {
+            OpCode::Binary if frame.fin => HelloAnswer::decode(&frame.payload).map_err(Down::Lost),
+            OpCode::Close => Err(closed(&frame.payload)),
+            _ => Err(Down::Lost("no answer to the hello".to_owned())),
+        }
+    };
+    limited("the hello", greeted).await
+}
+
+async fn exchange<F: Future<Output = bool>>(
+    settings: &ClientSettings,
+    protocol: Protocol,
+    (reader, writer): (Reader, Writer),
+    outgoing: mpsc::Receiver<Outgoing>,
+    tell: impl Fn(FromControlPlane) -> F,
+) -> Down {
     // Neither side is restarted, so neither can lose a frame in the middle.
     tokio::select! {
-        down = read_all(settings, reader, &tell) => down,
+        down = read_all(settings, protocol, reader, &tell) => down,
         down = write_all(settings, writer, outgoing) => down,
     }
 }
@@ -102,19 +178,19 @@ async fn limited<T>(
     timeout(STEP_MAX, work).await.unwrap_or(Err(late))
 }
 
-async fn open(settings: &ClientSettings) -> Result<Upgraded, Down> {
+async fn open(settings: &ClientSettings, protocol: Protocol) -> Result<Upgraded, Down> {
     let tls = reach("config_sync", settings.place()).await?;
-    limited("opening the link", upgrade(settings, tls)).await
+    limited("opening the link", upgrade(settings, protocol, tls)).await
 }
 
 /// A far end of the control plane, and how it is reached.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Place<'a> {
     pub(crate) at: &'a ControlPlaneAddr,
     /// Through what; `None` for directly.
     pub(crate) proxy: Option<&'a Through>,
     pub(crate) tls_name: &'a str,
-    pub(crate) tls: &'a Arc<ClientConfig>,
+    pub(crate) tls: Arc<ClientConfig>,
 }
 
 /// Dials, through the forward proxy if there is one, up to the end of the TLS handshake. `id` is
@@ -134,7 +210,7 @@ pub(crate) async fn reach(id: &'static str, place: Place<'_>) -> Result<TlsStrea
         }
     };
     let handshake = async {
-        connect(place.tls.clone(), place.tls_name, stream)
+        connect(place.tls, place.tls_name, stream)
             .await
             .map_err(Down::Tls)
     };
@@ -143,17 +219,29 @@ pub(crate) async fn reach(id: &'static str, place: Place<'_>) -> Result<TlsStrea
 
 /// Asks for the WebSocket. The answer's `Sec-WebSocket-Accept` is not checked: it guards against
 /// caches in between, and there is none inside mutual TLS. Kong's data planes do the same.
-async fn upgrade(settings: &ClientSettings, tls: TlsStream<Way>) -> Result<Upgraded, Down> {
+async fn upgrade(
+    settings: &ClientSettings,
+    protocol: Protocol,
+    tls: TlsStream<Way>,
+) -> Result<Upgraded, Down> {
     let peer = settings.tls_name.as_str();
     let mut nonce = [0_u8; 16];
     getrandom::fill(&mut nonce)
         .map_err(|error| Down::Upgrade(format!("this machine has no randomness: {error}")))?;
-    let request = Request::get(settings.query.path_and_query())
+    let path = match protocol {
+        Protocol::Whole => settings.query.path_and_query(),
+        Protocol::Rpc => rpc::OUTLET_PATH.to_owned(),
+    };
+    let mut request = Request::get(path)
         .header(header::HOST, settings.control_plane.to_string())
         .header(header::UPGRADE, "websocket")
         .header(header::CONNECTION, "Upgrade")
         .header(header::SEC_WEBSOCKET_VERSION, "13")
-        .header(header::SEC_WEBSOCKET_KEY, STANDARD.encode(nonce))
+        .header(header::SEC_WEBSOCKET_KEY, STANDARD.encode(nonce));
+    if protocol == Protocol::Rpc {
+        request = request.header(header::SEC_WEBSOCKET_PROTOCOL, rpc::SUBPROTOCOL);
+    }
+    let request = request
         .body(Empty::<Bytes>::new())
         .map_err(|error| Down::Upgrade(error.to_string()))?;
     let (mut sender, connection) = http1::Builder::new()
@@ -168,6 +256,12 @@ async fn upgrade(settings: &ClientSettings, tls: TlsStream<Way>) -> Result<Upgra
             .map_err(|error| Down::upgrade(&error, peer))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(response).await);
+        }
+        let agreed = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+        if protocol == Protocol::Rpc && agreed.is_none_or(|it| it != rpc::SUBPROTOCOL) {
+            return Err(Down::Upgrade(
+                "another subprotocol was agreed on".to_owned(),
+            ));
         }
         hyper::upgrade::on(response)
             .await
@@ -202,6 +296,7 @@ async fn refusal(response: Response<Incoming>) -> Down {
 
 async fn read_all<F: Future<Output = bool>>(
     settings: &ClientSettings,
+    protocol: Protocol,
     mut reader: Reader,
     tell: impl Fn(FromControlPlane) -> F,
 ) -> Down {
@@ -216,6 +311,16 @@ async fn read_all<F: Future<Output = bool>>(
             Err(down) => return down,
         };
         let frame = match frame.opcode {
+            OpCode::Binary if frame.fin && protocol == Protocol::Rpc => {
+                let bytes_max = settings.expanded_bytes_max();
+                match messages(Vec::from(&*frame.payload), bytes_max).await {
+                    Ok(messages) => Frame::Rpc(messages),
+                    Err(problem) => {
+                        return Down::Lost(format!("the control plane sent rubbish: {problem}"));
+                    }
+                }
+            }
+            OpCode::Ping if protocol == Protocol::Rpc => Frame::Ping,
             OpCode::Binary if frame.fin => Frame::Payload(frame.payload.to_vec()),
             OpCode::Binary | OpCode::Continuation => return Down::Fragmented,
             OpCode::Close => return closed(&frame.payload),
@@ -224,6 +329,19 @@ async fn read_all<F: Future<Output = bool>>(
         if !tell(frame.into()).await {
             return Down::HungUp;
         }
+    }
+}
+
+/// What is in a frame of protocol v2.
+async fn messages(
+    frame: Vec<u8>,
+    bytes_max: usize,
+) -> Result<Vec<Result<Message, RpcError>>, RpcError> {
+    match frame.len() > super::LARGE_BYTES {
+        false => rpc::decode(&frame, bytes_max),
+        true => tokio::task::spawn_blocking(move || rpc::decode(&frame, bytes_max))
+            .await
+            .unwrap_or_else(|panic| Err(RpcError::Json(panic.to_string()))),
     }
 }
 
@@ -247,6 +365,8 @@ async fn write_all(
     while let Some(outgoing) = outgoing.recv().await {
         let frame = match outgoing {
             Outgoing::Hello => WsFrame::binary(Payload::Owned(settings.hello.encode())),
+            Outgoing::Rpc(text) => WsFrame::binary(Payload::Owned(rpc::compress(&text))),
+            Outgoing::Pong => WsFrame::pong(Payload::Borrowed(&[])),
             Outgoing::Ping(hash) => WsFrame::new(
                 true,
                 OpCode::Ping,

@@ -1,8 +1,9 @@
-//! The data plane's end of hybrid protocol v1: gets configurations from a control plane.
+//! The data plane's end of the hybrid protocol: gets configurations from a control plane.
 //!
-//! [`run`] dials `wss://<control plane>/v1/outlet`, says who the node is, and hands every
-//! configuration it is sent to an [`Apply`]; the hash in force goes back as the payload of each
-//! PING, which is the only acknowledgement there is. It never answers a PING and never sends
+//! [`run`] dials `wss://<control plane>/v2/outlet`, says who the node is, and hands what changes
+//! to an [`Apply`]. Where that protocol is not spoken it dials `/v1/outlet`: there every
+//! configuration comes as a whole, and the hash in force goes back as the payload of each PING,
+//! which is the only acknowledgement there is. On v1 it never answers a PING and never sends
 //! another frame, because Kong's control plane drops a link on anything else. The rules of order
 //! and time are in [`link`], a pure state machine; this file gives it a clock, a socket and dice.
 
@@ -17,6 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::delta::Deltas;
 use sallyport_wire::config_sync::{FrameError, Reconfigure};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -28,14 +30,14 @@ use uuid::Uuid;
 use connection::{Activity, FromControlPlane};
 pub(crate) use connection::{Place, reach};
 pub use down::Down;
-use link::{Effect, Event, Frame, Link, Outgoing};
+pub use link::Synced;
+use link::{Changes, Effect, Event, Frame, Link, Outgoing};
 pub use node_id::{NodeIdError, hostname, node_id};
 pub(crate) use settings::proxy;
-pub use settings::{ClientSettings, SettingsError, Through};
+pub use settings::{ClientSettings, ClusterTls, SettingsError, SyncProtocol, Through};
 
-/// Bytes a payload may have once decompressed, per byte of `cluster_max_payload`. JSON of
-/// entities compresses about tenfold.
-const EXPANSION_MAX: usize = 32;
+/// From here on JSON is read on a thread of its own, so that it holds up nothing.
+const LARGE_BYTES: usize = 64 * 1024;
 /// Events waiting to be handled; a connection that produces more waits.
 const EVENTS_MAX: usize = 8;
 /// Frames waiting to be written; more means that the control plane does not read.
@@ -56,6 +58,12 @@ pub trait Apply: Send + Sync + 'static {
         &self,
         payload: Reconfigure,
     ) -> impl Future<Output = Result<ConfigHash, ApplyError>> + Send;
+
+    /// The same for changes. Who does not take any has them refused.
+    fn sync(&self, deltas: Deltas) -> impl Future<Output = Synced> + Send {
+        let _ = deltas;
+        async { Synced::Refused("this node takes whole configurations only".to_owned()) }
+    }
 }
 
 /// Why a configuration was not put in force, with the entity and field it is about.
@@ -103,7 +111,8 @@ pub async fn run<A: Apply>(
                 .expect("8 of 16 bytes"),
         )
     });
-    let link = Link::new(now(), settings.timings.clone(), settings.hash, seed);
+    let start = (settings.hash, settings.version);
+    let link = Link::new(now(), settings.timings.clone(), start, seed);
     let mut driver = Driver {
         settings: Arc::new(settings),
         apply,
@@ -139,6 +148,7 @@ enum Happened {
     },
     /// The hash now in force, or `None` if nothing changed.
     Applied(Option<ConfigHash>),
+    Synced(Synced),
 }
 
 struct Handle {
@@ -197,6 +207,11 @@ impl<A: Apply> Driver<A> {
                         self.state.send_replace(LinkState::Up);
                         self.step(Event::Connected);
                     }
+                    FromControlPlane::ConnectedRpc { own } => {
+                        info!(control_plane = %self.settings.control_plane, protocol = 2, "control plane connected");
+                        self.state.send_replace(LinkState::Up);
+                        self.step(Event::ConnectedRpc { own });
+                    }
                     FromControlPlane::Frame(frame) => {
                         if let Some(connection) = &self.connection {
                             connection.activity.store(false, Ordering::Relaxed);
@@ -210,6 +225,16 @@ impl<A: Apply> Driver<A> {
                 self.applying = None;
                 self.step(hash.map_or(Event::Refused, Event::Applied));
             }
+            Happened::Synced(synced) => {
+                self.applying = None;
+                if let Synced::Refused(problem) = &synced {
+                    warn!(
+                        problem,
+                        "changes refused, the previous configuration stays in force"
+                    );
+                }
+                self.step(Event::Synced(synced));
+            }
         }
     }
 
@@ -220,6 +245,9 @@ impl<A: Apply> Driver<A> {
         if self.applying == Some(panic.id()) {
             self.applying = None;
             self.step(Event::Refused);
+            self.step(Event::Synced(Synced::Refused(
+                "a bug, see the log".to_owned(),
+            )));
         } else if self
             .connection
             .as_ref()
@@ -258,6 +286,7 @@ impl<A: Apply> Driver<A> {
                 Effect::Dial => self.dial(),
                 Effect::Send(outgoing) => self.send(outgoing),
                 Effect::Apply(frame) => self.start_apply(frame),
+                Effect::ApplyChanges(changes) => self.start_sync(changes),
                 Effect::HangUp => {
                     self.connection = None;
                     self.report(&Down::Silent);
@@ -300,16 +329,52 @@ impl<A: Apply> Driver<A> {
     fn start_apply(&mut self, frame: Vec<u8>) {
         let (apply, events, in_force) =
             (self.apply.clone(), self.events_in.clone(), self.link.hash());
-        let bytes_max = self
-            .settings
-            .payload_bytes_max
-            .saturating_mul(EXPANSION_MAX);
+        let bytes_max = self.settings.expanded_bytes_max();
         let task = self.tasks.spawn(async move {
             let hash = apply_frame(&*apply, frame, bytes_max, in_force).await;
             // Nobody listens any more only when the client stops.
             let _ = events.send(Happened::Applied(hash)).await;
         });
         self.applying = Some(task.id());
+    }
+
+    fn start_sync(&mut self, changes: Changes) {
+        let (apply, events) = (self.apply.clone(), self.events_in.clone());
+        let task = self.tasks.spawn(async move {
+            let large = match &changes {
+                Changes::Answer { result, .. } => result.get().len() > LARGE_BYTES,
+                Changes::Push(params) => params.get().len() > LARGE_BYTES,
+            };
+            let deltas = match large {
+                false => read(&changes),
+                true => tokio::task::spawn_blocking(move || read(&changes))
+                    .await
+                    .unwrap_or_else(|panic| Err(panic.to_string())),
+            };
+            let synced = match deltas {
+                Ok(deltas) => apply.sync(deltas).await,
+                Err(problem) => Synced::Refused(problem),
+            };
+            // Nobody listens any more only when the client stops.
+            let _ = events.send(Happened::Synced(synced)).await;
+        });
+        self.applying = Some(task.id());
+    }
+}
+
+/// Reads changes.
+fn read(changes: &Changes) -> Result<Deltas, String> {
+    match changes {
+        Changes::Answer { from, result } => {
+            let mut deltas = Deltas::from_raw(result)?;
+            deltas.from = (!deltas.full).then_some(*from);
+            // Kong names no version when nothing is new
+            if deltas.list.is_empty() && deltas.hash.is_none() && !deltas.full {
+                deltas.version = *from;
+            }
+            Ok(deltas)
+        }
+        Changes::Push(params) => Deltas::from_params(params),
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::{ClientConfig, RootCertStore};
 use sallyport_runtime::ForwardProxy;
 use sallyport_runtime::tls::client::ClientConfigError;
 use sallyport_runtime::tls::{ServerTrust, client_config, trust_store};
 use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::delta::{Hello, OWN, SYNC, SyncVersion};
+use sallyport_wire::config_sync::rpc::ENCODING;
 use sallyport_wire::config_sync::{BasicInfo, OutletQuery, PluginVersion};
 use tracing::warn;
 use uuid::Uuid;
@@ -24,19 +27,63 @@ pub struct ClientSettings {
     pub proxy: Option<Through>,
     /// Name asked for by SNI.
     pub tls_name: String,
-    /// Whom to believe and what to show.
-    pub tls: Arc<ClientConfig>,
+    /// Whom to believe and what to show; may be exchanged, for the next connection.
+    pub tls: ClusterTls,
     /// Who is dialling.
     pub query: OutletQuery,
     /// The first frame.
     pub hello: BasicInfo,
+    /// Which protocols are tried.
+    pub protocol: SyncProtocol,
+    /// The first frame of protocol v2.
+    pub rpc_hello: Hello,
     /// Largest frame accepted, in bytes.
     pub payload_bytes_max: usize,
     /// The hash in force at the start: that of the last-known-good configuration, or zeros.
     pub hash: ConfigHash,
+    /// What the control plane calls it, if it came in changes.
+    pub version: SyncVersion,
     /// Intervals; the default is what Kong uses.
     pub timings: Timings,
 }
+
+/// Whom to believe and what to show, exchangeable; clones share it.
+#[derive(Clone, Debug)]
+pub struct ClusterTls(Arc<ArcSwap<ClientConfig>>);
+
+impl ClusterTls {
+    pub(crate) fn new(material: &ClusterMaterial) -> Result<ClusterTls, ClientConfigError> {
+        let config = client_config(material.trust.clone(), Some(&material.identity))?;
+        Ok(ClusterTls(Arc::new(ArcSwap::from_pointee(config))))
+    }
+
+    /// Takes another certificate, from the next connection on.
+    ///
+    /// # Errors
+    /// It cannot be used; the one before stays.
+    pub(crate) fn exchange(&self, material: &ClusterMaterial) -> Result<(), ClientConfigError> {
+        let config = client_config(material.trust.clone(), Some(&material.identity))?;
+        self.0.store(Arc::new(config));
+        Ok(())
+    }
+
+    pub(super) fn current(&self) -> Arc<ClientConfig> {
+        self.0.load_full()
+    }
+}
+
+/// Which protocols of configuration sync a node tries (`sallyport_sync`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncProtocol {
+    /// Changes where the control plane has them, whole configurations elsewhere.
+    Auto,
+    /// Whole configurations only: Kong's protocol v1.
+    Whole,
+}
+
+/// Bytes a payload may have once decompressed, per byte of `cluster_max_payload`. JSON of
+/// entities compresses about tenfold.
+const EXPANSION_MAX: usize = 32;
 
 /// A forward proxy, ready to be dialled.
 #[derive(Clone, Debug)]
@@ -75,14 +122,21 @@ impl ClientSettings {
             name: name.clone(),
             version: conf.kong_version.clone(),
         };
+        let rpc_hello = Hello {
+            rpc_capabilities: vec![SYNC.to_owned(), OWN.to_owned()],
+            rpc_frame_encodings: vec![ENCODING.to_owned()],
+            kong_version: conf.kong_version.clone(),
+            kong_hostname: hostname.clone(),
+            kong_node_id: node_id.to_string(),
+            kong_conf: conf.process_conf(),
+            plugins: conf.plugins.iter().map(version).collect(),
+            labels: cluster.dp_labels.clone(),
+        };
         Ok(ClientSettings {
             control_plane: cluster.control_plane.clone(),
             proxy: proxy(conf)?,
             tls_name: cluster.tls_name().to_owned(),
-            tls: Arc::new(client_config(
-                material.trust.clone(),
-                Some(&material.identity),
-            )?),
+            tls: ClusterTls::new(material)?,
             query: OutletQuery {
                 node_id: node_id.to_string(),
                 node_hostname: Some(hostname),
@@ -94,8 +148,11 @@ impl ClientSettings {
                 labels: cluster.dp_labels.clone(),
                 ..BasicInfo::default()
             },
+            protocol: cluster.protocol,
+            rpc_hello,
             payload_bytes_max: cluster.max_payload,
             hash,
+            version: SyncVersion::NONE,
             timings: Timings::default(),
         })
     }
@@ -105,7 +162,7 @@ impl ClientSettings {
             at: &self.control_plane,
             proxy: self.proxy.as_ref(),
             tls_name: &self.tls_name,
-            tls: &self.tls,
+            tls: self.tls.current(),
         }
     }
 }
@@ -117,6 +174,13 @@ impl ClientSettings {
 pub(crate) fn proxy(conf: &Conf) -> Result<Option<Through>, ClientConfigError> {
     let proxy = conf.cluster.as_ref().and_then(|it| it.proxy.as_ref());
     proxy.map(|proxy| through(proxy, conf)).transpose()
+}
+
+impl ClientSettings {
+    /// Largest frame accepted once decompressed, in bytes.
+    pub(super) fn expanded_bytes_max(&self) -> usize {
+        self.payload_bytes_max.saturating_mul(EXPANSION_MAX)
+    }
 }
 
 fn through(proxy: &Proxy, conf: &Conf) -> Result<Through, ClientConfigError> {

@@ -3,20 +3,25 @@
 //! | bytes | content |
 //! |---|---|
 //! | 8 | `SPORTLKG` |
-//! | 4 | format version, little endian: 1 |
+//! | 4 | format version, little endian: 1, or 2 |
 //! | 32 | hash in force, ASCII |
+//! | 32 | in format 2: the control plane's name of the version, ASCII |
 //! | 8 | length of the payload, little endian |
 //! | … | payload: the reconfigure frame, gzip of JSON |
 //! | 32 | SHA-256 of everything before it |
 
 use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::delta::SyncVersion;
 use sallyport_wire::config_sync::{FrameError, Reconfigure};
 use sha2::{Digest, Sha256};
 
 use super::Saved;
 
 const MAGIC: &[u8; 8] = b"SPORTLKG";
-const VERSION: u32 = 1;
+/// Without a name of the version.
+const PLAIN: u32 = 1;
+/// With one.
+const NAMED: u32 = 2;
 const HEAD: usize = 8 + 4 + 32 + 8;
 const SUM: usize = 32;
 /// The file is ours and its checksum holds, so this only bounds an absurd one.
@@ -35,7 +40,7 @@ pub enum FormatError {
     #[error("it is not a last-known-good file")]
     Magic,
     /// A later build wrote it.
-    #[error("it has format version {found}, this build reads {VERSION}")]
+    #[error("it has format version {found}, this build reads up to {NAMED}")]
     Version {
         /// The version it names.
         found: u32,
@@ -58,10 +63,17 @@ pub enum FormatError {
 
 pub(crate) fn encode(saved: &Saved) -> Vec<u8> {
     let payload = saved.payload.encode();
-    let mut bytes = Vec::with_capacity(HEAD + payload.len() + SUM);
+    let mut bytes = Vec::with_capacity(HEAD + 32 + payload.len() + SUM);
     bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    let format = match saved.version {
+        None => PLAIN,
+        Some(_) => NAMED,
+    };
+    bytes.extend_from_slice(&format.to_le_bytes());
     bytes.extend_from_slice(saved.hash.as_bytes());
+    if let Some(version) = saved.version {
+        bytes.extend_from_slice(version.as_str().as_bytes());
+    }
     bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
     bytes.extend_from_slice(&payload);
     let sum = Sha256::digest(&bytes);
@@ -69,22 +81,35 @@ pub(crate) fn encode(saved: &Saved) -> Vec<u8> {
     bytes
 }
 
-/// Checks everything but the content; returns hash and payload.
-pub(super) fn verify(bytes: &[u8]) -> Result<(ConfigHash, &[u8]), FormatError> {
+/// What a file holds, its payload not yet read.
+pub(super) struct Verified<'a> {
+    hash: ConfigHash,
+    version: Option<SyncVersion>,
+    payload: &'a [u8],
+}
+
+/// Checks everything but the content.
+pub(super) fn verify(bytes: &[u8]) -> Result<Verified<'_>, FormatError> {
     let short = || FormatError::Short { found: bytes.len() };
     let (magic, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
     if magic != MAGIC {
         return Err(FormatError::Magic);
     }
-    let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
-    let version = u32::from_le_bytes(*version);
-    if version != VERSION {
-        return Err(FormatError::Version { found: version });
+    let (format, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let format = u32::from_le_bytes(*format);
+    if format != PLAIN && format != NAMED {
+        return Err(FormatError::Version { found: format });
     }
-    let (hash, rest) = rest.split_first_chunk::<32>().ok_or_else(short)?;
+    let (hash, mut rest) = rest.split_first_chunk::<32>().ok_or_else(short)?;
+    let mut version = None;
+    let mut head = HEAD;
+    if format == NAMED {
+        let (name, after) = rest.split_first_chunk::<32>().ok_or_else(short)?;
+        (version, rest, head) = (Some(name), after, HEAD + 32);
+    }
     let (length, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
     let length = u64::from_le_bytes(*length);
-    let wanted = length.saturating_add((HEAD + SUM) as u64);
+    let wanted = length.saturating_add((head + SUM) as u64);
     if bytes.len() as u64 != wanted {
         return Err(FormatError::Length {
             found: bytes.len() as u64,
@@ -96,12 +121,30 @@ pub(super) fn verify(bytes: &[u8]) -> Result<(ConfigHash, &[u8]), FormatError> {
         return Err(FormatError::Checksum);
     }
     let hash = ConfigHash::try_from(&hash[..]).map_err(|_| FormatError::Checksum)?;
-    Ok((hash, payload))
+    let version = version.map(|name| std::str::from_utf8(name).ok()?.parse().ok());
+    let version = match version {
+        Some(None) => return Err(FormatError::Checksum),
+        Some(name) => name,
+        None => None,
+    };
+    Ok(Verified {
+        hash,
+        version,
+        payload,
+    })
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<Saved, FormatError> {
-    let (hash, payload) = verify(bytes)?;
+    let Verified {
+        hash,
+        version,
+        payload,
+    } = verify(bytes)?;
     let payload =
         Reconfigure::decode(payload, DECOMPRESSED_BYTES_MAX).map_err(FormatError::Payload)?;
-    Ok(Saved { hash, payload })
+    Ok(Saved {
+        hash,
+        version,
+        payload,
+    })
 }

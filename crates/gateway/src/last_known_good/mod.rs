@@ -4,7 +4,11 @@
 //! `<prefix>/last_known_good.previous`. A file is replaced as a whole (written beside it, synced,
 //! renamed, directory synced), so a crash at any moment leaves one of the two good. Both are
 //! readable by their owner only, because configurations hold keys.
+//!
+//! What changed since then may lie beside each of them in a file of changes ([`changes`]), to
+//! which records are only ever added.
 
+pub mod changes;
 pub(crate) mod format;
 #[cfg(test)]
 mod tests;
@@ -16,16 +20,23 @@ use std::path::{Path, PathBuf};
 
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::Reconfigure;
+use sallyport_wire::config_sync::delta::SyncVersion;
+
+use changes::{Changes, Record};
 
 pub use format::FormatError;
 
 const NAME: &str = "last_known_good";
+const CHANGES: &str = "last_known_good.changes";
+const PREVIOUS_CHANGES: &str = "last_known_good.previous.changes";
 
 /// A configuration and the hash under which it is in force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saved {
     /// The hash to report: the payload's, or zeros if it holds no entity.
     pub hash: ConfigHash,
+    /// The version that the control plane calls it by, if it came in changes.
+    pub version: Option<SyncVersion>,
     /// The configuration as it came.
     pub payload: Reconfigure,
 }
@@ -37,6 +48,9 @@ pub struct Loaded {
     pub saved: Saved,
     /// What was wrong with the newest file, if this is the previous one. To be logged.
     pub newest_problem: Option<FileError>,
+    /// Changes that may follow on it, oldest first. Those that do not start from where the ones
+    /// before have led are of another time, and to be skipped.
+    pub changes: Vec<Record>,
 }
 
 /// One file cannot be used.
@@ -106,18 +120,12 @@ impl LastKnownGood {
     pub fn load(&self) -> Result<Option<Loaded>, LoadError> {
         let newest = match read(self.path(NAME)) {
             Ok(saved) => {
-                return Ok(Some(Loaded {
-                    saved,
-                    newest_problem: None,
-                }));
+                return Ok(Some(self.loaded(saved, None)));
             }
             Err(error) => error,
         };
         match read(self.previous()) {
-            Ok(saved) => Ok(Some(Loaded {
-                saved,
-                newest_problem: Some(newest),
-            })),
+            Ok(saved) => Ok(Some(self.loaded(saved, Some(newest)))),
             Err(previous) => match (&newest.problem, &previous.problem) {
                 (FileProblem::Missing, FileProblem::Missing) => Ok(None),
                 _ => Err(LoadError {
@@ -126,6 +134,29 @@ impl LastKnownGood {
                 }),
             },
         }
+    }
+
+    fn loaded(&self, saved: Saved, newest_problem: Option<FileError>) -> Loaded {
+        // The second name is the newest one's for a moment while a configuration is stored.
+        let names = [PREVIOUS_CHANGES, CHANGES];
+        let changes = match saved.version {
+            Some(_) => names.map(|name| changes::read(&self.path(name))).concat(),
+            None => Vec::new(),
+        };
+        Loaded {
+            saved,
+            newest_problem,
+            changes,
+        }
+    }
+
+    /// The file of changes since the newest configuration, to add to.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn changes(&self) -> Result<Changes, StoreError> {
+        let path = self.path(CHANGES);
+        step("opening", &path, Changes::open(&path, &self.prefix))
     }
 
     /// Stores a configuration as the newest one; the newest so far becomes the previous one,
@@ -145,10 +176,21 @@ impl LastKnownGood {
             // By a second name, so that the newest file is never absent.
             step("keeping", &newest, link(&newest, &kept))?;
             step("replacing", &previous, fs::rename(&kept, &previous))?;
+            let (changes, old) = (self.path(CHANGES), self.path(PREVIOUS_CHANGES));
+            let moved = match fs::rename(&changes, &old) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => remove(&old),
+                moved => moved,
+            };
+            step("keeping", &changes, moved)?;
         }
         step("replacing", &newest, fs::rename(&new, &newest))?;
         let synced = File::open(&self.prefix).and_then(|directory| directory.sync_all());
         step("syncing", &self.prefix, synced)
+    }
+
+    /// Bytes of the newest stored configuration; 0 if there is none.
+    pub fn newest_bytes(&self) -> u64 {
+        fs::metadata(self.path(NAME)).map_or(0, |it| it.len())
     }
 
     fn path(&self, name: &str) -> PathBuf {

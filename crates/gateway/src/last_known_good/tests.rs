@@ -10,6 +10,7 @@ fn saved(name: &str) -> Saved {
     let payload = Reconfigure::new(table, 1.5);
     Saved {
         hash: payload.hash(),
+        version: None,
         payload,
     }
 }
@@ -138,9 +139,9 @@ fn what_a_crash_left_is_no_obstacle() {
 #[test]
 fn a_later_format_is_named() {
     let mut bytes = format::encode(&saved("one"));
-    bytes[8] = 2;
+    bytes[8] = 3;
     let text = format::decode(&bytes).unwrap_err().to_string();
-    assert_eq!(text, "it has format version 2, this build reads 1");
+    assert_eq!(text, "it has format version 3, this build reads up to 2");
 }
 
 #[test]
@@ -177,10 +178,14 @@ fn every_bit_flip_is_detected() {
 
 proptest! {
     #[test]
-    fn any_configuration_comes_back(names in proptest::collection::vec("\\PC{0,20}", 0..8)) {
+    fn any_configuration_comes_back(
+        names in proptest::collection::vec("\\PC{0,20}", 0..8),
+        version in any::<Option<u64>>(),
+    ) {
         let services: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
         let payload = Reconfigure::new(json!({"services": services}), 0.25);
-        let saved = Saved { hash: payload.hash(), payload };
+        let version = version.map(|revision| SyncVersion::new(1, revision));
+        let saved = Saved { hash: payload.hash(), version, payload };
         prop_assert_eq!(format::decode(&format::encode(&saved)).unwrap(), saved);
     }
 

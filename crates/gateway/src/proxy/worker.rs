@@ -103,7 +103,13 @@ impl Shared {
 
     /// Serves `configuration` from the next request on; requests under way finish with theirs.
     pub(crate) fn swap(&self, configuration: Configuration) {
-        self.balancers.put_in_force(&configuration.balancers);
+        let same = Arc::ptr_eq(
+            &self.configuration.load().balancers,
+            &configuration.balancers,
+        );
+        if !same {
+            self.balancers.put_in_force(&configuration.balancers);
+        }
         self.certificates.put_in_force(&configuration.named);
         warn_of_streams(&configuration, &self.options);
         self.configuration.store(Arc::new(configuration));

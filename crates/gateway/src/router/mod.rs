@@ -188,6 +188,19 @@ impl Router {
         update::updated(self, self.flavor, routes)
     }
 
+    /// The same router but for these routes, new or in place of those with the same id, and without
+    /// those that are `gone`; and what had to be done for it. Costs nothing for the others.
+    ///
+    /// # Errors
+    /// What cannot be used, with the index of its route.
+    pub fn edited(
+        &self,
+        routes: &[Route],
+        gone: &[Uuid],
+    ) -> Result<(Router, Work), Vec<(usize, PatternError)>> {
+        update::edited(self, self.flavor, routes, gone)
+    }
+
     /// The slot of a route: a number below [`slots`](Router::slots) that it keeps in all routers
     /// that are made from this one, as long as it is there.
     pub fn slot(&self, id: Uuid) -> Option<usize> {

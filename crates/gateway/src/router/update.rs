@@ -13,6 +13,7 @@ use super::compile::{Place, compile};
 use super::pattern::PatternError;
 use super::table::{Change, Table};
 use super::{Router, is_http};
+use crate::ids::{Ids, Pages};
 
 /// What had to be done for a list of routes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,19 +31,21 @@ pub struct Work {
 /// Routes by the slot that each keeps as long as it is there. Copying it looks at no route.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slots {
-    by_id: AHashMap<Uuid, u32>,
-    /// What is in each slot; `None` for a free one.
-    taken: Vec<Option<(Uuid, Content)>>,
-    /// The places of the routes, [`CHUNK`] slots in each part.
-    places: Vec<Arc<Vec<Places>>>,
+    by_id: Ids<u32>,
+    all: Pages<Slot>,
     free: Vec<u32>,
+}
+
+/// What is in a slot.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    /// `None` if it is free.
+    taken: Option<(Uuid, Content)>,
+    places: Places,
 }
 
 /// Every place of a route, to take it out again.
 type Places = Arc<[Place]>;
-
-/// Slots whose places are copied together when one of them changes.
-const CHUNK: usize = 256;
 
 /// What a route says: 128 bits of keyed hash that nobody outside can steer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,73 +93,109 @@ impl Hasher for Both {
 
 impl Slots {
     pub(super) fn len(&self) -> usize {
-        self.taken.len()
+        self.all.len()
     }
 
     pub(super) fn get(&self, id: Uuid) -> Option<usize> {
         self.by_id.get(&id).map(|slot| *slot as usize)
     }
 
+    fn taken(&self, slot: usize) -> Option<(Uuid, Content)> {
+        self.all.get(slot)?.taken
+    }
+
     /// The slot of a route; the one after `before`, if it is that one, without a search.
     fn after(&self, before: usize, id: Uuid) -> Option<usize> {
         let next = before.wrapping_add(1);
-        let at = |slot: usize| self.taken.get(slot).copied().flatten();
-        match at(next) {
+        match self.taken(next) {
             Some((there, _)) if there == id => Some(next),
             _ => self.get(id),
         }
     }
 
     fn claim(&mut self, id: Uuid) -> u32 {
-        *self.by_id.entry(id).or_insert_with(|| {
-            self.free.pop().unwrap_or_else(|| {
-                self.taken.push(None);
-                if self.taken.len() > self.places.len() * CHUNK {
-                    self.places.push(Arc::new(vec![Places::default(); CHUNK]));
-                }
-                u32::try_from(self.taken.len() - 1).expect("so many routes have no memory")
-            })
-        })
+        if let Some(slot) = self.by_id.get(&id) {
+            return *slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.all.push(Slot::default());
+            u32::try_from(self.all.len() - 1).expect("so many routes have no memory")
+        });
+        self.by_id.insert(id, slot);
+        slot
     }
 
-    fn places(&self, slot: u32) -> &Places {
-        let slot = slot as usize;
-        &self.places[slot / CHUNK][slot % CHUNK]
+    fn places(&self, slot: u32) -> Places {
+        let there = self.all.get(slot as usize);
+        there.map_or_else(Places::default, |there| there.places.clone())
     }
 
     fn put(&mut self, slot: u32, taken: Option<(Uuid, Content)>, places: Places) {
-        let slot = slot as usize;
-        self.taken[slot] = taken;
-        Arc::make_mut(&mut self.places[slot / CHUNK])[slot % CHUNK] = places;
+        self.all.set(slot as usize, Slot { taken, places });
     }
 }
 
 /// Changes of one host's lists.
 type Edits = AHashMap<HostKey, Vec<(Arc<str>, Edit)>>;
 
+/// A route that is new or not what it was, and where it stands in the caller's list.
+type Changed<'r> = (usize, &'r Route, Content);
+
+/// The router of exactly these routes.
 pub(super) fn updated(
     previous: &Router,
     flavor: RouterFlavor,
     routes: &[Route],
 ) -> Result<(Router, Work), Vec<(usize, PatternError)>> {
-    let hashers = &previous.hashers;
-    let mut slots = previous.slots.clone();
+    let (hashers, slots) = (&previous.hashers, &previous.slots);
     let mut seen = vec![false; slots.len()];
-    let (mut edits, mut bad, mut work) = (Edits::default(), Vec::new(), Work::default());
+    let mut changed: Vec<Changed<'_>> = Vec::new();
     let mut last = usize::MAX;
     for (index, route) in routes.iter().enumerate() {
         let content = hashers.content(route);
-        if let Some(slot) = slots.after(last, route.id)
-            && slots.taken[slot] == Some((route.id, content))
-        {
+        let slot = slots.after(last, route.id);
+        if let Some(slot) = slot {
             seen[slot] = true;
             last = slot;
-            continue;
         }
+        if slot.and_then(|slot| slots.taken(slot)) != Some((route.id, content)) {
+            changed.push((index, route, content));
+        }
+    }
+    let gone = |(slot, there): (usize, &Slot)| match there.taken {
+        Some((id, _)) if !seen[slot] => Some(id),
+        _ => None,
+    };
+    let gone: Vec<_> = slots.all.iter().enumerate().filter_map(gone).collect();
+    changed_to(previous, flavor, &changed, &gone)
+}
+
+/// The router with these routes, new or in place of those with the same id, and without others.
+pub(super) fn edited(
+    previous: &Router,
+    flavor: RouterFlavor,
+    routes: &[Route],
+    gone: &[Uuid],
+) -> Result<(Router, Work), Vec<(usize, PatternError)>> {
+    let (hashers, slots) = (&previous.hashers, &previous.slots);
+    let changed = routes.iter().enumerate().filter_map(|(index, route)| {
+        let content = hashers.content(route);
+        let there = slots.get(route.id).and_then(|slot| slots.taken(slot));
+        (there != Some((route.id, content))).then_some((index, route, content))
+    });
+    changed_to(previous, flavor, &changed.collect::<Vec<_>>(), gone)
+}
+
+fn changed_to(
+    previous: &Router,
+    flavor: RouterFlavor,
+    changed: &[Changed<'_>],
+    gone: &[Uuid],
+) -> Result<(Router, Work), Vec<(usize, PatternError)>> {
+    let mut slots = previous.slots.clone();
+    let (mut edits, mut bad, mut work) = (Edits::default(), Vec::new(), Work::default());
+    for (index, route, content) in changed {
         let slot = slots.claim(route.id);
-        seen.resize(slots.len(), false);
-        seen[slot as usize] = true;
-        last = slot as usize;
         let found = match route.protocols.iter().copied().any(is_http) {
             true => compile(flavor, route, slot),
             false => Ok(Vec::new()), // it has its slot, and no request finds it
@@ -164,14 +203,14 @@ pub(super) fn updated(
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                bad.push((index, error));
+                bad.push((*index, error));
                 continue;
             }
         };
         work.compiled += 1;
         remove(&slots, slot, &mut edits);
         let places = found.iter().map(|(place, _)| place.clone()).collect();
-        slots.put(slot, Some((route.id, content)), places);
+        slots.put(slot, Some((route.id, *content)), places);
         for ((host, key), candidate) in found {
             let edits = edits.entry(host).or_default();
             edits.push((key, Edit::Add(candidate)));
@@ -180,15 +219,12 @@ pub(super) fn updated(
     if !bad.is_empty() {
         return Err(bad);
     }
-    let gone = |(slot, taken): (usize, &Option<(Uuid, Content)>)| match taken {
-        Some((id, _)) if !seen[slot] => Some((slot as u32, *id)),
-        _ => None,
-    };
-    let gone: Vec<_> = slots.taken.iter().enumerate().filter_map(gone).collect();
-    for (slot, id) in gone {
+    for id in gone {
+        let Some(slot) = slots.by_id.remove(id) else {
+            continue;
+        };
         work.removed += 1;
         remove(&slots, slot, &mut edits);
-        slots.by_id.remove(&id);
         slots.put(slot, None, Places::default());
         slots.free.push(slot);
     }
@@ -202,7 +238,7 @@ pub(super) fn updated(
 
 /// Notes that the route in this slot leaves its places.
 fn remove(slots: &Slots, slot: u32, edits: &mut Edits) {
-    for (host, key) in &**slots.places(slot) {
+    for (host, key) in &*slots.places(slot) {
         let edits = edits.entry(host.clone()).or_default();
         edits.push((key.clone(), Edit::Remove(slot)));
     }

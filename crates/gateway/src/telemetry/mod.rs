@@ -143,7 +143,7 @@ impl Settings {
             at: &self.endpoint,
             proxy: self.proxy.as_ref(),
             tls_name: &self.tls_name,
-            tls: &self.tls,
+            tls: self.tls.clone(),
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod client;
 mod depth_limited;
 pub mod explain;
 pub mod identity;
+mod issued;
 pub mod leaf;
 pub mod pem;
 pub mod pinned_server;
@@ -28,6 +29,7 @@ pub use client::{
 pub use depth_limited::ChainTooLong;
 pub use explain::{TlsFailure, explain};
 pub use identity::Identity;
+pub use issued::issued_by;
 pub use leaf::{CertDigest, Leaf, key_digest, leaf_digest, not_after};
 pub use pem::{PemError, certificates, read_pem};
 pub use server::{ClientAuth, Offer, server_config};

@@ -181,6 +181,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             prune,
         } => {
             let seal = Seal::new(recipients, passphrase_file.as_deref())?;
+            if to.is_none() && out.is_none() {
+                bail!("where to? --to DIR or --out FILE");
+            }
             let sources = sources(&from.data, from.database.as_deref(), include)?;
             let began = Instant::now();
             let now = Timestamp::now();
@@ -195,7 +198,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                     }
                     (backup::create(&sources, &seal, out, now)?, Vec::new())
                 }
-                (None, None) => bail!("where to? --to DIR or --out FILE"),
+                (None, None) => unreachable!("checked above"),
             };
             report(&created, began)?;
             removed(&gone)

@@ -8,15 +8,16 @@ use anyhow::Context;
 use sallyport_appliance::backup::{self, Sources};
 use sallyport_control::{AdminSettings, AuditLogSettings, Feed, Settings, TelemetrySettings};
 use sallyport_runtime::Tasks;
+use sallyport_runtime::tls::Identity;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 use tracing::level_filters::LevelFilter;
+use tracing::{error, info};
 
 use crate::administration::{self, Administration};
-use crate::home::Home;
+use crate::home::{self, Home};
 use crate::logging::{self, LogTail};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Hint, Hints, Shutdown};
 
 /// Domain of a control plane that was given none; it resolves to this machine.
 pub(crate) const BASE_DOMAIN: &str = "sallyport.localhost";
@@ -32,7 +33,8 @@ const BACKUP_GRACE: Duration = Duration::from_secs(60);
 /// Runs a control plane.
 ///
 /// Its state (database, certificates, access token) is made in the data directory at the first
-/// start. The API wants the token from the file `token` there.
+/// start. The API wants the token from the file `token` there. SIGHUP reads the certificate
+/// (`server.crt`, `server.key`) anew, without dropping a connection.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Directory for database, certificates and token
@@ -65,9 +67,43 @@ pub(crate) struct Args {
     /// Geo of this installation
     #[arg(long, default_value = GEO, env = "SALLYPORT_GEO")]
     geo: String,
+    /// A further geo whose gateways are served here as well; may be given several times
+    #[arg(
+        long,
+        value_name = "GEO",
+        env = "SALLYPORT_SERVE_GEO",
+        value_delimiter = ','
+    )]
+    serve_geo: Vec<String>,
+    /// Certificate of Kong's shared mode (`cluster_mtls = shared`), which the gateways have as well; it
+    /// must be pinned to exactly one control plane
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "cluster_cert_key",
+        env = "SALLYPORT_CLUSTER_CERT"
+    )]
+    cluster_cert: Option<PathBuf>,
+    /// Its key
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "cluster_cert",
+        env = "SALLYPORT_CLUSTER_CERT_KEY"
+    )]
+    cluster_cert_key: Option<PathBuf>,
     /// Addresses to publish at ip-addresses.origin.<base domain> (TOML, see docs/ip_addresses.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_IP_ADDRESSES")]
     ip_addresses: Option<PathBuf>,
+    /// Seconds after which a gateway that was never heard of again is forgotten
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = sallyport_control::NODE_PURGE_DELAY.as_secs(),
+        value_parser = clap::value_parser!(u64).range(60..),
+        env = "SALLYPORT_NODE_PURGE_DELAY"
+    )]
+    node_purge_delay: u64,
     /// Settings of the audit log: what it receives and where it goes (TOML, see docs/audit_log.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
@@ -170,6 +206,15 @@ fn telemetry(args: &Args, home: &Home) -> anyhow::Result<TelemetrySettings> {
     TelemetrySettings::parse(&home.path, &text).with_context(|| path.display().to_string())
 }
 
+fn shared_identity(args: &Args) -> anyhow::Result<Option<Identity>> {
+    let (Some(cert), Some(key)) = (&args.cluster_cert, &args.cluster_cert_key) else {
+        return Ok(None);
+    };
+    Identity::load(&cert.to_string_lossy(), &key.to_string_lossy())
+        .with_context(|| format!("--cluster-cert {} cannot be used", cert.display()))
+        .map(Some)
+}
+
 /// The published list of addresses, if there is one.
 fn feed(args: &Args, home: &Home) -> anyhow::Result<Option<Feed>> {
     let Some(path) = &args.ip_addresses else {
@@ -191,8 +236,23 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         .context("could not start the runtime")?;
     runtime.block_on(async {
         let mut shutdown = Shutdown::listen();
+        let mut hints = Hints::listen();
         let database = args.database.as_deref();
-        let home = Home::open(&args.data, database, &args.base_domain, &args.geo).await?;
+        let geos: Vec<&str> = [&args.geo]
+            .into_iter()
+            .chain(&args.serve_geo)
+            .map(String::as_str)
+            .collect();
+        let home = Home::open(&args.data, database, &args.base_domain, &geos).await?;
+        let shared_identity = shared_identity(&args)?;
+        let reload = {
+            let (path, base) = (home.path.clone(), args.base_domain.clone());
+            let geos: Vec<String> = geos.iter().map(|geo| (*geo).to_owned()).collect();
+            move || {
+                let geos: Vec<&str> = geos.iter().map(String::as_str).collect();
+                home::identity(&path, &base, &geos)
+            }
+        };
         let port = sallyport_contract::entry("config_sync").port().get();
         let feed = feed(&args, &home)?;
         let audit_log = audit_log(&args, &home)?;
@@ -214,7 +274,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             listen_plain: args.listen_plain,
             base_domain: args.base_domain,
             geo: args.geo,
+            more_geos: args.serve_geo,
             identity: home.identity.clone(),
+            shared_identity,
+            issuer: Some(home.issuer.clone()),
+            node_purge_delay: Duration::from_secs(args.node_purge_delay),
             audit_log,
             telemetry,
             requests_per_second: args.requests_per_second,
@@ -243,7 +307,23 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 backup::service::run(sources, settings, status, stop)
             });
         }
-        shutdown.requested().await;
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => break,
+                hint = hints.next() => if hint == Hint::Reload {
+                    match reload() {
+                        Ok(identity) => {
+                            running.exchange(&identity);
+                            info!("certificate read anew");
+                        }
+                        Err(error) => error!(
+                            reason = %format_args!("{error:#}"),
+                            "not reloaded, everything stays as it was"
+                        ),
+                    }
+                }
+            }
+        }
         info!("stopping");
         for name in tasks.finish(BACKUP_GRACE).await {
             tracing::warn!(task = name, "did not stop in time");

@@ -7,6 +7,7 @@ use sallyport_gateway::Gateway;
 use sallyport_gateway::conf::{Conf, Declarative, Material, Problem, Warning};
 use tracing::{error, info, warn};
 
+use super::gateway_bootstrap;
 use crate::logging::{self, ErrorLog};
 use crate::shutdown::{Hint, Hints, Shutdown};
 
@@ -25,6 +26,13 @@ pub(crate) struct Args {
     /// Settings file [default: /etc/kong/kong.conf, then /etc/kong.conf, if there is one]
     #[arg(short, long, value_name = "FILE")]
     conf: Option<PathBuf>,
+    /// Starts a new gateway from this exported configuration (see docs/last_known_good.md) while its
+    /// control plane is away; one that has a configuration already does not look at it
+    #[arg(long, value_name = "FILE", requires = "bootstrap_key")]
+    bootstrap: Option<PathBuf>,
+    /// The key that FILE must be signed with: the published key set of its control plane
+    #[arg(long, value_name = "FILE")]
+    bootstrap_key: Option<PathBuf>,
     /// Reads and checks everything, binds nothing
     #[arg(long)]
     check: bool,
@@ -44,6 +52,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let material = read(&conf)?;
     let error_log = ErrorLog::start(&conf)?;
     warn_of(&warnings);
+    if let (Some(file), Some(key)) = (&args.bootstrap, &args.bootstrap_key) {
+        gateway_bootstrap::run(&conf, file, key)?;
+    }
     let ran = serve(conf, material, &error_log);
     error_log.finish();
     ran

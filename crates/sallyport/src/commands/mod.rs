@@ -3,11 +3,14 @@
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod certs;
+pub(crate) mod client;
 pub(crate) mod control;
 pub(crate) mod described;
 pub(crate) mod doctor;
+pub(crate) mod enrol;
 pub(crate) mod firewall;
 pub(crate) mod gateway;
+mod gateway_bootstrap;
 pub(crate) mod gateway_conf;
 pub(crate) mod keys;
 pub(crate) mod maintenance;
@@ -19,6 +22,7 @@ pub(crate) mod ports_watch;
 pub(crate) mod quickstart;
 pub(crate) mod rate_limit;
 pub(crate) mod remote;
+pub(crate) mod wait;
 
 use std::io::{ErrorKind, Write};
 

@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Address to listen on [default: hostname and port of the file, else port 9001 on all addresses]
     #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_RATE_LIMIT_LISTEN")]
     listen: Option<SocketAddr>,
+    /// File in which buckets that take an hour or more to fill outlive a restart
+    #[arg(long, value_name = "FILE", env = "SALLYPORT_RATE_LIMIT_SNAPSHOT")]
+    snapshot: Option<PathBuf>,
     /// Reads and checks the file, binds nothing
     #[arg(long)]
     check: bool,
@@ -48,7 +51,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let mut shutdown = Shutdown::listen();
         let mut hangup = signal(SignalKind::hangup()).context("could not listen for SIGHUP")?;
         let (address, setting) = address(&args, &config);
-        let running = RateLimit::start(config, args.conf, address, &setting)?;
+        let mut running = RateLimit::start(config, args.conf, address, &setting)?;
+        if let Some(path) = args.snapshot {
+            let kept = running.keep_in(path.clone());
+            kept.with_context(|| format!("the snapshot {} cannot be used", path.display()))?;
+        }
         info!(address = %running.address(), "rate limiter started");
         loop {
             tokio::select! {

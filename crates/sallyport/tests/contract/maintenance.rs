@@ -297,12 +297,19 @@ fn support_gets_the_menu_by_way_of_the_jump_host_and_nothing_else() {
         "{}",
         text(&direct)
     );
-    let other = lab.text("eve");
-    let other = ["-o", &format!("IdentityFile={other}"), "direct", "version"];
+    let config = fs::read_to_string(lab.path("client")).unwrap();
+    fs::write(
+        lab.path("client"),
+        config.replace(&lab.text("support"), &lab.text("eve")),
+    )
+    .unwrap();
+    let other = lab.ssh("jump", &["direct", "version"]);
     assert!(
-        text(&lab.ssh("jump", &other)).contains("Permission denied"),
-        "{eve}"
+        text(&other).contains("Permission denied"),
+        "{}",
+        text(&other)
     );
+    fs::write(lab.path("client"), config).unwrap();
 
     // node to node, with the files that were written, as `check` does it
     let config = lab.text("sshd_node");

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use sallyport_testkit::frames::{Frames, Next, fields, flag, kind};
 use sallyport_testkit::http::{get, request};
 use sallyport_testkit::{
     Deadline, Dns, DnsAnswer, DnsRecord, Echo, Peer, Scripted, eventually, free_port,
@@ -246,6 +247,28 @@ fn bodies_that_break_off() {
             .program
             .wait_for_line("a response broke off", soon());
         has_all(&line.line, &["fault: upstream", reason]);
+        // over HTTP/2 that is a reset of the stream
+        let mut client = Frames::new(TcpStream::connect(("127.0.0.1", gateway.plain)).unwrap());
+        client.shake_hands().unwrap();
+        let head = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/"),
+            (":authority", "x"),
+        ];
+        let end = flag::END_HEADERS | flag::END_STREAM;
+        client.send(kind::HEADERS, end, 1, fields(&head));
+        loop {
+            match client.next() {
+                Next::Frame(frame) if frame.kind == kind::RST_STREAM => break,
+                Next::Frame(frame) => assert!(
+                    !matches!(frame.kind, kind::DATA | kind::HEADERS)
+                        || !frame.has(flag::END_STREAM),
+                    "{name}: it looks whole"
+                ),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
         eventually("nothing is left open", soon(), || upstream.open() == 0);
     }
 }

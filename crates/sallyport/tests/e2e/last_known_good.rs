@@ -2,13 +2,17 @@
 
 use sallyport_testkit::Echo;
 
-use crate::lab::{Control, Gateway, after_reconnect, soon, write};
+use crate::lab::{Control, Gateway, Pair, after_reconnect, soon, write};
 
 #[test]
 fn a_damaged_file_gives_way_to_the_previous_one_and_two_to_the_control_plane() {
     let echo = Echo::start();
     let mut control = Control::start();
-    let mut gateway = Gateway::start(&control);
+    let dir = tempfile::tempdir().unwrap();
+    let pair = Pair::make(dir.path());
+    control.pin(&pair.cert());
+    // every configuration comes, and is stored, as a whole
+    let mut gateway = Gateway::start_set(&control, dir, &pair, "sallyport_sync = v1");
     control.route_to("older", echo.port());
     gateway.wait_for("/older", 200, soon());
     control.wait_in_sync(1);
@@ -77,4 +81,37 @@ fn a_damaged_file_gives_way_to_the_previous_one_and_two_to_the_control_plane() {
     gateway.kill9_and_start();
     assert_eq!(gateway.status_of("/newer"), 200);
     assert!(!gateway.program.output().contains("taking the previous"));
+}
+
+/// A gateway that gets changes adds them to a file of their own.
+#[test]
+fn changes_survive_a_kill_and_a_torn_end_costs_only_what_was_torn() {
+    let echo = Echo::start();
+    let mut control = Control::start();
+    let mut gateway = Gateway::start(&control);
+    for name in ["one", "two", "three"] {
+        control.route_to(name, echo.port());
+        gateway.wait_for(&format!("/{name}"), 200, soon());
+    }
+    control.wait_in_sync(1);
+    control.kill9();
+    gateway.kill9_and_start();
+    for name in ["one", "two", "three"] {
+        assert_eq!(gateway.status_of(&format!("/{name}")), 200, "{name}");
+    }
+
+    // a crash in the middle of the last record
+    let changes = gateway.state("last_known_good.changes");
+    let bytes = std::fs::read(&changes).unwrap();
+    write(&changes, &bytes[..bytes.len() - 7]);
+    gateway.kill9_and_start();
+    assert_eq!(gateway.status_of("/two"), 200);
+    assert_eq!(gateway.status_of("/three"), 404);
+
+    // and the control plane sends what is missing, no more
+    control.start_again();
+    gateway.wait_for("/three", 200, after_reconnect());
+    control.wait_in_sync(1);
+    let log = gateway.program.output();
+    assert!(!log.contains("would not be what was published"), "{log}");
 }

@@ -16,6 +16,8 @@ mod bad_upstream;
 mod bodies;
 mod certs;
 mod config_sync;
+mod config_sync_faults;
+mod config_sync_trust;
 mod database;
 mod deck;
 mod deck_traffic;

@@ -14,6 +14,7 @@ pub(crate) mod cluster;
 pub(crate) mod control_planes;
 pub(crate) mod delete;
 pub(crate) mod drafts;
+pub(crate) mod enrolment;
 pub(crate) mod entities;
 pub(crate) mod groups;
 pub(crate) mod identity;

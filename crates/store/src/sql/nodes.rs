@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::control_planes::number;
-use super::{Outcome, Row, Tx, args, to_json};
+use super::{Outcome, Row, Tx, args, signed, to_json, unsigned};
 use crate::{Node, NodeSeen, StoreError, SyncStatus};
 
 pub(crate) async fn record(tx: &mut Tx, seen: Vec<NodeSeen>) -> Outcome<()> {
@@ -23,11 +23,11 @@ pub(crate) async fn record(tx: &mut Tx, seen: Vec<NodeSeen>) -> Outcome<()> {
         let Some(number) = number else { continue };
         tx.run(
             "INSERT INTO node (cp, id, hostname, version, ip, labels, first_seen_s, last_seen_s,
-                 config_hash, sync_status, sync_detail, cert_expires_s)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)
+                 config_hash, sync_status, sync_detail, cert_expires_s, revision, refused)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT (cp, id) DO UPDATE SET hostname = ?3, version = ?4, ip = ?5, labels = ?6,
                  last_seen_s = ?7, config_hash = ?8, sync_status = ?9, sync_detail = ?10,
-                 cert_expires_s = ?11",
+                 cert_expires_s = ?11, revision = ?12, refused = ?13",
             args![
                 number,
                 &id,
@@ -40,6 +40,8 @@ pub(crate) async fn record(tx: &mut Tx, seen: Vec<NodeSeen>) -> Outcome<()> {
                 node.sync_status.as_str(),
                 &node.sync_detail,
                 node.cert_expires_at,
+                signed(node.revision),
+                &to_json(&node.refused),
             ],
         )
         .await?;
@@ -51,7 +53,7 @@ pub(crate) async fn list(tx: &mut Tx, cp: Uuid) -> Outcome<Vec<Node>> {
     let number = number(tx, cp).await?;
     tx.all(
         "SELECT id, hostname, version, ip, labels, first_seen_s, last_seen_s, config_hash,
-             sync_status, sync_detail, cert_expires_s
+             sync_status, sync_detail, cert_expires_s, revision, refused
          FROM node WHERE cp = ?1 ORDER BY first_seen_s, id",
         args![number],
         |row| from_row(cp, row),
@@ -72,11 +74,18 @@ fn from_row(cp: Uuid, row: &Row<'_>) -> Outcome<Node> {
         sync_status: SyncStatus::from_name(row.str(8)?),
         sync_detail: row.text(9)?,
         cert_expires_at: row.int(10)?,
+        revision: unsigned(row.int(11)?),
+        refused: row.json(12)?,
     };
     Ok(Node {
         seen,
         created_at: row.int(5)?,
     })
+}
+
+pub(crate) async fn purge(tx: &mut Tx, before: i64) -> Outcome<u64> {
+    tx.run("DELETE FROM node WHERE last_seen_s < ?1", args![before])
+        .await
 }
 
 pub(crate) async fn delete(tx: &mut Tx, cp: Uuid, id: Uuid) -> Outcome<()> {

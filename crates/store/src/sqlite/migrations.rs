@@ -26,6 +26,10 @@ const STEPS: &[(&str, Code)] = &[
         include_str!("../../migrations/sqlite/0004_identity.sql"),
         |_| Ok(()),
     ),
+    (
+        include_str!("../../migrations/sqlite/0005_nodes.sql"),
+        |_| Ok(()),
+    ),
 ];
 
 /// The newest schema version of this build.

@@ -123,6 +123,8 @@ async fn fill(store: &Store) -> Uuid {
         sync_status: SyncStatus::ALL[0],
         sync_detail: String::new(),
         cert_expires_at: 2,
+        revision: 3,
+        refused: Vec::new(),
     };
     store.record_nodes(vec![seen]).await.unwrap();
     cp

@@ -12,7 +12,7 @@ const TEXT_BYTES_MAX: usize = 1_000_000;
 pub(super) fn text_hash(value: &Value, left_out: &[&str]) -> ConfigHash {
     let mut text = Vec::with_capacity(256);
     push_value(&mut text, value, left_out);
-    ConfigHash::from_md5(Md5::digest(&text).into())
+    ConfigHash::from_digest(Md5::digest(&text).into())
 }
 
 /// The hash of some hashes, written one after the other.
@@ -21,7 +21,7 @@ pub(super) fn concat_hash(hashes: &[ConfigHash]) -> ConfigHash {
     for hash in hashes {
         md5.update(hash.as_bytes());
     }
-    ConfigHash::from_md5(md5.finalize().into())
+    ConfigHash::from_digest(md5.finalize().into())
 }
 
 fn push_value(text: &mut Vec<u8>, value: &Value, left_out: &[&str]) {

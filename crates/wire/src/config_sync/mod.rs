@@ -1,4 +1,4 @@
-//! Kong's hybrid protocol v1, both ends: what crosses `/v1/outlet`.
+//! Kong's hybrid protocol, both ends: what crosses `/v1/outlet`, and `/v2/outlet` ([`rpc`], [`delta`]).
 //!
 //! A data plane dials `GET /v1/outlet?`[`OutletQuery`] over mutual TLS and upgrades to a
 //! WebSocket. Its first frame is binary JSON, [`BasicInfo`], due within [`HELLO_SECS_MAX`]. The
@@ -9,9 +9,14 @@
 
 pub mod basic_info;
 pub mod compat;
+pub mod delta;
+pub mod digest;
+pub mod edits;
 pub mod error_report;
 pub mod outlet;
 pub mod reconfigure;
+pub mod rpc;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
 

@@ -26,6 +26,7 @@ use tracing::{info, warn};
 use super::cluster::Cluster;
 use super::config::{Config, Problem};
 use super::limits::{BUCKETS_MAX, Limits};
+use super::snapshot;
 
 pub(super) use outbox::Outbox;
 pub(super) use owned::{OwnedId, OwnedRequest};
@@ -38,6 +39,8 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// All buckets are looked at once in this time, part by part.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How often buckets are written to the file that keeps them.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
 /// How long open connections may take to notice the end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -68,6 +71,7 @@ pub struct RateLimit {
     limits: Arc<Limits>,
     reload: Arc<Notify>,
     tasks: Tasks,
+    kept_in: Option<PathBuf>,
 }
 
 impl RateLimit {
@@ -113,7 +117,29 @@ impl RateLimit {
             limits,
             reload,
             tasks,
+            kept_in: None,
         })
+    }
+
+    /// Keeps buckets that take an hour or more to fill in a file: reads it now, writes it each
+    /// minute and at the end.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read, or is none.
+    pub fn keep_in(&mut self, path: PathBuf) -> std::io::Result<()> {
+        let (restored, bad) = snapshot::read(&self.limits, &path)?;
+        info!(restored, "buckets of an earlier run");
+        if bad > 0 {
+            warn!(
+                bad,
+                "buckets in the snapshot have no type any more, or cannot be read"
+            );
+        }
+        let (limits, own) = (self.limits.clone(), path.clone());
+        self.tasks
+            .spawn("rate_limit snapshot", |stop| keep(limits, own, stop));
+        self.kept_in = Some(path);
+        Ok(())
     }
 
     /// Where it listens.
@@ -137,12 +163,35 @@ impl RateLimit {
         if !late.is_empty() {
             warn!(?late, "tasks did not end in time");
         }
+        if let Some(path) = self.kept_in {
+            write_snapshot(self.limits, path).await;
+        }
     }
 }
 
 fn warn_of(warnings: &[Problem]) {
     for warning in warnings {
         warn!(%warning, "bucket configuration");
+    }
+}
+
+async fn keep(limits: Arc<Limits>, path: PathBuf, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SNAPSHOT_EVERY) => {}
+        }
+        write_snapshot(limits.clone(), path.clone()).await;
+    }
+}
+
+async fn write_snapshot(limits: Arc<Limits>, path: PathBuf) {
+    let shown = path.display().to_string();
+    let written = tokio::task::spawn_blocking(move || snapshot::write(&limits, &path)).await;
+    match written {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => warn!(path = shown, %error, "buckets could not be written"),
+        Err(error) => warn!(path = shown, %error, "buckets could not be written"),
     }
 }
 

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use sallyport_model::Kind;
 use sallyport_model::declarative::{Format, Place, Problem, parse_text};
+use sallyport_runtime::memory::Tidy;
 use sallyport_wire::config_hash::hashes;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
@@ -106,6 +107,7 @@ pub(super) async fn put(head: &Parts, body: Incoming, node: &Arc<Node>) -> Answe
 }
 
 fn apply(node: &Node, text: &str, check_hash: bool, flatten: bool) -> Answer {
+    let _tidy = Tidy::after(text.len());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let declared = match parse_text(text, Format::File, &node.enabled) {
         Ok(declared) => declared,
@@ -145,6 +147,7 @@ fn loaded(configuration: &Configuration) -> Value {
         if !list.is_empty() {
             let by_id: Map<String, Value> = list
                 .iter()
+                .copied()
                 .filter_map(|Entry { id, raw, .. }| {
                     Some((id.to_string(), serde_json::from_str(raw.get()).ok()?))
                 })

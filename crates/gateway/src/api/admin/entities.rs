@@ -108,7 +108,7 @@ pub(super) fn list(
     let mut data = Vec::new();
     let mut last = None;
     let mut next = None;
-    for Entry { id, raw, .. } in &listed[from..] {
+    for Entry { id, raw, .. } in listed[from..].iter().copied() {
         if !filter.may_take(raw.get()) {
             continue;
         }
@@ -227,7 +227,10 @@ pub(super) fn one_below(
     let found = match child {
         // the same address may be in several upstreams
         Kind::Target if child_key.parse::<Uuid>().is_err() => {
-            let all = all.all(child).iter().map(|entry| shown(child, &entry.raw));
+            let all = all
+                .all(child)
+                .into_iter()
+                .map(|entry| shown(child, &entry.raw));
             all.filter(belongs)
                 .find(|target| target["target"] == child_key)
         }

@@ -1,5 +1,6 @@
 //! The rules of order and time of the link, without clock, socket or dice.
 
+mod rpc;
 #[cfg(test)]
 mod tests;
 
@@ -7,7 +8,12 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::delta::SyncVersion;
+use sallyport_wire::config_sync::rpc::{Message, RpcError};
 use sallyport_wire::config_sync::{PING_INTERVAL_SECS, RECONNECT_SECS, SILENCE_SECS_MAX};
+
+use rpc::Session;
+pub use rpc::{Changes, Synced};
 
 /// The intervals of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +38,17 @@ impl Default for Timings {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The deadline has come (or just time has passed).
     Tick,
-    /// The WebSocket is open.
+    /// The WebSocket of protocol v1 is open.
     Connected,
+    /// That of protocol v2 is open, and hellos were exchanged.
+    ConnectedRpc {
+        /// Whether the control plane is one of ours.
+        own: bool,
+    },
     /// Bytes arrived, though no whole frame yet.
     Heard,
     /// A frame arrived.
@@ -48,11 +59,17 @@ pub enum Event {
     Applied(ConfigHash),
     /// A configuration was not put in force; the previous one stays.
     Refused,
+    /// What became of changes.
+    Synced(Synced),
 }
 
 /// A frame of the control plane.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
+    /// Binary, on protocol v2: what is in it.
+    Rpc(Vec<Result<Message, RpcError>>),
+    /// PING, on protocol v2.
+    Ping,
     /// Binary: a configuration, still compressed.
     Payload(Vec<u8>),
     /// PONG, or one that means nothing on this link: only a sign of life.
@@ -60,7 +77,7 @@ pub enum Frame {
 }
 
 /// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Open a connection.
     Dial,
@@ -68,6 +85,8 @@ pub enum Effect {
     Send(Outgoing),
     /// Decode and apply this configuration, then report `Applied` or `Refused`.
     Apply(Vec<u8>),
+    /// Read and apply these changes, then report `Synced`.
+    ApplyChanges(Changes),
     /// The control plane is silent: close the connection.
     HangUp,
 }
@@ -79,6 +98,10 @@ pub enum Outgoing {
     Hello,
     /// PING with the hash in force.
     Ping(ConfigHash),
+    /// PONG; on protocol v2 only.
+    Pong,
+    /// A message of protocol v2, as JSON.
+    Rpc(Vec<u8>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,12 +123,22 @@ pub struct Link {
     hash: ConfigHash,
     applying: bool,
     next: Option<Vec<u8>>,
+    /// What the control plane calls what is in force.
+    version: SyncVersion,
+    /// On protocol v2.
+    rpc: Option<Session>,
     dice: u64,
 }
 
 impl Link {
-    /// A link that dials at its first tick. `hash` is in force; `seed` feeds the pauses.
-    pub fn new(now: Instant, timings: Timings, hash: ConfigHash, seed: u64) -> Link {
+    /// A link that dials at its first tick. `hash` is in force, which the control plane calls
+    /// `version`; `seed` feeds the pauses.
+    pub fn new(
+        now: Instant,
+        timings: Timings,
+        (hash, version): (ConfigHash, SyncVersion),
+        seed: u64,
+    ) -> Link {
         let phase = Phase::Waiting { until: now };
         Link {
             timings,
@@ -113,6 +146,8 @@ impl Link {
             hash,
             applying: false,
             next: None,
+            version,
+            rpc: None,
             dice: seed,
         }
     }
@@ -127,7 +162,11 @@ impl Link {
         match self.phase {
             Phase::Waiting { until } => Some(until),
             Phase::Dialling => None,
-            Phase::Up { heard, ping_at } => Some(ping_at.min(heard + self.timings.silence)),
+            Phase::Up { heard, ping_at } => {
+                let own = ping_at.min(heard + self.timings.silence);
+                let asked = self.rpc.as_ref().and_then(Session::deadline);
+                Some(asked.map_or(own, |asked| asked.min(own)))
+            }
         }
     }
 
@@ -145,6 +184,15 @@ impl Link {
                     Effect::Send(Outgoing::Ping(self.hash)),
                 ]
             }
+            Event::ConnectedRpc { own } => {
+                self.phase = Phase::Up {
+                    heard: now,
+                    ping_at: now + self.timings.ping,
+                };
+                let (session, effects) = Session::begin(now, own, self.version, self.hash);
+                self.rpc = Some(session);
+                effects
+            }
             Event::Heard => {
                 self.heard(now);
                 Vec::new()
@@ -153,6 +201,11 @@ impl Link {
                 self.heard(now);
                 match frame {
                     Frame::Other => Vec::new(),
+                    Frame::Ping => vec![Effect::Send(Outgoing::Pong)],
+                    Frame::Rpc(messages) => match &mut self.rpc {
+                        Some(session) => session.received(now, messages),
+                        None => Vec::new(),
+                    },
                     Frame::Payload(payload) => {
                         self.next = Some(payload);
                         self.apply_next()
@@ -160,13 +213,22 @@ impl Link {
                 }
             }
             Event::Lost => {
-                self.phase = Phase::Waiting {
-                    until: now + self.pause(),
-                };
+                self.lost(now);
                 Vec::new()
+            }
+            Event::Synced(synced) => {
+                if let Synced::Done(report) = &synced {
+                    (self.hash, self.version) = (report.config_hash, report.version);
+                }
+                match &mut self.rpc {
+                    Some(session) => session.synced(now, synced, self.hash),
+                    None => Vec::new(),
+                }
             }
             Event::Applied(hash) => {
                 self.hash = hash;
+                // whole configurations have no name that changes could start from
+                self.version = SyncVersion::NONE;
                 self.applying = false;
                 let mut effects = self.ping(now);
                 effects.extend(self.apply_next());
@@ -185,15 +247,27 @@ impl Link {
                 self.phase = Phase::Dialling;
                 vec![Effect::Dial]
             }
-            Phase::Up { heard, .. } if now >= heard + self.timings.silence => {
-                self.phase = Phase::Waiting {
-                    until: now + self.pause(),
-                };
+            Phase::Up { heard, .. }
+                if now >= heard + self.timings.silence || self.is_overdue(now) =>
+            {
+                self.lost(now);
                 vec![Effect::HangUp]
             }
             Phase::Up { ping_at, .. } if now >= ping_at => self.ping(now),
             _ => Vec::new(),
         }
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        let due = self.rpc.as_ref().and_then(Session::deadline);
+        due.is_some_and(|due| now >= due)
+    }
+
+    fn lost(&mut self, now: Instant) {
+        self.rpc = None;
+        self.phase = Phase::Waiting {
+            until: now + self.pause(),
+        };
     }
 
     fn heard(&mut self, now: Instant) {

@@ -17,7 +17,12 @@ fn payload(byte: u8) -> Event {
 
 /// A link that is up since `start`, with hash `a`.
 fn up(start: Instant) -> Link {
-    let mut link = Link::new(start, Timings::default(), hash(b'a'), 7);
+    let mut link = Link::new(
+        start,
+        Timings::default(),
+        (hash(b'a'), SyncVersion::NONE),
+        7,
+    );
     assert_eq!(link.deadline(), Some(start));
     assert_eq!(link.step(start, Event::Tick), [Effect::Dial]);
     assert_eq!(link.deadline(), None);
@@ -96,7 +101,12 @@ fn an_apply_that_outlives_the_link_still_counts() {
 #[test]
 fn pauses_are_spread_over_5_to_10_seconds() {
     let start = Instant::now();
-    let mut link = Link::new(start, Timings::default(), ConfigHash::ZERO, 1);
+    let mut link = Link::new(
+        start,
+        Timings::default(),
+        (ConfigHash::ZERO, SyncVersion::NONE),
+        1,
+    );
     let mut seconds = [0_u32; 6];
     for _ in 0..600 {
         link.step(start, Event::Lost);
@@ -115,7 +125,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut now = Instant::now();
-        let mut link = Link::new(now, Timings::default(), ConfigHash::ZERO, seed);
+        let mut link = Link::new(now, Timings::default(), (ConfigHash::ZERO, SyncVersion::NONE), seed);
         let (mut connected, mut dialling, mut applying) = (false, false, 0_i32);
         let mut newest = None;
         for (kind, seconds) in history {
@@ -148,10 +158,194 @@ proptest! {
                     Effect::Send(Outgoing::Ping(hash)) => { prop_assert!(connected); prop_assert_eq!(hash, link.hash()); }
                     Effect::Apply(frame) => { applying += 1; prop_assert_eq!(Some(&frame), newest.as_ref()); }
                     Effect::HangUp => { prop_assert!(connected); connected = false; }
+                    Effect::Send(_) | Effect::ApplyChanges(_) => prop_assert!(false, "not on v1"),
                 }
             }
             prop_assert!(applying <= 1);
             prop_assert!(link.deadline().is_none() == dialling);
         }
+    }
+}
+
+mod rpc {
+    use sallyport_wire::config_sync::delta::{NOTIFY, PUSH, REPORT, Report};
+    use sallyport_wire::config_sync::rpc::raw;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn version(revision: u64) -> SyncVersion {
+        SyncVersion::new(1, revision)
+    }
+
+    /// The messages among effects, as method and first param, or id and result.
+    fn said(effects: &[Effect]) -> Vec<(String, Value)> {
+        let text = |effect: &Effect| match effect {
+            Effect::Send(Outgoing::Rpc(text)) => Some(Message::from_json(text).unwrap()),
+            _ => None,
+        };
+        let one = |message| match message {
+            Message::Call { method, params, .. } | Message::Notification { method, params } => {
+                let params: Value = serde_json::from_str(params.get()).unwrap();
+                (method, params[0].clone())
+            }
+            Message::Answer { result, .. } => (
+                "answer".to_owned(),
+                serde_json::from_str(result.get()).unwrap(),
+            ),
+            Message::Failure { message, .. } => ("failure".to_owned(), json!(message)),
+        };
+        effects.iter().filter_map(text).map(one).collect()
+    }
+
+    fn asks(from: SyncVersion) -> (String, Value) {
+        let params = json!({"default": {"version": from}});
+        ("kong.sync.v2.get_delta".to_owned(), params)
+    }
+
+    fn reports(revision: u64, fill: u8) -> (String, Value) {
+        let report =
+            json!({"version": version(revision), "config_hash": hash(fill), "refused": []});
+        (REPORT.to_owned(), report)
+    }
+
+    fn up_rpc(now: Instant, own: bool) -> Link {
+        let start = (hash(b'a'), version(1));
+        let mut link = Link::new(now, Timings::default(), start, 7);
+        assert_eq!(link.step(now, Event::Tick), [Effect::Dial]);
+        let said = said(&link.step(now, Event::ConnectedRpc { own }));
+        let asks = asks(version(1));
+        match own {
+            true => assert_eq!(said, [reports(1, b'a'), asks]),
+            false => assert_eq!(said, [asks]),
+        }
+        link
+    }
+
+    fn frame(message: Message) -> Event {
+        Event::Received(Frame::Rpc(vec![Ok(message)]))
+    }
+
+    fn answer(id: u64) -> Event {
+        let result = raw(&json!({"default": {}}));
+        frame(Message::Answer { id, result })
+    }
+
+    fn push() -> Event {
+        let (method, params) = (PUSH.to_owned(), raw(&json!([{}])));
+        frame(Message::Notification { method, params })
+    }
+
+    fn done(revision: u64, fill: u8) -> Event {
+        Event::Synced(Synced::Done(Report {
+            version: version(revision),
+            config_hash: hash(fill),
+            refused: Vec::new(),
+        }))
+    }
+
+    fn applies(effects: &[Effect]) -> bool {
+        matches!(effects, [Effect::ApplyChanges(_)])
+    }
+
+    #[test]
+    fn what_is_pushed_is_applied_and_reported() {
+        let now = Instant::now();
+        let mut link = up_rpc(now, true);
+        assert!(applies(&link.step(now, answer(0))));
+        assert_eq!(said(&link.step(now, done(1, b'a'))), [reports(1, b'a')]);
+        assert!(applies(&link.step(now, push())));
+        // one that comes meanwhile is not lost: what is newer is asked for afterwards
+        assert_eq!(link.step(now, push()), []);
+        let after = said(&link.step(now, done(2, b'b')));
+        assert_eq!(after, [reports(2, b'b'), asks(version(2))]);
+        assert_eq!(link.hash(), hash(b'b'));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_asked_for_anew_and_what_diverges_from_the_start() {
+        let now = Instant::now();
+        let mut link = up_rpc(now, true);
+        link.step(now, answer(0));
+        link.step(now, done(1, b'a'));
+        link.step(now, push());
+        assert_eq!(
+            said(&link.step(now, Event::Synced(Synced::Elsewhere))),
+            [asks(version(1))]
+        );
+        assert!(applies(&link.step(now, answer(1))));
+        let diverged = || Event::Synced(Synced::Diverged);
+        assert_eq!(said(&link.step(now, diverged())), [asks(SyncVersion::NONE)]);
+        assert!(applies(&link.step(now, answer(2))));
+        // and if everything diverges as well, that is said once and not asked for ever
+        let told = said(&link.step(now, diverged()));
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].0, REPORT);
+        assert_eq!(
+            told[0].1["refused"][0]["message"],
+            "what was published has another hash"
+        );
+        assert_eq!(told[0].1["config_hash"], json!(hash(b'a')));
+    }
+
+    #[test]
+    fn kongs_control_plane_reads_the_version_off_the_next_question() {
+        let now = Instant::now();
+        let mut link = up_rpc(now, false);
+        link.step(now, answer(0));
+        assert_eq!(said(&link.step(now, done(2, b'b'))), [asks(version(2))]);
+        link.step(now, answer(1));
+        assert_eq!(
+            said(&link.step(now, done(2, b'b'))),
+            [],
+            "and then there is quiet"
+        );
+        let params = raw(&json!([{"default": {"new_version": version(3)}}]));
+        let method = NOTIFY.to_owned();
+        let said = said(&link.step(
+            now,
+            frame(Message::Call {
+                id: 9,
+                method,
+                params,
+            }),
+        ));
+        assert_eq!(said, [("answer".to_owned(), json!(true)), asks(version(2))]);
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_ends_the_link() {
+        let now = Instant::now();
+        let mut link = up_rpc(now, true);
+        for tick in 1..=6 {
+            let at = now + tick * 20 * SECOND;
+            link.step(at, Event::Received(Frame::Other));
+            let effects = link.step(at, Event::Tick);
+            assert_eq!(effects.contains(&Effect::HangUp), tick == 6, "{tick}");
+        }
+    }
+
+    #[test]
+    fn pings_are_answered_and_rubbish_is_named() {
+        let now = Instant::now();
+        let mut link = up_rpc(now, true);
+        let pong = [Effect::Send(Outgoing::Pong)];
+        assert_eq!(link.step(now, Event::Received(Frame::Ping)), pong);
+        let (method, params) = ("kong.debug.v1.x".to_owned(), raw(&json!([])));
+        let said = said(&link.step(
+            now,
+            frame(Message::Call {
+                id: 1,
+                method,
+                params,
+            }),
+        ));
+        assert_eq!(
+            said,
+            [(
+                "failure".to_owned(),
+                json!("no method \"kong.debug.v1.x\" here")
+            )]
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Response bodies as hyper takes them.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -10,8 +11,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
+use tracing::{error, info};
 
 use super::watch::Active;
+use crate::logs::CLIENT_FAULTS;
 use crate::proxy::calls::Call;
 use crate::proxy::clock::now;
 use crate::proxy::http1::framing::Length;
@@ -44,6 +47,7 @@ pub(super) enum Source {
 
 /// A body that is sent, as its connection sees it too.
 pub(super) struct Reading {
+    peer: IpAddr,
     source: RefCell<Source>,
     /// When its latest part was offered; `None` while there is none. HTTP/2 asks for the next
     /// part only when the client has taken the one before.
@@ -51,12 +55,13 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn new(source: Source) -> Rc<Reading> {
+    pub(super) fn new(source: Source, peer: IpAddr) -> Rc<Reading> {
         let offered = match source {
             Source::Full(_) => None, // costs nobody anything
             _ => Some(now()),
         };
         Rc::new(Reading {
+            peer,
             source: RefCell::new(source),
             offered: Cell::new(offered),
         })
@@ -71,6 +76,8 @@ impl Reading {
         if stuck {
             self.offered.set(None);
             self.source.replace(Source::GivenUp(limit));
+            let (fault, peer, reason) = ("client", self.peer, SendError::ClientStuck(limit));
+            info!(target: CLIENT_FAULTS, fault, %peer, %reason, "a response is given up");
         }
     }
 }
@@ -100,6 +107,14 @@ impl Body for AnswerStream {
     ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
         let polled = self.reading.source.borrow_mut().poll_frame(cx);
         self.reading.offered.set(polled.is_ready().then(now));
+        match &polled {
+            Poll::Ready(Some(Err(SendError::ClientStuck(_)))) => {} // told when it was given up
+            Poll::Ready(Some(Err(reason))) => {
+                let peer = self.reading.peer;
+                error!(fault = "upstream", %reason, %peer, "a response broke off");
+            }
+            _ => {}
+        }
         polled
     }
 

@@ -164,7 +164,7 @@ async fn answer(
             later,
         },
     };
-    let reading = Reading::new(body);
+    let reading = Reading::new(body, client.peer);
     watch.reads(&reading);
     let mut response = Response::new(AnswerStream::new(reading, active));
     *response.status_mut() = status;

@@ -55,7 +55,13 @@ impl Plane for ControlPlane {
             home::write_public(&data.join("ca.crt"), &api.cert)?;
             _ = std::fs::remove_file(data.join("server.names"));
         }
-        let home = Home::on(&data, store, &settings.base_domain, &settings.geo).await?;
+        let home = Home::on(
+            &data,
+            store,
+            &settings.base_domain,
+            &[settings.geo.as_str()],
+        )
+        .await?;
         let audit_log = match &settings.audit_log {
             None => AuditLogSettings::quiet(&home.path),
             Some(path) => {
@@ -91,6 +97,10 @@ impl Plane for ControlPlane {
         };
         let running = sallyport_control::start_publishing(
             sallyport_control::Settings {
+                node_purge_delay: sallyport_control::NODE_PURGE_DELAY,
+                more_geos: Vec::new(),
+                shared_identity: None,
+                issuer: Some(home.issuer.clone()),
                 listen: settings.listen,
                 listen_setting: "control_planes.listen".to_owned(),
                 listen_plain: None,

@@ -76,7 +76,7 @@ async fn start(args: &Args) -> anyhow::Result<()> {
     progress("echo service");
     let echo = Echo::start(loopback(args.echo_port), "--echo-port")?;
     progress("control plane");
-    let home = Home::open(&args.data.join("control"), None, BASE_DOMAIN, GEO).await?;
+    let home = Home::open(&args.data.join("control"), None, BASE_DOMAIN, &[GEO]).await?;
     seed(&home, args.echo_port).await?;
     let settings = Settings {
         listen: loopback(args.control_port),
@@ -85,6 +85,10 @@ async fn start(args: &Args) -> anyhow::Result<()> {
         base_domain: BASE_DOMAIN.to_owned(),
         geo: GEO.to_owned(),
         identity: home.identity.clone(),
+        node_purge_delay: sallyport_control::NODE_PURGE_DELAY,
+        more_geos: Vec::new(),
+        shared_identity: None,
+        issuer: Some(home.issuer.clone()),
         audit_log: AuditLogSettings::quiet(&home.path),
         telemetry: TelemetrySettings::quiet(&home.path),
         requests_per_second: REQUESTS_PER_SECOND,

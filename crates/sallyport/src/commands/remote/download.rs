@@ -61,7 +61,7 @@ impl Download {
     }
 
     /// Forgets what an earlier attempt left.
-    pub(super) fn from_the_start(&self) -> anyhow::Result<()> {
+    pub(super) fn start_over(&self) -> anyhow::Result<()> {
         self.file.set_len(0)?;
         Ok(())
     }

@@ -101,7 +101,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             if resumes && begun.there() > 0 && !arguments.contains_key("offset") {
                 arguments.insert("offset".to_owned(), begun.there().to_string());
             } else if !resumes {
-                begun.from_the_start()?;
+                begun.start_over()?;
             }
             download = Some(begun);
         }

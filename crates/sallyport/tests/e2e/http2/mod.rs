@@ -1,13 +1,14 @@
 //! HTTP/2 by RFC 9113 and RFC 7541, frame by frame, on the plain listener and on the one with TLS.
 //!
 //! What is tried, and what is right, is what h2spec 2.6 looks at; its numbers are kept, so that
-//! tables compare. The tables are in [`generic`], [`frames`], [`messages`] and [`hpack`].
+//! tables compare. The tables are in [`generic`], [`streams`], [`frames`], [`messages`] and [`hpack`].
 
 mod abuse;
 mod frames;
 mod generic;
 mod hpack;
 mod messages;
+mod streams;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -254,6 +255,7 @@ fn every_case_of_the_tables_holds_on_both_listeners() {
     let mut gateway = Doors::start(&document(&echo), "nginx_main_worker_processes = 1");
     let cases: Vec<Case> = [
         generic::cases(),
+        streams::cases(),
         frames::cases(),
         messages::cases(),
         hpack::cases(),

@@ -31,6 +31,8 @@ pub(crate) struct Control {
     _temp: Option<TempDir>,
     /// URL of its database; a file if there is none.
     database: Option<String>,
+    /// Further arguments.
+    more: Vec<String>,
 }
 
 impl Control {
@@ -57,6 +59,15 @@ impl Control {
         Control::begin(dir, Some(temp), None)
     }
 
+    /// One with these further arguments.
+    #[track_caller]
+    pub(crate) fn start_set(more: &[&str]) -> Control {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().to_owned();
+        let more = more.iter().map(|it| (*it).to_owned()).collect();
+        Control::begin_set(dir, Some(temp), None, more)
+    }
+
     /// One with its state in the PostgreSQL database at a URL.
     #[track_caller]
     pub(crate) fn start_on(database: Option<String>) -> Control {
@@ -73,8 +84,18 @@ impl Control {
 
     #[track_caller]
     fn begin(dir: PathBuf, temp: Option<TempDir>, database: Option<String>) -> Control {
+        Control::begin_set(dir, temp, database, Vec::new())
+    }
+
+    #[track_caller]
+    fn begin_set(
+        dir: PathBuf,
+        temp: Option<TempDir>,
+        database: Option<String>,
+        more: Vec<String>,
+    ) -> Control {
         let (port, plain) = (free_port(), free_port());
-        let program = launch(&dir, port, plain, database.as_deref());
+        let program = launch(&dir, port, plain, database.as_deref(), &more);
         let ready = program.wait_for_line(r"ready control_plane=([0-9a-f-]{36})", soon());
         let token = std::fs::read_to_string(dir.join("control/token")).unwrap();
         let mut control = Control {
@@ -87,6 +108,7 @@ impl Control {
             dir,
             _temp: temp,
             database,
+            more,
         };
         control.prefix = control.prefix_of(&control.id);
         control
@@ -96,7 +118,7 @@ impl Control {
     #[track_caller]
     pub(crate) fn start_again(&mut self) {
         let database = self.database.as_deref();
-        self.program = launch(&self.dir, self.port, self.plain, database);
+        self.program = launch(&self.dir, self.port, self.plain, database, &self.more);
         self.program.wait_for_line(r"ready control_plane=", soon());
     }
 
@@ -284,7 +306,7 @@ impl Control {
     }
 }
 
-fn launch(dir: &Path, port: u16, plain: u16, database: Option<&str>) -> Program {
+fn launch(dir: &Path, port: u16, plain: u16, database: Option<&str>, more: &[String]) -> Program {
     let mut launch = sallyport();
     if let Some(url) = database {
         launch = launch.env("SALLYPORT_DATABASE", url);
@@ -293,6 +315,7 @@ fn launch(dir: &Path, port: u16, plain: u16, database: Option<&str>) -> Program 
         .args(["control", "--data", "control"])
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .args(["--listen-plain", &format!("127.0.0.1:{plain}")])
+        .args(more)
         .dir(dir);
     if dir.join(AUDIT_LOG).exists() {
         launch = launch.args(["--audit-log", AUDIT_LOG]);

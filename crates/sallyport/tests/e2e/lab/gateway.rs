@@ -86,6 +86,18 @@ impl Gateway {
     /// One with these further settings.
     #[track_caller]
     pub(crate) fn start_set(control: &Control, dir: TempDir, pair: &Pair, conf: &str) -> Gateway {
+        let name = Control::node_name(&control.prefix);
+        Gateway::start_at((control, control.port, &name), dir, pair, conf)
+    }
+
+    /// One that dials its control plane at another port, or by another name.
+    #[track_caller]
+    pub(crate) fn start_at(
+        (control, control_port, name): (&Control, u16, &str),
+        dir: TempDir,
+        pair: &Pair,
+        conf: &str,
+    ) -> Gateway {
         let (port, status) = (free_port(), free_port());
         let text = format!(
             "role = data_plane\n\
@@ -103,8 +115,6 @@ impl Gateway {
              lua_ssl_trusted_certificate = {ca}\n\
              {conf}\n",
             prefix = dir.path().join("prefix").display(),
-            control_port = control.port,
-            name = Control::node_name(&control.prefix),
             cert = pair.cert.display(),
             key = pair.key.display(),
             ca = control.ca().display(),
@@ -125,6 +135,12 @@ impl Gateway {
         self.program.kill9();
         self.program = launch(self.dir.path());
         self.program.wait_for_line("gateway started", soon());
+    }
+
+    /// Ends it; its files stay as long as what comes back.
+    pub(crate) fn into_dir(mut self) -> TempDir {
+        self.program.kill9();
+        self.dir
     }
 
     /// One of its last-known-good files.

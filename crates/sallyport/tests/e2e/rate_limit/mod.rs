@@ -5,3 +5,4 @@ mod clients;
 mod lab;
 mod nodes;
 mod promises;
+mod restarts;

@@ -186,7 +186,7 @@ pub(crate) async fn roles_come_from_the_holder_and_its_teams(store: Store) {
     assert!(!bearer.is_owner);
     assert_eq!(
         store.team_accounts(team.id).await.unwrap(),
-        [account.clone()]
+        std::slice::from_ref(&account)
     );
     assert_eq!(store.teams_of(of_account).await.unwrap().len(), 2);
     let held = store.assigned_roles(of_account).await.unwrap();

@@ -212,6 +212,8 @@ fn seen(cp: Uuid, id: Uuid, at: i64) -> NodeSeen {
         sync_status: SyncStatus::Normal,
         sync_detail: String::new(),
         cert_expires_at: 99,
+        revision: at.unsigned_abs(),
+        refused: vec![serde_json::json!({"entity_type": "routes", "message": "no"})],
     }
 }
 
@@ -229,6 +231,16 @@ pub(crate) async fn nodes_keep_their_first_and_their_last_contact(store: Store) 
         (nodes[0].created_at, &nodes[0].seen),
         (11, &seen(cp, id, 12))
     );
+    store
+        .record_nodes(vec![seen(cp, Uuid::new_v4(), 5)])
+        .await
+        .unwrap();
+    assert_eq!(
+        store.purge_nodes(12).await.unwrap(),
+        1,
+        "the silent one goes"
+    );
+    assert_eq!(store.nodes(cp).await.unwrap().len(), 1);
     store.delete_node(cp, id).await.unwrap();
     assert_eq!(
         store.delete_node(cp, id).await.unwrap_err(),

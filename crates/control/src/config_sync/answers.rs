@@ -1,0 +1,123 @@
+//! Answers to `get_delta` that many data planes ask for at once, as after a restart: each is made
+//! once.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use sallyport_store::{Store, StoreError};
+use sallyport_wire::config_sync::rpc::{Message, raw};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use super::publishers::{CHANGES_MAX, blocking};
+use super::state::{State, deltas, everything};
+
+/// Answers that are kept.
+const KEPT_MAX: usize = 8;
+
+/// What an answer depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Question {
+    /// The revision that the data plane has; `None` for one that has nothing to start from.
+    from: Option<u64>,
+    /// The newest revision.
+    to: u64,
+    /// The id of the call, which is part of the frame.
+    id: u64,
+}
+
+/// A frame, and the revision that it leads to.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) frame: Bytes,
+    pub(crate) revision: u64,
+}
+
+type Kept = (Question, Arc<OnceCell<Answer>>);
+
+/// The answers of one control plane.
+pub(crate) struct Answers {
+    store: Store,
+    cp: Uuid,
+    kept: Mutex<VecDeque<Kept>>,
+}
+
+impl Answers {
+    pub(super) fn new(store: Store, cp: Uuid) -> Answers {
+        Answers {
+            store,
+            cp,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// The answer to call `id`: what leads from revision `from` to `state`, or everything.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) async fn get(
+        &self,
+        id: u64,
+        from: Option<u64>,
+        state: &State,
+    ) -> Result<Answer, StoreError> {
+        let to = state.revision;
+        let question = Question { from, to, id };
+        let cell = self.cell(question);
+        let answer = cell.get_or_try_init(|| self.make(question, state)).await;
+        answer.cloned()
+    }
+
+    fn cell(&self, question: Question) -> Arc<OnceCell<Answer>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, cell)) = kept.iter().find(|(known, _)| *known == question) {
+            return cell.clone();
+        }
+        let cell = Arc::new(OnceCell::new());
+        kept.push_back((question, cell.clone()));
+        if kept.len() > KEPT_MAX {
+            kept.pop_front();
+        }
+        cell
+    }
+
+    async fn make(&self, question: Question, state: &State) -> Result<Answer, StoreError> {
+        let Question { from, to, id } = question;
+        let cp = self.cp;
+        if let Some(from) = from.filter(|from| *from <= to) {
+            let changes = match from == to {
+                true => Vec::new(),
+                false => self.store.changes(cp, from, CHANGES_MAX).await?,
+            };
+            // a group's configuration changes with those of its members, whose logs are others
+            let follows = from == to || changes.first().is_some_and(|it| it.revision == from + 1);
+            if follows && changes.len() < CHANGES_MAX {
+                let result = deltas(cp, &changes, (from, to), state.hash()).to_raw();
+                let frame = Message::Answer { id, result }.encode().into();
+                let revision = to;
+                return Ok(Answer { frame, revision });
+            }
+        }
+        let snapshot = self.store.snapshot(cp).await?;
+        blocking(move || {
+            let revision = snapshot.revision;
+            let result = everything(cp, &snapshot).to_raw();
+            let frame = Message::Answer { id, result }.encode().into();
+            Answer { frame, revision }
+        })
+        .await
+    }
+}
+
+/// An answer that a call went wrong, without keeping it.
+pub(crate) fn failure(id: u64, code: i64, message: String) -> Vec<u8> {
+    let id = Some(id);
+    Message::Failure { id, code, message }.encode()
+}
+
+/// An answer that says yes.
+pub(crate) fn yes(id: u64) -> Vec<u8> {
+    let result = raw(&true);
+    Message::Answer { id, result }.encode()
+}

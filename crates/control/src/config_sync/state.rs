@@ -1,0 +1,281 @@
+//! Where a control plane's configuration stands, followed through the change log: its revision, the
+//! digest of its entities, and what led there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sallyport_model::Kind;
+use sallyport_store::{Change, Snapshot};
+use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::Reconfigure;
+use sallyport_wire::config_sync::delta::{Delta, Deltas, SyncVersion};
+use sallyport_wire::config_sync::digest::{EntityDigest, SetDigest};
+use sallyport_wire::config_sync::snapshot::{Header, unsigned};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+/// Steps that are kept for links which are busy while they are made.
+const STEPS_MAX: usize = 32;
+/// Revisions whose hash is remembered, to tell which one a data plane runs.
+const HISTORY_MAX: usize = 256;
+
+/// One revision.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    /// Its number.
+    pub(crate) revision: u64,
+    /// The digest of its entities.
+    pub(crate) digest: SetDigest,
+    /// When this process first saw it, Unix seconds.
+    pub(crate) seen_at: i64,
+    /// What led here, oldest first.
+    pub(crate) steps: VecDeque<Arc<Step>>,
+    /// Hashes of this revision and those before it, oldest first.
+    history: VecDeque<(ConfigHash, u64)>,
+}
+
+/// What led from one revision to another.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    /// A push of protocol v2, the same for every link.
+    pub(crate) frame: Bytes,
+}
+
+/// The number that stands for a control plane in names of versions.
+pub(crate) fn plane(cp: Uuid) -> u64 {
+    cp.as_u64_pair().0 >> 16
+}
+
+/// The digest of all entities of a snapshot.
+pub(super) fn digest(snapshot: &Snapshot) -> SetDigest {
+    let mut digest = SetDigest::default();
+    for (kind, list) in &snapshot.entities {
+        for entity in list {
+            digest.add(
+                kind.table(),
+                EntityDigest::of(kind.table(), &entity.to_string()),
+            );
+        }
+    }
+    digest
+}
+
+impl State {
+    /// The state of a snapshot, of which nothing is known before it.
+    pub(super) fn of(snapshot: &Snapshot, now_s: i64) -> State {
+        State::new(snapshot.revision, digest(snapshot), now_s)
+    }
+
+    pub(super) fn new(revision: u64, digest: SetDigest, now_s: i64) -> State {
+        State {
+            revision,
+            digest,
+            seen_at: now_s,
+            steps: VecDeque::new(),
+            history: VecDeque::from([(digest.hash(), revision)]),
+        }
+    }
+
+    /// The hash that data planes report once they run this.
+    pub(crate) fn hash(&self) -> ConfigHash {
+        self.digest.hash()
+    }
+
+    /// The newest revision known to have this hash.
+    pub(crate) fn revision_of(&self, hash: ConfigHash) -> Option<u64> {
+        let known = self.history.iter().rev().find(|(known, _)| *known == hash);
+        known.map(|(_, revision)| *revision)
+    }
+
+    /// The state after these rows of the change log, which follow on it.
+    pub(super) fn after(&self, cp: Uuid, changes: &[Change], now_s: i64) -> State {
+        let mut next = self.clone();
+        for change in changes {
+            next.revision = change.revision;
+            let Some(kind) = Kind::from_table(&change.kind) else {
+                continue;
+            };
+            let of = |entity: &Value| EntityDigest::of(kind.table(), &entity.to_string());
+            if let Some(before) = &change.before {
+                next.digest.remove(kind.table(), of(before));
+            }
+            if let Some(after) = &change.after {
+                next.digest.add(kind.table(), of(after));
+            }
+        }
+        next.seen_at = now_s;
+        let deltas = deltas(
+            cp,
+            changes,
+            (self.revision, next.revision),
+            next.digest.hash(),
+        );
+        next.steps.push_back(Arc::new(Step {
+            from: self.revision,
+            to: next.revision,
+            frame: deltas.push().into(),
+        }));
+        if next.steps.len() > STEPS_MAX {
+            next.steps.pop_front();
+        }
+        next.history.push_back((next.digest.hash(), next.revision));
+        if next.history.len() > HISTORY_MAX {
+            next.history.pop_front();
+        }
+        next
+    }
+
+    /// The steps that lead here from a revision; `None` if they are not all kept.
+    pub(crate) fn steps_from(&self, revision: u64) -> Option<Vec<Arc<Step>>> {
+        let first = self.steps.iter().position(|step| step.from == revision)?;
+        Some(self.steps.iter().skip(first).cloned().collect())
+    }
+}
+
+/// Rows of the change log as deltas, each entity once.
+pub(super) fn deltas(
+    cp: Uuid,
+    changes: &[Change],
+    (from, to): (u64, u64),
+    hash: ConfigHash,
+) -> Deltas {
+    let mut newest: BTreeMap<(Kind, &str), Option<&Value>> = BTreeMap::new();
+    for change in changes.iter().filter(|change| change.revision <= to) {
+        if let Some(kind) = Kind::from_table(&change.kind) {
+            newest.insert((kind, &change.id), change.after.as_ref());
+        }
+    }
+    let list = newest.into_iter().map(|((kind, id), entity)| Delta {
+        table: kind.table().to_owned(),
+        id: id.to_owned(),
+        entity: entity.cloned(),
+    });
+    Deltas {
+        full: false,
+        from: Some(SyncVersion::new(plane(cp), from)),
+        version: SyncVersion::new(plane(cp), to),
+        hash: Some(hash),
+        list: list.collect(),
+    }
+}
+
+/// A whole snapshot as deltas.
+pub(super) fn everything(cp: Uuid, snapshot: &Snapshot) -> Deltas {
+    let lists = snapshot.entities.iter();
+    let list = lists.flat_map(|(kind, list)| {
+        list.iter().map(|entity| Delta {
+            table: kind.table().to_owned(),
+            id: entity["id"].as_str().unwrap_or_default().to_owned(),
+            entity: Some(entity.clone()),
+        })
+    });
+    Deltas {
+        full: true,
+        from: None,
+        version: SyncVersion::new(plane(cp), snapshot.revision),
+        hash: Some(digest(snapshot).hash()),
+        list: list.collect(),
+    }
+}
+
+/// A snapshot as the part of a file that is to be signed; takes time in proportion to it.
+pub(crate) fn exported(cp: Uuid, snapshot: &Snapshot, issued_at: i64, expires_at: i64) -> Vec<u8> {
+    let config_hash = digest(snapshot).hash();
+    let mut table = Map::new();
+    table.insert("_format_version".to_owned(), json!("3.0"));
+    table.insert("_transform".to_owned(), json!(false));
+    for (kind, list) in &snapshot.entities {
+        table.insert(kind.table().to_owned(), Value::Array(list.clone()));
+    }
+    let payload = Reconfigure {
+        timestamp: None,
+        config_table: Value::Object(table),
+        config_hash: Some(config_hash),
+        hashes: None,
+    };
+    let header = Header {
+        control_plane: cp.to_string(),
+        version: SyncVersion::new(plane(cp), snapshot.revision),
+        config_hash,
+        issued_at,
+        expires_at,
+    };
+    unsigned(&header, &payload.encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(revision: u64, kind: &str, before: Option<Value>, after: Option<Value>) -> Change {
+        let id = after
+            .as_ref()
+            .or(before.as_ref())
+            .map(|it| it["id"].clone());
+        Change {
+            revision,
+            actor: "test".to_owned(),
+            at_ms: 0,
+            operation: String::new(),
+            kind: kind.to_owned(),
+            id: id
+                .and_then(|id| id.as_str().map(str::to_owned))
+                .unwrap_or_default(),
+            before,
+            after,
+        }
+    }
+
+    #[test]
+    fn what_is_followed_is_what_a_snapshot_says() {
+        let cp = Uuid::from_u128(7 << 64);
+        let id = Uuid::from_u128(1).to_string();
+        let (one, two) = (
+            json!({"id": id, "host": "a"}),
+            json!({"id": id, "host": "b"}),
+        );
+        let empty = Snapshot {
+            revision: 0,
+            entities: BTreeMap::new(),
+        };
+        let state = State::of(&empty, 1);
+        assert!(state.hash().is_zero());
+        let first = state.after(cp, &[change(1, "services", None, Some(one.clone()))], 2);
+        let second = first.after(
+            cp,
+            &[change(2, "services", Some(one.clone()), Some(two.clone()))],
+            3,
+        );
+        let snapshot = Snapshot {
+            revision: 2,
+            entities: BTreeMap::from([(Kind::Service, vec![two.clone()])]),
+        };
+        assert_eq!(second.digest, digest(&snapshot));
+        assert_eq!(everything(cp, &snapshot).hash, Some(second.hash()));
+        assert_eq!(second.revision_of(first.hash()), Some(1));
+        assert_eq!(second.revision_of(second.hash()), Some(2));
+        let steps = second.steps_from(0).unwrap();
+        assert_eq!(
+            steps
+                .iter()
+                .map(|step| (step.from, step.to))
+                .collect::<Vec<_>>(),
+            [(0, 1), (1, 2)]
+        );
+        assert!(second.steps_from(2).is_none());
+        let gone = second.after(cp, &[change(3, "services", Some(two), None)], 4);
+        assert!(gone.hash().is_zero());
+        // several changes of one entity are one delta, and what is no entity counts for nothing
+        let rows = [
+            change(1, "services", None, Some(one.clone())),
+            change(2, "dp_certificate", None, Some(json!({"id": "x"}))),
+            change(3, "services", Some(one), None),
+        ];
+        let deltas = deltas(cp, &rows, (0, 3), ConfigHash::ZERO);
+        assert_eq!(deltas.list.len(), 1);
+        assert_eq!(deltas.list[0].entity, None);
+    }
+}

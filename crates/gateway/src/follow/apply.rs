@@ -1,0 +1,553 @@
+//! Puts in force what a control plane sends: compiled, kept on disk, swapped in.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sallyport_model::Kind;
+use sallyport_model::declarative::{Format, parse};
+use sallyport_model::schema::{Mode, parse_entity_in};
+use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::delta::{Deltas, Refused, Report, SyncVersion};
+use sallyport_wire::config_sync::{Reconfigure, is_empty_config};
+use serde_json::Value;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::isolate::{Isolated, Objection, isolate, lines};
+use super::source::Source;
+use crate::balancer::Balancers;
+use crate::config_sync::{Apply, ApplyError, Synced};
+use crate::configuration::{Configuration, Edits, Unservable};
+use crate::enabled::Enabled;
+use crate::last_known_good::changes::{Changes, Record};
+use crate::last_known_good::{LastKnownGood, Loaded, Saved};
+use crate::proxy::Shared;
+
+/// A file of changes is folded into the configuration beside it when it is larger than that
+/// configuration, and than this many bytes.
+const CHANGES_BYTES_MIN: u64 = 1 << 20;
+
+/// What the Status API tells about following a control plane.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    /// Whole configurations asked for because what was there did not have the hash it should.
+    pub(crate) resyncs: AtomicU64,
+    /// Configurations and sets of changes put in force.
+    pub(crate) applied: AtomicU64,
+    /// Entities of the newest configuration that are not served as published.
+    pub(crate) refused: AtomicU64,
+}
+
+/// Puts configurations in force, one after the other.
+pub(super) struct Applier {
+    pub(super) shared: Arc<Shared>,
+    pub(super) plugins: Enabled,
+    pub(super) stats: Arc<Stats>,
+    state: Mutex<State>,
+}
+
+struct State {
+    files: LastKnownGood,
+    /// What came in changes; `None` while whole configurations come.
+    source: Option<Source>,
+    /// Open as long as it is good for the newest stored configuration.
+    changes: Option<Changes>,
+    /// Bytes of that configuration, about.
+    stored_bytes: u64,
+}
+
+/// What a gateway starts with.
+pub(crate) struct Start {
+    pub(crate) configuration: Configuration,
+    source: Option<Source>,
+}
+
+impl Start {
+    /// With a configuration that came from nowhere.
+    pub(crate) fn with(configuration: Configuration) -> Start {
+        Start {
+            configuration,
+            source: None,
+        }
+    }
+
+    /// The version that is there.
+    pub(super) fn version(&self) -> SyncVersion {
+        self.source
+            .as_ref()
+            .map_or(SyncVersion::NONE, Source::version)
+    }
+
+    /// Takes out what later changes start from.
+    pub(crate) fn take_source(&mut self) -> StartSource {
+        StartSource(self.source.take())
+    }
+}
+
+/// What later changes start from.
+#[derive(Default)]
+pub(crate) struct StartSource(Option<Source>);
+
+impl StartSource {
+    pub(super) fn version(&self) -> SyncVersion {
+        self.0.as_ref().map_or(SyncVersion::NONE, Source::version)
+    }
+}
+
+/// Makes a stored configuration ready to serve, with the changes that follow on it.
+pub(super) fn restored(
+    loaded: Loaded,
+    plugins: &Enabled,
+    before: (&Configuration, &Balancers),
+) -> Result<Start, ApplyError> {
+    let Loaded { saved, changes, .. } = loaded;
+    let Some(version) = saved.version else {
+        // another build wrote it, perhaps: what this one cannot serve must not cost the rest
+        let (hash, table) = (saved.hash, saved.payload.config_table);
+        let isolated = isolate(table, |_, _| None, |it| compile(it, hash, plugins, before));
+        let isolated = isolated.map_err(|bad| ApplyError(lines(&bad)))?;
+        for told in &isolated.refused {
+            warn!(?told, "entity refused, the others are in force");
+        }
+        return Ok(Start::with(isolated.made));
+    };
+    let mut source = Source::from_stored(version, saved.payload.config_table);
+    for Record { deltas, refused } in &changes {
+        if deltas.from == Some(source.version()) {
+            source.take(deltas.version, &deltas.list, refused);
+        }
+    }
+    let configuration = serve_all(&mut source, None, plugins, before)?;
+    Ok(Start {
+        configuration,
+        source: Some(source),
+    })
+}
+
+impl Applier {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        files: LastKnownGood,
+        plugins: Enabled,
+        source: StartSource,
+    ) -> Applier {
+        let stats = Arc::new(Stats::default());
+        let refused = source.0.as_ref().map_or(0, |source| source.refused().len());
+        stats.refused.store(refused as u64, Ordering::Relaxed);
+        Applier {
+            shared: shared.clone(),
+            plugins,
+            stats,
+            state: Mutex::new(State {
+                files,
+                source: source.0,
+                changes: None,
+                stored_bytes: 0,
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn swap(&self, configuration: Configuration, refused: &[Refused]) {
+        let changed = configuration.work();
+        info!(
+            hash = %configuration.hash,
+            routes = configuration.routes(),
+            compiled = changed.compiled,
+            removed = changed.removed,
+            "configuration in force"
+        );
+        for Refused {
+            entity_type,
+            entity_id,
+            entity_name,
+            field,
+            message,
+            kept,
+        } in refused.iter().take(REFUSED_LOGGED_MAX)
+        {
+            warn!(
+                entity_type,
+                entity_id,
+                entity_name,
+                field,
+                reason = message,
+                kept,
+                "entity refused, the others are in force"
+            );
+        }
+        self.shared.swap(configuration);
+        self.stats.applied.fetch_add(1, Ordering::Relaxed);
+        self.stats
+            .refused
+            .store(refused.len() as u64, Ordering::Relaxed);
+    }
+
+    /// A whole configuration, as it comes over protocol v1.
+    fn whole(&self, payload: Reconfigure) -> Result<ConfigHash, ApplyError> {
+        let mut state = self.state();
+        let current = self.shared.configuration();
+        let before = (&*current, &*self.shared.balancers);
+        let empty = is_empty_config(&payload.config_table);
+        let hash = match empty {
+            true => ConfigHash::ZERO,
+            false => payload.hash(),
+        };
+        let stored = std::cell::OnceCell::new();
+        let kept = |kind: Kind, id: Uuid| {
+            if let Some(source) = &state.source {
+                return source.served_value(kind, id);
+            }
+            let table = stored.get_or_init(|| served_table(&state.files));
+            let list = table[kind.table()].as_array()?;
+            let id = id.to_string();
+            list.iter()
+                .find(|entity| entity["id"] == id.as_str())
+                .cloned()
+        };
+        let compiled = isolate(payload.config_table.clone(), kept, |table| {
+            compile(table, hash, &self.plugins, before)
+        });
+        let Isolated {
+            made: mut configuration,
+            table,
+            refused,
+        } = compiled.map_err(|bad| ApplyError(lines(&bad)))?;
+        let payload = match refused.is_empty() {
+            true => payload,
+            false => {
+                // what runs is not what was sent, and says so
+                let served = Reconfigure::new(table, payload.timestamp.unwrap_or_default());
+                configuration.hash = served.hash();
+                served
+            }
+        };
+        let hash = configuration.hash;
+        state.store(Saved {
+            hash,
+            version: None,
+            payload,
+        });
+        state.source = None;
+        self.swap(configuration, &refused);
+        Ok(hash)
+    }
+
+    /// Changes, as they come over protocol v2.
+    fn changes(&self, deltas: Deltas) -> Synced {
+        let mut state = self.state();
+        let current = self.shared.configuration();
+        let before = (&*current, &*self.shared.balancers);
+        let at = state
+            .source
+            .as_ref()
+            .map_or(SyncVersion::NONE, Source::version);
+        if !deltas.full && (state.source.is_none() || deltas.from.is_some_and(|from| from != at)) {
+            return Synced::Elsewhere;
+        }
+        let nothing = Source::default();
+        let from = match (&state.source, deltas.full) {
+            (Some(source), false) => source,
+            _ => &nothing,
+        };
+        let found = from.hash_after(&deltas.list);
+        if let Some(wanted) = deltas.hash.filter(|wanted| *wanted != found) {
+            self.stats.resyncs.fetch_add(1, Ordering::Relaxed);
+            error!(%wanted, %found, version = %deltas.version, full = deltas.full,
+                "what runs would not be what was published");
+            return Synced::Diverged;
+        }
+        if !deltas.full && deltas.list.is_empty() {
+            if let Some(source) = &mut state.source {
+                source.take(deltas.version, &[], &[]);
+                return Synced::Done(report(source, current.hash));
+            }
+            return Synced::Elsewhere;
+        }
+        let done = match deltas.full {
+            true => self.full(&mut state, &deltas, before),
+            false => self.part(&mut state, &deltas, before),
+        };
+        let (configuration, record) = match done {
+            Ok(done) => done,
+            Err(ApplyError(problem)) => return Synced::Refused(problem),
+        };
+        let Some(source) = &state.source else {
+            return Synced::Elsewhere;
+        };
+        let (report, refused) = (report(source, configuration.hash), source.refused());
+        match record {
+            Some(record) => state.append(record),
+            None => state.store_source(configuration.hash),
+        }
+        self.swap(configuration, &refused);
+        state.fold(report.config_hash);
+        Synced::Done(report)
+    }
+
+    /// All entities there are.
+    fn full(
+        &self,
+        state: &mut State,
+        deltas: &Deltas,
+        before: (&Configuration, &Balancers),
+    ) -> Result<(Configuration, Option<Record>), ApplyError> {
+        let mut source = Source::default();
+        source.take(deltas.version, &deltas.list, &[]);
+        let old = match state.source.take() {
+            Some(old) => old,
+            None => Source::from_stored(SyncVersion::NONE, served_table(&state.files)),
+        };
+        let made = serve_all(&mut source, Some(&old), &self.plugins, before);
+        // a source that cannot be served at all is no place to go on from
+        state.source = Some(if made.is_ok() { source } else { old });
+        Ok((made?, None))
+    }
+
+    /// Some entities that are other than before.
+    fn part(
+        &self,
+        state: &mut State,
+        deltas: &Deltas,
+        before: (&Configuration, &Balancers),
+    ) -> Result<(Configuration, Option<Record>), ApplyError> {
+        let (current, balancers) = before;
+        let from = state.source.as_ref().map(Source::version);
+        let source = state.source.as_mut().expect("the caller looked");
+        let record = |refused: Vec<Refused>| {
+            let deltas = Deltas {
+                from,
+                ..deltas.clone()
+            };
+            Some(Record { deltas, refused })
+        };
+        let mut bad: Vec<Refused> = Vec::new();
+        let hash = source.hash_after(&deltas.list);
+        // an edit is tried without what turned out to be bad; then nothing new may turn up
+        for _ in 0..2 {
+            let edits = edits(source, deltas, current, &self.plugins, &mut bad);
+            let edited = edits.and_then(|edits| current.edited(&edits, hash, balancers));
+            match edited {
+                None => break,
+                Some(Ok(mut configuration)) => {
+                    source.take(deltas.version, &deltas.list, &bad);
+                    if !bad.is_empty() {
+                        configuration.hash = source.served_hash();
+                    }
+                    return Ok((configuration, record(bad)));
+                }
+                Some(Err(unservable)) => {
+                    bad.extend(unservable.iter().map(|it| refused(source, it)));
+                }
+            }
+        }
+        let mut old = std::mem::take(source);
+        let mut new = old.clone(); // texts are shared
+        new.take(deltas.version, &deltas.list, &[]);
+        let made = serve_all(&mut new, Some(&old), &self.plugins, before);
+        match made {
+            Ok(configuration) => {
+                *source = new;
+                let refused = source.refused();
+                Ok((configuration, record(refused)))
+            }
+            Err(error) => {
+                std::mem::swap(source, &mut old);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Objects that are named one by one in the log.
+const REFUSED_LOGGED_MAX: usize = 20;
+
+/// The deltas as edits of the configuration; `None` if they take more. Bad ones are left out and
+/// noted.
+fn edits(
+    source: &Source,
+    deltas: &Deltas,
+    current: &Configuration,
+    plugins: &Enabled,
+    bad: &mut Vec<Refused>,
+) -> Option<Edits> {
+    if !source.is_whole() {
+        return None;
+    }
+    let mut edits = Edits::default();
+    for delta in &deltas.list {
+        let (Some(kind), Ok(id)) = (Kind::from_table(&delta.table), delta.id.parse()) else {
+            continue;
+        };
+        let known = |it: &Refused| it.entity_id == delta.id && it.entity_type == delta.table;
+        if bad.iter().any(known) {
+            continue;
+        }
+        let Some(entity) = &delta.entity else {
+            if !edits.remove(kind, id) {
+                return None;
+            }
+            continue;
+        };
+        match parse_entity_in(kind, entity.clone(), Mode::Payload, plugins) {
+            Ok(entity) => {
+                // one that was switched off brings back what hangs on it
+                let waited = kind == Kind::Service && !current.has_service(id);
+                if waited && source.has(kind, id) || !edits.put(kind, id, &entity) {
+                    return None;
+                }
+            }
+            Err(errors) => {
+                let first = errors.first();
+                bad.push(Refused {
+                    entity_type: delta.table.clone(),
+                    entity_id: delta.id.clone(),
+                    entity_name: entity["name"].as_str().unwrap_or_default().to_owned(),
+                    field: first.map(|it| it.path.to_string()).unwrap_or_default(),
+                    message: first.map(|it| it.message.clone()).unwrap_or_default(),
+                    kept: source.has(kind, id),
+                });
+            }
+        }
+    }
+    Some(edits)
+}
+
+fn refused(source: &Source, unservable: &Unservable) -> Refused {
+    let id = unservable.id.unwrap_or_default();
+    Refused {
+        entity_type: unservable.kind.table().to_owned(),
+        entity_id: id.to_string(),
+        message: unservable.reason.clone(),
+        kept: source.has(unservable.kind, id),
+        ..Refused::default()
+    }
+}
+
+fn report(source: &Source, config_hash: ConfigHash) -> Report {
+    Report {
+        version: source.version(),
+        config_hash,
+        refused: source.refused(),
+    }
+}
+
+/// Makes everything published ready to serve, or what `old` served in its place.
+fn serve_all(
+    source: &mut Source,
+    old: Option<&Source>,
+    plugins: &Enabled,
+    before: (&Configuration, &Balancers),
+) -> Result<Configuration, ApplyError> {
+    let hash = source.published_hash();
+    let isolated = {
+        let own = &*source;
+        let kept = |kind, id| old.unwrap_or(own).served_value(kind, id);
+        isolate(own.table(), kept, |table| {
+            compile(table, hash, plugins, before)
+        })
+    };
+    let isolated = isolated.map_err(|bad| ApplyError(lines(&bad)))?;
+    source.set_refused(isolated.refused, &isolated.table);
+    let mut configuration = isolated.made;
+    configuration.hash = source.served_hash();
+    Ok(configuration)
+}
+
+/// What the stored configuration has; nothing if there is none.
+fn served_table(files: &LastKnownGood) -> Value {
+    match files.load() {
+        Ok(Some(loaded)) => loaded.saved.payload.config_table,
+        _ => Value::Null,
+    }
+}
+
+impl State {
+    fn store(&mut self, saved: Saved) {
+        self.changes = None;
+        if let Err(error) = self.files.store(&saved) {
+            // serving it matters more than surviving a restart with it
+            error!(%error, "the configuration in force will not survive a restart");
+        }
+    }
+
+    fn store_source(&mut self, hash: ConfigHash) {
+        let Some(source) = &self.source else { return };
+        let table = source.to_stored();
+        let payload = Reconfigure {
+            timestamp: None,
+            config_table: table,
+            config_hash: Some(hash),
+            hashes: None,
+        };
+        let version = Some(source.version());
+        self.store(Saved {
+            hash,
+            version,
+            payload,
+        });
+        self.stored_bytes = self.files.newest_bytes();
+    }
+
+    fn append(&mut self, record: Record) {
+        if self.changes.is_none() {
+            match self.files.changes() {
+                Ok(changes) => self.changes = Some(changes),
+                Err(error) => {
+                    error!(%error, "the configuration in force will not survive a restart");
+                }
+            }
+            self.stored_bytes = self.files.newest_bytes();
+        }
+        if let Some(changes) = &mut self.changes
+            && let Err(error) = changes.append(&record)
+        {
+            error!(%error, "the changes in force will not survive a restart");
+            // what is missing in it must not be followed by more
+            let hash = record.deltas.hash.unwrap_or(ConfigHash::ZERO);
+            self.store_source(hash);
+        }
+    }
+
+    /// Stores the whole anew when the changes have grown large.
+    fn fold(&mut self, hash: ConfigHash) {
+        let bytes = self.changes.as_ref().map_or(0, Changes::bytes);
+        if bytes > CHANGES_BYTES_MIN.max(self.stored_bytes) {
+            self.store_source(hash);
+        }
+    }
+}
+
+impl Apply for Arc<Applier> {
+    async fn apply(&self, payload: Reconfigure) -> Result<ConfigHash, ApplyError> {
+        let applier = self.clone();
+        // compiling and waiting for the disk would hold up the link's own frames
+        let made = tokio::task::spawn_blocking(move || applier.whole(payload)).await;
+        made.map_err(|panic| ApplyError(panic.to_string()))?
+    }
+
+    async fn sync(&self, deltas: Deltas) -> Synced {
+        let applier = self.clone();
+        let made = tokio::task::spawn_blocking(move || applier.changes(deltas)).await;
+        made.unwrap_or_else(|panic| Synced::Refused(panic.to_string()))
+    }
+}
+
+fn compile(
+    table: Value,
+    hash: ConfigHash,
+    plugins: &Enabled,
+    (before, balancers): (&Configuration, &Balancers),
+) -> Result<Configuration, Vec<Objection>> {
+    let declared = parse(table, Format::Payload, plugins)
+        .map_err(|bad| bad.iter().map(Objection::from).collect::<Vec<_>>())?;
+    for warning in &declared.warnings {
+        warn!(%warning, "configuration of the control plane");
+    }
+    before
+        .next_with(&declared, hash, balancers)
+        .map_err(|bad| bad.iter().map(Objection::from).collect())
+}

@@ -1,0 +1,145 @@
+//! A bad line between gateway and control plane, and either of them gone in the middle of a rollout:
+//! traffic never notices, and every change arrives.
+
+use std::time::Duration;
+
+use sallyport_testkit::http::get;
+use sallyport_testkit::{Deadline, Echo, Fault, FaultProxy, Load};
+
+use crate::lab::{Control, Gateway, Pair, after_reconnect, soon};
+
+struct Line {
+    control: Control,
+    proxy: FaultProxy,
+    gateway: Gateway,
+    load: Load,
+    echo: Echo,
+}
+
+impl Line {
+    #[track_caller]
+    fn start() -> Line {
+        let echo = Echo::start();
+        let control = Control::start();
+        control.route_to("first", echo.port());
+        let dir = tempfile::tempdir().unwrap();
+        let pair = Pair::make(dir.path());
+        control.pin(&pair.cert());
+        let proxy = FaultProxy::start(control.port);
+        let name = Control::node_name(&control.prefix);
+        let gateway = Gateway::start_at((&control, proxy.port(), &name), dir, &pair, "");
+        gateway.wait_for("/first", 200, soon());
+        let load = Load::expect_status(get(gateway.url("/first")), 200, Duration::from_millis(5));
+        Line {
+            control,
+            proxy,
+            gateway,
+            load,
+            echo,
+        }
+    }
+}
+
+#[test]
+fn a_bad_line_costs_no_request_and_no_change() {
+    let line = Line::start();
+    let Line {
+        control,
+        proxy,
+        gateway,
+        load,
+        echo,
+    } = &line;
+    // slow is not broken: changes come through it
+    for (name, fault) in [
+        ("delayed", Fault::Delay(Duration::from_millis(50))),
+        ("slow", Fault::Slow(64)),
+    ] {
+        proxy.set(fault);
+        control.route_to(name, echo.port());
+        gateway.wait_for(&format!("/{name}"), 200, after_reconnect());
+    }
+    // what is cut off in the middle comes anew once the line is good again
+    for (name, fault) in [("truncated", Fault::Truncate(40)), ("cut", Fault::Cut)] {
+        let before = gateway.program.lines();
+        proxy.set(fault);
+        control.route_to(name, echo.port());
+        gateway
+            .program
+            .wait_for_line_after(before, "no control plane", soon());
+        assert_eq!(gateway.status_of(&format!("/{name}")), 404);
+        proxy.set(Fault::None);
+        gateway.wait_for(&format!("/{name}"), 200, after_reconnect());
+    }
+    control.wait_in_sync(1);
+    load.wait_for_more(20, soon());
+    let log = gateway.program.output();
+    assert!(!log.contains("would not be what was published"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    line.load.stop().assert_clean();
+}
+
+#[test]
+fn a_line_that_is_dead_on_one_side_only_is_noticed() {
+    let line = Line::start();
+    line.proxy.set(Fault::Silent);
+    line.control.route_to("meanwhile", line.echo.port());
+    // 45 s without a frame
+    line.gateway
+        .program
+        .wait_for_line("silent for too long", Deadline::secs(120));
+    line.proxy.set(Fault::None);
+    line.proxy.reset();
+    line.gateway.wait_for("/meanwhile", 200, after_reconnect());
+    line.control.wait_in_sync(1);
+    line.load.stop().assert_clean();
+}
+
+#[test]
+fn either_side_may_die_at_any_step_of_a_rollout() {
+    let echo = Echo::start();
+    let mut control = Control::start();
+    control.route_to("first", echo.port());
+    let steady = Gateway::start(&control);
+    let mut mortal = Gateway::start(&control);
+    steady.wait_for("/first", 200, soon());
+    let load = Load::expect_status(get(steady.url("/first")), 200, Duration::from_millis(5));
+    for step in 0..4 {
+        let name = format!("step-{step}");
+        match step {
+            // the control plane dies as soon as the change is acknowledged
+            0 => {
+                control.route_to(&name, echo.port());
+                control.kill9();
+                control.start_again();
+            }
+            // it dies when the change is live, and a gateway in the meantime
+            1 => {
+                control.route_to(&name, echo.port());
+                steady.wait_for(&format!("/{name}"), 200, after_reconnect());
+                control.kill9();
+                mortal.kill9_and_start();
+                assert_eq!(mortal.status_of("/first"), 200, "from its own disk");
+                control.start_again();
+            }
+            // a gateway dies while the change is on its way
+            2 => {
+                control.route_to(&name, echo.port());
+                mortal.kill9_and_start();
+            }
+            // both at once
+            _ => {
+                control.route_to(&name, echo.port());
+                mortal.program.kill9();
+                control.kill9();
+                control.start_again();
+                mortal.kill9_and_start();
+            }
+        }
+        for gateway in [&steady, &mortal] {
+            gateway.wait_for(&format!("/{name}"), 200, after_reconnect());
+        }
+        control.wait_in_sync(2);
+    }
+    load.stop().assert_clean();
+}
