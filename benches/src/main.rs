@@ -22,6 +22,7 @@ mod report;
 mod router;
 mod store;
 mod sync;
+mod telemetry;
 mod tls;
 mod workload;
 
@@ -105,6 +106,7 @@ enum Part {
     /// Look-ups and changes of the router
     Router(router::Args),
     RateLimit(rate_limit::Args),
+    Telemetry(telemetry::Args),
     Backup(backup::Args),
     Memory(memory::Args),
     Churn(churn::Args),
@@ -152,6 +154,7 @@ fn main() -> ExitCode {
         None => run(args),
         Some(Part::Router(args)) => router::run(&args).map(|()| ExitCode::SUCCESS),
         Some(Part::RateLimit(args)) => rate_limit::run(&args),
+        Some(Part::Telemetry(args)) => telemetry::run(&args),
         Some(Part::Backup(args)) => backup::run(&args),
         Some(Part::Memory(args)) => memory::run(&args),
         Some(Part::Churn(args)) => churn::run(&args),

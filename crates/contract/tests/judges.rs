@@ -4,6 +4,7 @@
 
 mod fixture;
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -136,16 +137,82 @@ fn kubernetes_schema_accepts_the_manifests() {
     assert!(!done.status.success(), "{done:?}");
 }
 
-/// Syntax and layout; `terraform validate` would need the clouds' plugins from the network.
+/// No package registry has it, so it may be missing even where nothing else may; `shapes.rs` judges
+/// the files everywhere.
+fn terraform(test: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = std::env::split_paths(&path).map(|dir| dir.join("terraform"));
+    let found = found.find(|file| file.is_file());
+    if found.is_none() {
+        skipped(test, "needs terraform (no package registry has it)");
+    }
+    found
+}
+
+/// Says so past the capture of output; where standard error is closed there is nobody to tell.
+fn skipped(test: &str, why: &str) {
+    _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}
+
+/// What the clouds' plugins say, those of them that are in a folder of this machine: a mirror of
+/// Terraform's registry, named by `SALLYPORT_TEST_TERRAFORM_PLUGINS`.
+#[test]
+fn terraform_validates_what_it_has_plugins_for() {
+    const TEST: &str = "terraform_validates_what_it_has_plugins_for";
+    let Some(terraform) = terraform(TEST) else {
+        return;
+    };
+    let Some(plugins) = std::env::var_os("SALLYPORT_TEST_TERRAFORM_PLUGINS").map(PathBuf::from)
+    else {
+        skipped(
+            TEST,
+            "SALLYPORT_TEST_TERRAFORM_PLUGINS names no folder of plugins",
+        );
+        return;
+    };
+    for (provider, format) in [
+        ("aws", Format::Aws),
+        ("google", Format::Google),
+        ("azurerm", Format::Azure),
+    ] {
+        let there = plugins
+            .join("registry.terraform.io/hashicorp")
+            .join(provider);
+        if !there.is_dir() {
+            skipped(
+                TEST,
+                &format!("no plugin {provider} in {}", plugins.display()),
+            );
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let terraform = |args: &[&str]| {
+            Program::new(&terraform)
+                .args(args)
+                .env("CHECKPOINT_DISABLE", "1")
+                .env("TF_DATA_DIR", dir.path().join(".terraform"))
+                .dir(dir.path())
+                .run(Deadline::secs(300))
+        };
+        let mut first = true;
+        for name in NODES {
+            std::fs::write(dir.path().join("main.tf"), firewall(&node(name), format)).unwrap();
+            if std::mem::take(&mut first) {
+                let from = format!("-plugin-dir={}", plugins.display());
+                terraform(&["init", "-backend=false", "-no-color", &from]).success();
+            }
+            terraform(&["validate", "-no-color"]).success();
+        }
+        let bad = firewall(&node("edge"), format).replace("protocol ", "protokol ");
+        std::fs::write(dir.path().join("main.tf"), bad).unwrap();
+        assert!(!terraform(&["validate", "-no-color"]).status.success());
+    }
+}
+
+/// Syntax and layout.
 #[test]
 fn terraform_reads_the_files() {
-    // No package registry has it, so it may be missing even where nothing else may.
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join("terraform"));
-    let Some(terraform) = found.into_iter().find(|file| file.is_file()) else {
-        eprintln!(
-            "SKIPPED terraform_reads_the_files: needs terraform (no package registry has it)"
-        );
+    let Some(terraform) = terraform("terraform_reads_the_files") else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();

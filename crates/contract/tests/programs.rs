@@ -452,23 +452,26 @@ fn iptables_pass_exactly_what_the_policy_allows() {
     );
 }
 
-/// Somebody outside who looks for open ports finds those of the policy and no others.
+/// Somebody outside who looks for open ports finds those of the policy and no others: on every machine,
+/// in both families, with the rules of nftables and with those of iptables.
 #[test]
 fn nmap_from_outside_sees_what_the_policy_allows() {
     let needs = [
         ("ip", "iproute2"),
         ("sysctl", "procps"),
         ("nft", "nftables"),
+        ("iptables-restore", "iptables"),
+        ("ip6tables-restore", "iptables"),
         ("nmap", "nmap"),
     ];
     if !have("nmap_from_outside_sees_what_the_policy_allows", &needs) {
         return;
     }
-    let net = Net::new("s");
-    for machine in ["edge", "node1"] {
-        let rules = firewall(&node(machine), Format::Nftables);
-        net.exec(machine, &["nft", "-f", "-"], &rules);
-    }
+    let nftables: &[(Format, &[&str])] = &[(Format::Nftables, &["nft", "-f", "-"])];
+    let iptables: &[(Format, &[&str])] = &[
+        (Format::Iptables, &["iptables-restore"]),
+        (Format::Ip6tables, &["ip6tables-restore"]),
+    ];
     let ports: BTreeSet<u16> = flows()
         .into_iter()
         .filter_map(|flow| match flow {
@@ -478,28 +481,42 @@ fn nmap_from_outside_sees_what_the_policy_allows() {
         .collect();
     let list: Vec<String> = ports.iter().map(ToString::to_string).collect();
     let list = format!("-p{}", list.join(","));
-    let peer: IpAddr = v4(0x77).parse().expect("an address");
-    for (machine, last) in [("edge", 0x20), ("node1", 0x11)] {
-        let target = v4(last);
-        let args = [
-            "nmap", "-Pn", "-n", "-sS", "--reason", "-T4", &list, "-oG", "-", &target,
-        ];
-        let printed = net.exec("outside", &args, "");
-        // Nobody listens, so a port that is let through answers as closed.
-        let passed: BTreeSet<u16> = printed
-            .split([' ', '\t', ','])
-            .filter_map(|word| word.split_once("/closed/"))
-            .filter_map(|(port, _)| port.parse().ok())
-            .collect();
-        let policy = node(machine);
-        let allowed = |port: &u16| {
-            let flow = Flow::try_from(format!("{port}/tcp")).expect("a flow");
-            let side = Side::In;
-            policy.allows(&Packet { side, flow, peer })
-        };
-        let want: BTreeSet<u16> = ports.iter().copied().filter(allowed).collect();
-        assert_eq!(passed, want, "{machine}:\n{printed}");
-        assert!(!want.is_empty());
+    for (tag, formats) in [("s", nftables), ("r", iptables)] {
+        let net = Net::new(tag);
+        let machines = [("edge", 0x20), ("node1", 0x11), ("node2", 0x12)];
+        for (machine, _) in machines {
+            for (format, program) in formats {
+                net.exec(machine, program, &firewall(&node(machine), *format));
+            }
+        }
+        for (machine, last) in machines {
+            for (target, peer) in [(v4(last), v4(0x77)), (v6(last), v6(0x77))] {
+                let peer: IpAddr = peer.parse().expect("an address");
+                let mut args = vec![
+                    "nmap", "-Pn", "-n", "-sS", "--reason", "-T4", &list, "-oG", "-",
+                ];
+                if peer.is_ipv6() {
+                    args.push("-6");
+                }
+                args.push(&target);
+                let printed = net.exec("outside", &args, "");
+                // Nobody listens, so a port that is let through answers as closed.
+                let passed: BTreeSet<u16> = printed
+                    .split([' ', '\t', ','])
+                    .filter_map(|word| word.split_once("/closed/"))
+                    .filter_map(|(port, _)| port.parse().ok())
+                    .collect();
+                let policy = node(machine);
+                let allowed = |port: &u16| {
+                    let flow = Flow::try_from(format!("{port}/tcp")).expect("a flow");
+                    let side = Side::In;
+                    policy.allows(&Packet { side, flow, peer })
+                };
+                let want: BTreeSet<u16> = ports.iter().copied().filter(allowed).collect();
+                assert_eq!(passed, want, "{tag} {machine} {target}:\n{printed}");
+                assert!(!want.is_empty());
+            }
+        }
     }
 }
 

@@ -16,9 +16,10 @@ use crate::identity::Needs;
 use crate::limits::Limits;
 use crate::metrics::{self, Metrics};
 use crate::route::{Route, serve};
+use crate::telemetry::Telemetry;
 use crate::{
     audit_log, control_planes, core_entities, deck, dp_certificates, drafts, enrolment, identity,
-    nodes, openapi, problem, snapshot, versions,
+    nodes, openapi, problem, snapshot, telemetry, versions,
 };
 
 /// The shared state of the API.
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) plugins: &'static dyn PluginSchemas,
     pub(crate) publishers: Publishers,
     pub(crate) audit: Audit,
+    pub(crate) telemetry: Telemetry,
     /// The installation's own authority, if it has one.
     pub(crate) issuer: Option<Arc<LocalCa>>,
     pub(crate) limits: Limits,
@@ -70,6 +72,7 @@ pub(crate) fn routes() -> Vec<Route> {
     all.extend(identity::routes());
     all.extend(deck::routes());
     all.extend(audit_log::routes());
+    all.extend(telemetry::routes());
     all.extend(openapi::routes());
     all.extend(metrics::routes());
     all

@@ -27,6 +27,7 @@ mod metrics;
 mod nodes;
 mod openapi;
 mod page;
+mod post;
 mod problem;
 mod route;
 mod snapshot;
@@ -46,6 +47,7 @@ pub use ip_addresses::{Feed, FeedError, HistoryError, SourcesError};
 pub use start::{
     AdminSettings, NODE_PURGE_DELAY, Running, Settings, StartError, start, start_publishing,
 };
+pub use telemetry::{TelemetryError, TelemetrySettings};
 
 /// The version of Kong whose behaviour this control plane has; clients and data planes see it.
 pub const KONG_VERSION: &str = "3.10.0";

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
+use sallyport_plugins::metrics::Exposition;
 use serde_json::json;
 use tracing::debug;
 
@@ -150,7 +151,10 @@ async fn health(State(app): State<App>) -> Response {
 async fn text(State(app): State<App>) -> Response {
     let control_planes = app.store.watch().borrow().len();
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    let text = app.metrics.text(control_planes);
+    let mut text = app.metrics.text(control_planes);
+    let mut more = Exposition::default();
+    app.telemetry.metrics(&mut more);
+    text.push_str(&more.into_text());
     ([(CONTENT_TYPE, kind)], text).into_response()
 }
 

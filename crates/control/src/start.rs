@@ -26,6 +26,7 @@ use crate::limits::Limits;
 use crate::listener::{Doors, Shown, serve, serve_plain, serve_tls};
 use crate::metrics::Metrics;
 use crate::nodes;
+use crate::telemetry::{Telemetry, TelemetryError, TelemetrySettings};
 
 /// For connections to finish and contacts to be stored when the role stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -70,6 +71,8 @@ pub struct Settings {
     pub node_purge_delay: Duration,
     /// Where the audit log is, what it takes from others and where it goes.
     pub audit_log: AuditLogSettings,
+    /// Where telemetry is kept and where it goes.
+    pub telemetry: TelemetrySettings,
     /// Requests a second that one token may send, and twice as many at once; 0 is no limit.
     pub requests_per_second: u32,
     /// Kong's Admin API, if it is asked for.
@@ -88,6 +91,9 @@ pub enum StartError {
     /// The audit log cannot be opened.
     #[error(transparent)]
     AuditLog(#[from] AuditLogError),
+    /// Telemetry cannot be kept.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// The Admin API has no control plane to be that of.
     #[error("the Admin API is for control plane {0:?}, which does not exist")]
     NoSuchControlPlane(String),
@@ -122,6 +128,7 @@ pub struct Running {
     /// The address on which audit records are received, over TCP and UDP, if it was asked for.
     pub audit_log_addr: Option<SocketAddr>,
     audit: Audit,
+    telemetry: Telemetry,
     shown: Shown,
     org_id: Option<Uuid>,
     tasks: Tasks,
@@ -165,6 +172,7 @@ impl Running {
         for name in self.tasks.finish(GRACE).await {
             warn!(task = name, "the control plane did not stop in time");
         }
+        self.telemetry.close().await;
         self.audit.end().await;
     }
 }
@@ -248,12 +256,14 @@ pub async fn start_publishing(
     let org_id = store.organization().await.ok().map(|it| it.id);
     let audit = opened.start(&mut tasks, &settings.base_domain, org_id);
     let audit = audit.await;
+    let telemetry = Telemetry::start(settings.telemetry, &store, &mut tasks)?;
     let (links, subscriptions, inbox) = Links::new(store.clone());
     let app = App(Arc::new(Shared {
         store: store.clone(),
         plugins,
         publishers: links.publishers.clone(),
         audit: audit.clone(),
+        telemetry: telemetry.clone(),
         issuer: settings.issuer.clone(),
         limits: Limits::new(settings.requests_per_second),
         metrics: Metrics::default(),
@@ -284,6 +294,7 @@ pub async fn start_publishing(
         kic,
         kic_tls,
         links,
+        telemetry: telemetry.clone(),
         recorder: audit.recorder.clone(),
         base_domain: settings.base_domain,
         geos: [vec![settings.geo], settings.more_geos].concat(),
@@ -307,6 +318,7 @@ pub async fn start_publishing(
         admin_tls_addr,
         audit_log_addr,
         audit,
+        telemetry,
         shown,
         org_id,
         tasks,

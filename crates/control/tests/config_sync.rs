@@ -486,11 +486,13 @@ async fn links_end_with_their_control_plane_and_with_the_role() {
 async fn telemetry_is_taken_from_the_same_guests() {
     let lab = Lab::start().await;
     let (identity, _) = pinned(&lab).await;
-    let path = format!("/v1/analytics/reqlog?node_id={NODE}&node_version=3.9.1");
-    let mut socket = open(&lab, &identity, &host(&lab, "tp0"), &path).await;
-    send(&mut socket, OpCode::Binary, b"a batch").await;
-    send(&mut socket, OpCode::Ping, b"").await;
-    assert_eq!(receive(&mut socket).await, (OpCode::Pong, Vec::new()));
+    for path in ["/v1/analytics/reqlog", "/v1/ingest"] {
+        let path = format!("{path}?node_id={NODE}&node_version=3.9.1");
+        let mut socket = open(&lab, &identity, &host(&lab, "tp0"), &path).await;
+        send(&mut socket, OpCode::Binary, b"a batch").await;
+        send(&mut socket, OpCode::Ping, b"").await;
+        assert_eq!(receive(&mut socket).await, (OpCode::Pong, Vec::new()));
+    }
     lab.stop().await;
 }
 

@@ -7,7 +7,7 @@ mod support;
 
 use std::net::SocketAddr;
 
-use sallyport_control::{AuditLogSettings, Settings, bootstrap, start};
+use sallyport_control::{AuditLogSettings, Settings, TelemetrySettings, bootstrap, start};
 use sallyport_runtime::certs::self_signed_localhost;
 use sallyport_runtime::tls::Identity;
 use sallyport_store::Store;
@@ -28,6 +28,7 @@ fn settings() -> Settings {
         shared_identity: None,
         issuer: None,
         audit_log: AuditLogSettings::quiet(tempfile::tempdir().unwrap().keep()),
+        telemetry: TelemetrySettings::quiet(tempfile::tempdir().unwrap().keep()),
         requests_per_second: 0,
         admin: None,
     }

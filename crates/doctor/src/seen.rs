@@ -180,6 +180,8 @@ pub enum Answer {
     CertificateRefused(String),
     /// Nothing came in time.
     Silent,
+    /// Something came, but not all of an answer in time; printable part.
+    Unfinished(String),
     /// The connection was closed or reset.
     Closed,
     /// Something that is not the protocol, printable part.

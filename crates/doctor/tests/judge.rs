@@ -498,6 +498,7 @@ fn ends() -> impl Strategy<Value = End> {
             clock_ahead_secs: Some(ahead / 4),
         }),
         text().prop_map(Answer::Garbage),
+        text().prop_map(Answer::Unfinished),
         any::<i64>().prop_map(|it| Answer::Time(it / 4)),
         Just(Answer::Closed),
     ];

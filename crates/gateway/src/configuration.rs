@@ -102,6 +102,8 @@ pub(crate) struct GrpcOnly {
 #[derive(Debug)]
 pub(crate) struct ServedService {
     pub(crate) id: Uuid,
+    /// `host`: an upstream's name, or that of a machine.
+    pub(crate) upstream: Box<str>,
     pub(crate) scheme: Scheme,
     /// Whether it is spoken to in HTTP/2.
     pub(crate) http2: bool,
@@ -308,6 +310,12 @@ impl Configuration {
         Some((route.expect("no list has a route that is gone"), found))
     }
 
+    /// Where the requests of a route go, by the slot that its match had: the service's `host`.
+    pub(crate) fn upstream(&self, slot: usize) -> Option<&str> {
+        let route = self.routes.get(slot)?.as_ref()?;
+        route.service.as_ref().map(|service| &*service.upstream)
+    }
+
     /// Routes served.
     pub fn routes(&self) -> usize {
         self.routes.iter().flatten().count()
@@ -481,6 +489,7 @@ fn served_service(
     let made = scheme(service).and_then(|(scheme, http2)| {
         Ok(ServedService {
             id: service.id,
+            upstream: service.host.as_str().into(),
             scheme,
             http2,
             path: service.path.as_deref().unwrap_or("/").into(),

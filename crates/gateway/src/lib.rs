@@ -22,6 +22,7 @@ mod proxy;
 mod redis;
 pub mod router;
 mod start;
+mod telemetry;
 
 pub use balancer::{
     AddressHealth, Health, SetHealthError, TargetHealth, UpstreamHealth, Upstreams,

@@ -15,6 +15,7 @@ use sallyport_runtime::memory::Tidy;
 use sallyport_runtime::tls::{self, Offer, ServerTrust, trust_store};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_hash::hashes;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -31,6 +32,7 @@ use crate::follow::{FollowError, Follower, Start, first, last_known_good};
 use crate::log_queue::{Queues, Ways, supervise};
 use crate::logs::{Access, AccessFormat, LogFileError, LogFiles};
 use crate::proxy::{Bound, Options, Shared, Speaks, Via, Workers, open};
+use crate::telemetry::{self, Inbox};
 
 /// Why the gateway did not start. Nothing is bound then.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +84,7 @@ pub struct Gateway {
     follower: Option<Follower>,
     /// What goes on whether there is traffic or not.
     background: JoinSet<()>,
+    telemetry_stop: CancellationToken,
     apis: [api::Server; 2],
     apis_stop: CancellationToken,
     logs: Arc<LogFiles>,
@@ -120,8 +123,11 @@ impl Gateway {
         let mut logs = LogFiles::default();
         let access_log = access_log(&conf, &mut logs)?;
         let stream_access_log = stream_access_log(&conf, &mut logs)?;
+        let reporter = reporter(&conf, &material)?;
+        let counters = reporter.as_ref().map(|it| it.inbox.counters.clone());
         let options = Options {
             stream_access_log,
+            telemetry: reporter.as_ref().map(|it| it.inbox.clone()),
             ..options(&conf, access_log)?
         };
         let certificates = ListenerCertificates::new(&conf, &material);
@@ -174,6 +180,17 @@ impl Gateway {
         };
         let mut background = JoinSet::new();
         background.spawn(keep(balancers, probe_tls, stop.clone()));
+        // it sends what workers hand in at their end
+        let telemetry_stop = CancellationToken::new();
+        if let Some(Reporter {
+            settings,
+            inbox,
+            folded,
+        }) = reporter
+        {
+            let stop = telemetry_stop.clone();
+            background.spawn(telemetry::run(settings, folded, inbox.counters, stop));
+        }
         // they are emptied once no request is left
         let log_queues_stop = CancellationToken::new();
         background.spawn(supervise(new_queues, ways, log_queues_stop.clone()));
@@ -192,6 +209,7 @@ impl Gateway {
             link: follower.as_ref().map(Follower::state),
             sync: follower.as_ref().map(Follower::stats),
             logs: logs.clone(),
+            telemetry: counters,
             log_queues: log_queues.clone(),
             draining: AtomicBool::new(false),
             stop: stop.clone(),
@@ -209,6 +227,7 @@ impl Gateway {
             workers,
             follower,
             background,
+            telemetry_stop,
             apis,
             apis_stop,
             logs,
@@ -328,6 +347,7 @@ impl Gateway {
         {
             warn!("the workers' end was lost");
         }
+        self.telemetry_stop.cancel();
         self.log_queues_stop.cancel();
         self.apis_stop.cancel();
         for api in self.apis {
@@ -347,6 +367,26 @@ impl Gateway {
 
 /// How long open requests may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// What telemetry needs to run.
+struct Reporter {
+    settings: telemetry::Settings,
+    inbox: Inbox,
+    folded: mpsc::Receiver<telemetry::Folded>,
+}
+
+fn reporter(conf: &Conf, material: &Material) -> Result<Option<Reporter>, StartError> {
+    let settings = telemetry::Settings::new(conf, material.cluster.as_ref(), own_id(conf));
+    let settings = settings.map_err(|error| StartError::Tls(error.to_string()))?;
+    Ok(settings.map(|settings| {
+        let (inbox, folded) = Inbox::new();
+        Reporter {
+            settings,
+            inbox,
+            folded,
+        }
+    }))
+}
 
 /// The configuration of a declarative document.
 fn declared(
@@ -552,6 +592,7 @@ pub(crate) fn options(conf: &Conf, access_log: Option<Access>) -> Result<Options
         keepalive: conf.upstream_keepalive,
         error_type: conf.error_default_type,
         access_log,
+        telemetry: None,
         takes_streams: !conf.stream_listen.is_empty(),
         stream_access_log: None,
         tls_verified: client(ServerTrust::Roots(trusted(conf)))?,

@@ -3,6 +3,7 @@
 //! No listener and no outbound connection exists without an entry of the network contract, so
 //! [`listen`](listen::listen) and [`dial`](dial::dial) take a contract id.
 
+pub mod backoff;
 pub mod certs;
 pub mod datagrams;
 pub mod dial;

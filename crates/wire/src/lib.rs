@@ -9,8 +9,10 @@ pub mod audit_log;
 pub mod config_hash;
 pub mod config_sync;
 pub mod node_control;
+pub mod protobuf;
 pub mod proxy_protocol;
 pub mod rate_limit;
 pub mod redis;
+pub mod telemetry;
 
 pub use config_hash::{ConfigHash, Hashes, hashes};

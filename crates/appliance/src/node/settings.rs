@@ -96,6 +96,8 @@ pub struct ControlPlane {
     pub geo: String,
     /// Settings of the audit log.
     pub audit_log: Option<PathBuf>,
+    /// Settings of telemetry (see docs/telemetry.md).
+    pub telemetry: Option<PathBuf>,
     /// Addresses to publish.
     pub ip_addresses: Option<PathBuf>,
 }
@@ -201,6 +203,7 @@ struct RawControlPlanes {
     base_domain: Option<String>,
     geo: Option<String>,
     audit_log: Option<PathBuf>,
+    telemetry: Option<PathBuf>,
     ip_addresses: Option<PathBuf>,
 }
 
@@ -335,6 +338,7 @@ impl Settings {
                     .unwrap_or_else(|| "sallyport.localhost".to_owned()),
                 geo: planes.geo.unwrap_or_else(|| "us".to_owned()),
                 audit_log: planes.audit_log.map(beside),
+                telemetry: planes.telemetry.map(beside),
                 ip_addresses: planes.ip_addresses.map(beside),
             },
             rate_limit: raw.rate_limit.map(|raw| RateLimitSection {

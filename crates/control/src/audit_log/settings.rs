@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use rustls::{ClientConfig, RootCertStore};
-use sallyport_runtime::tls::{ServerTrust, client_config, trust_store};
+use sallyport_runtime::tls::trust_store;
 use serde::Deserialize;
 
 use super::error::AuditLogError;
+use crate::post::trusting;
 
 /// Where the log is, what it takes from others and where it goes.
 #[derive(Clone, Debug)]
@@ -279,13 +280,6 @@ fn forward(raw: RawForward) -> Result<Forward, AuditLogError> {
         tls,
         to: raw.to,
     })
-}
-
-/// A client that believes servers with certificates of these authorities.
-pub(super) fn trusting(ca: &[String]) -> Result<Arc<ClientConfig>, String> {
-    let roots = trust_store(ca).map_err(|it| it.to_string())?;
-    let config = client_config(ServerTrust::Roots(Arc::new(roots)), None);
-    config.map(Arc::new).map_err(|it| it.to_string())
 }
 
 #[cfg(test)]

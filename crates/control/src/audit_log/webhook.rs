@@ -5,17 +5,11 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{StatusCode, Uri};
+use sallyport_runtime::backoff;
 use sallyport_runtime::tls::{ServerTrust, client_config};
-use sallyport_runtime::{dial, tls};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,17 +22,13 @@ use super::destinations::{self, Attempt, Destination, Replay, ReplayStatus};
 use super::error::LogFailure;
 use super::form::line;
 use super::log::now_ms;
-use super::settings::{Form, trusting};
+use super::settings::Form;
+use crate::post::{Post, REQUEST_TIME_MAX, trusting};
 
 /// Records of one request.
 const RECORDS_MAX: usize = 500;
-/// For one request, from dialling to the end of the answer.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
-/// The first pause after a failure; it doubles up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Pauses after failures grow up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
-/// Of an answer that nobody reads.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// What one task sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -297,11 +287,9 @@ impl Pace {
     }
 }
 
-/// The pause after so many failures: between half of its bound and the bound, by the dice.
+/// The pause after so many failures, by the dice.
 pub(super) fn pause(failures: u32, dice: u16) -> Duration {
-    let doubled = PAUSE_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let bound = doubled.min(PAUSE_MAX);
-    bound / 2 + bound / 2 * u32::from(dice) / u32::from(u16::MAX)
+    backoff::pause(failures, dice, PAUSE_MAX)
 }
 
 /// One request with these records.
@@ -323,74 +311,19 @@ async fn post(
         .endpoint
         .parse()
         .map_err(|_| "the endpoint is not a URL".to_owned())?;
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let is_tls = uri.scheme_str() == Some("https");
-    let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-    let authority = uri.authority().map_or("", |it| it.as_str());
-    let target = uri.path_and_query().map_or("/", |it| it.as_str());
-    let mut request = Request::post(target)
-        .header(HOST, authority)
-        .header(CONTENT_TYPE, "text/plain")
-        .header(CONTENT_ENCODING, "gzip")
-        .header(USER_AGENT, concat!("sallyport/", env!("CARGO_PKG_VERSION")));
-    if !destination.authorization.is_empty() {
-        let mut value = HeaderValue::from_str(&destination.authorization)
-            .map_err(|_| "the authorization cannot stand in a header".to_owned())?;
-        value.set_sensitive(true);
-        request = request.header(AUTHORIZATION, value);
-    }
-    let request = request
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| error.to_string())?;
-    let dialled = dial("audit_log.webhook", host, port, REQUEST_TIME_MAX).await;
-    let stream = dialled.map_err(|error| error.to_string())?;
-    if !is_tls {
-        return exchange(stream, request).await;
-    }
-    let config = if destination.skip_ssl_verification {
-        client_config(ServerTrust::Anybody, None)
+    let request = Post {
+        id: "audit_log.webhook",
+        uri: &uri,
+        headers: &[("content-type", "text/plain"), ("content-encoding", "gzip")],
+        authorization: &destination.authorization,
+        body: body.into(),
+    };
+    let trusted = || match destination.skip_ssl_verification {
+        true => client_config(ServerTrust::Anybody, None)
             .map(Arc::new)
-            .map_err(|error| error.to_string())?
-    } else {
-        trusting(&audit.webhook_ca)?
+            .map_err(|error| error.to_string()),
+        false => trusting(&audit.webhook_ca),
     };
-    let stream = tls::connect(config, host, stream).await;
-    exchange(stream.map_err(|error| error.to_string())?, request).await
-}
-
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<StatusCode, String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let text = |error: hyper::Error| error.to_string();
-    let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(text)?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(text)?;
-        let status = response.status();
-        // how the answer goes on does not matter, only that the receiver is done
-        _ = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await;
-        Ok(status)
-    };
-    tokio::pin!(answer, connection);
-    tokio::select! {
-        answer = &mut answer => answer,
-        // an answer may be complete although the connection ended at once
-        _ = &mut connection => answer.await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_up_to_a_bound_and_differ() {
-        let secs = |failures, dice| pause(failures, dice).as_secs_f64();
-        assert_eq!((secs(1, 0), secs(1, u16::MAX)), (0.5, 1.0));
-        assert_eq!((secs(4, 0), secs(4, u16::MAX)), (4.0, 8.0));
-        assert_eq!((secs(40, 0), secs(u32::MAX, u16::MAX)), (150.0, 300.0));
-    }
+    let answer = crate::post::post(request, trusted).await?;
+    Ok(answer.status)
 }

@@ -19,11 +19,13 @@ use sallyport_store::Store;
 use sallyport_wire::config_sync::PluginVersion;
 use tokio::sync::mpsc;
 
-pub(crate) use outlet::{Host, serve};
+pub(crate) use outlet::{Host, agree_to_upgrade, serve};
 pub(crate) use publishers::{Publishers, supervise};
 pub(crate) use recorder::{Recorder, record};
 pub(crate) use state::exported;
-pub(crate) use trust::{Dialled, EXPIRY_WARN_SECS, Guest, Refusal, admit, is_trusted, now_secs};
+pub(crate) use trust::{
+    Dialled, EXPIRY_WARN_SECS, Guest, Refusal, admit, check as check_trust, is_trusted, now_secs,
+};
 
 use crate::KONG_VERSION;
 

@@ -21,7 +21,6 @@ use uuid::Uuid;
 
 use super::session::{self, Caller};
 use super::{Guest, Links, rpc};
-use crate::telemetry;
 
 /// Which of a control plane's two hosts was dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,18 +35,13 @@ pub(crate) enum Host {
 const HEAD_SECS_MAX: u64 = 5;
 
 /// Serves the connection of a data plane that was let in, until either side ends it.
-pub(crate) async fn serve<S>(
-    links: &Links,
-    host: Host,
-    guest: Guest,
-    stream: S,
-    stop: CancellationToken,
-) where
+pub(crate) async fn serve<S>(links: &Links, guest: Guest, stream: S, stop: CancellationToken)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let agreed: Mutex<Option<(Option<Caller>, UpgradeFut)>> = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = match agree(host, request) {
+        let answer = match agree(request) {
             Ok((answer, caller, upgraded)) => {
                 *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some((caller, upgraded));
                 answer
@@ -82,20 +76,17 @@ pub(crate) async fn serve<S>(
         }
     };
     let name = guest.control_plane.name.clone();
-    match (host, caller) {
-        (Host::Configuration, Some(caller)) => {
+    match caller {
+        Some(caller) => {
             let node = caller.node_id;
             info!(%node, hostname = caller.hostname, control_plane = name, "data plane connected");
             let end = session::run(links, guest, caller, socket, stop).await;
             info!(%node, control_plane = name, reason = %end, "data plane disconnected");
         }
-        (_, None) => {
+        None => {
             let (caller, end) = Box::pin(rpc::run(links, guest, socket, stop)).await;
             let node = caller.map(|caller| caller.node_id);
             info!(?node, control_plane = name, protocol = 2, reason = %end, "data plane disconnected");
-        }
-        (Host::Telemetry, Some(caller)) => {
-            telemetry::discard(links, guest, caller.node_id, socket, stop).await;
         }
     }
 }
@@ -104,20 +95,20 @@ pub(crate) async fn serve<S>(
 type Agreed = (Response<Full<Bytes>>, Option<Caller>, UpgradeFut);
 
 /// Checks the request and prepares the answer that turns it into a WebSocket.
-fn agree(host: Host, mut request: Request<Incoming>) -> Result<Agreed, (StatusCode, String)> {
-    let path = match host {
-        Host::Configuration => OUTLET_PATH,
-        Host::Telemetry => telemetry::REQLOG_PATH,
-    };
-    if host == Host::Configuration && request.uri().path() == RPC_PATH {
+fn agree(request: Request<Incoming>) -> Result<Agreed, (StatusCode, String)> {
+    if request.uri().path() == RPC_PATH {
         return agree_rpc(request);
     }
-    if request.uri().path() != path {
+    if request.uri().path() != OUTLET_PATH {
         return Err((
             StatusCode::NOT_FOUND,
-            format!("this host answers on {path} only"),
+            format!("this host answers on {OUTLET_PATH} only"),
         ));
     }
+    upgraded(request)
+}
+
+fn upgraded(mut request: Request<Incoming>) -> Result<Agreed, (StatusCode, String)> {
     let bad = |message: String| (StatusCode::BAD_REQUEST, message);
     let caller = caller(request.uri().query().unwrap_or_default()).map_err(bad)?;
     if !is_upgrade_request(&request) {
@@ -153,6 +144,17 @@ fn agree_rpc(mut request: Request<Incoming>) -> Result<Agreed, (StatusCode, Stri
         .headers_mut()
         .insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     Ok((answer, None, upgraded))
+}
+
+/// The answer to a data plane's request for a WebSocket; with the node's id and the WebSocket to come
+/// if it gets one.
+pub(crate) fn agree_to_upgrade(
+    request: Request<Incoming>,
+) -> (Response<Full<Bytes>>, Option<(Uuid, UpgradeFut)>) {
+    match upgraded(request) {
+        Ok((answer, caller, upgrade)) => (answer, caller.map(|caller| (caller.node_id, upgrade))),
+        Err((status, message)) => (refuse(status, &message), None),
+    }
 }
 
 fn caller(query: &str) -> Result<Caller, String> {

@@ -141,7 +141,7 @@ pub(crate) async fn is_trusted(
 
 /// Checks what may change while a link is open: pins and authorities, the way they are checked, and
 /// the end of the certificate.
-pub(super) async fn check(store: &Store, guest: &Guest) -> Result<(), Refusal> {
+pub(crate) async fn check(store: &Store, guest: &Guest) -> Result<(), Refusal> {
     if now_secs() > guest.cert_expires_at {
         return Err(Refusal::Expired(guest.cert_expires_at));
     }

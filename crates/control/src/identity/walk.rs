@@ -22,6 +22,7 @@ use crate::audit_log::{self, AuditLogSettings};
 use crate::config_sync::Links;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::telemetry::{Telemetry, TelemetrySettings};
 
 /// Somebody who asks, and what the table says they may.
 #[derive(Clone)]
@@ -96,6 +97,7 @@ async fn api(store: &Store, directory: &std::path::Path) -> (Router, Tasks) {
     let opened = audit_log::open(AuditLogSettings::quiet(directory), &identity).unwrap();
     let mut tasks = Tasks::new(CancellationToken::new());
     let audit = opened.start(&mut tasks, "sallyport.test", None).await;
+    let telemetry = Telemetry::start(TelemetrySettings::quiet(directory), store, &mut tasks);
     let (links, _, _) = Links::new(store.clone());
     let app = App(Arc::new(Shared {
         store: store.clone(),
@@ -103,6 +105,7 @@ async fn api(store: &Store, directory: &std::path::Path) -> (Router, Tasks) {
         publishers: links.publishers,
         issuer: None,
         audit,
+        telemetry: telemetry.unwrap(),
         limits: Limits::new(0),
         metrics: Metrics::default(),
         base_domain: "sallyport.test".to_owned(),

@@ -34,6 +34,7 @@ pub(crate) use shown::Shown;
 use crate::audit_log::{Peer, Recorder};
 use crate::config_sync::{self, Dialled, Host, Links};
 use crate::kic;
+use crate::telemetry::{self, Telemetry};
 
 /// Connections open at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 20_000;
@@ -57,6 +58,7 @@ pub(crate) struct Doors {
     /// The handshake of ingress controllers, which demands a certificate too.
     pub(crate) kic_tls: Arc<ServerConfig>,
     pub(crate) links: Links,
+    pub(crate) telemetry: Telemetry,
     pub(crate) recorder: Recorder,
     pub(crate) base_domain: String,
     /// Geos whose data planes are served here.
@@ -222,7 +224,15 @@ async fn welcome(doors: &Doors, stream: TcpStream, peer: SocketAddr, stop: Cance
             let recorded = doors.recorder.data_plane(peer, name.as_deref(), told);
             recorded.await;
             match admitted {
-                Ok(guest) => config_sync::serve(&doors.links, host, guest, tls, stop).await,
+                Ok(guest) => match host {
+                    Host::Configuration => {
+                        config_sync::serve(&doors.links, guest, tls, stop).await;
+                    }
+                    Host::Telemetry => {
+                        let store = &doors.links.store;
+                        telemetry::serve(&doors.telemetry, store, guest, tls, stop).await;
+                    }
+                },
                 Err(reason) => {
                     warn!(%peer, server_name = name, %reason, "data plane refused");
                 }

@@ -139,6 +139,7 @@ const OBJECTS: &[(&str, &str)] = &[
     ),
     ("NodeItem", "item Node"),
     ("NodeList", "items [Node], page TotalPage"),
+    ("Telemetry", "data [Object], total Object, meta Object"),
     (
         "ExpectedConfigHash",
         "expected_hash string, created_at int, updated_at int",

@@ -10,7 +10,8 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use sallyport_control::{
-    AdminSettings, AuditLogSettings, Bootstrap, Running, Settings, bootstrap, start,
+    AdminSettings, AuditLogSettings, Bootstrap, Running, Settings, TelemetrySettings, bootstrap,
+    start,
 };
 use sallyport_runtime::certs::LocalCa;
 use sallyport_runtime::tls::{self, Identity, client::ServerTrust};
@@ -75,6 +76,7 @@ impl Lab {
             shared_identity: None,
             issuer: None,
             audit_log: AuditLogSettings::quiet(directory.path()),
+            telemetry: TelemetrySettings::quiet(directory.path()),
             requests_per_second,
             admin: Some(AdminSettings {
                 listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),

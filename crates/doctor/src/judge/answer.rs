@@ -58,6 +58,10 @@ pub(super) fn judge_answer(check: &Check, answer: &Answer, place: &str, took_ms:
             "is connected and says nothing (half open)",
             "the process behind that port hangs",
         ),
+        Answer::Unfinished(text) => wrong(
+            &format!("begins to answer and does not finish in time: {text:?}"),
+            "the far end, or the way to it, is far too slow",
+        ),
         Answer::Closed => wrong(
             "closes the connection without an answer",
             match check.talk {

@@ -155,6 +155,7 @@ async fn answer<S>(stream: &mut S, request: &[u8], options: &Options, check: &Ch
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut came = Vec::new();
     let exchange = async {
         let written = async {
             stream.write_all(request).await?;
@@ -162,7 +163,7 @@ where
         };
         // A server may answer and close before it has read everything, so read in any case.
         let written = written.await;
-        match read_head(stream).await {
+        match read_head_into(stream, &mut came).await {
             Err(Read::Closed) => Err(Read::Failed(
                 written
                     .err()
@@ -172,7 +173,7 @@ where
         }
     };
     match timeout(options.limit, exchange).await {
-        Err(_) => Answer::Silent,
+        Err(_) => unfinished(&came),
         Ok(Ok(head)) => {
             let ahead = head.date.map(|date| date - now());
             Answer::Http {
@@ -184,6 +185,14 @@ where
         Ok(Err(Read::NotHttp(bytes))) => Answer::Garbage(printable(&bytes)),
         Ok(Err(Read::Closed)) => Answer::Closed,
         Ok(Err(Read::Failed(error))) => failed(&error, check),
+    }
+}
+
+/// What it is that time was over before an answer was whole.
+fn unfinished(came: &[u8]) -> Answer {
+    match came {
+        [] => Answer::Silent,
+        came => Answer::Unfinished(printable(came)),
     }
 }
 
@@ -220,14 +229,21 @@ fn failed(error: &io::Error, check: &Check) -> Answer {
 /// Reads the head of a response; the caller bounds the time. Bytes of a body that came along are
 /// dropped.
 pub(super) async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Head, Read> {
-    let mut bytes = Vec::new();
+    read_head_into(stream, &mut Vec::new()).await
+}
+
+/// The same; what came so far is in `bytes`, also when this is given up.
+async fn read_head_into<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    bytes: &mut Vec<u8>,
+) -> Result<Head, Read> {
     loop {
         let mut piece = [0; 2048];
         let count = stream.read(&mut piece).await.map_err(Read::Failed)?;
         bytes.extend(&piece[..count]);
-        match head(&bytes) {
+        match head(bytes) {
             Parsed::Head(head) => return Ok(head),
-            Parsed::NotHttp => return Err(Read::NotHttp(bytes)),
+            Parsed::NotHttp => return Err(Read::NotHttp(std::mem::take(bytes))),
             Parsed::Partial if count == 0 => return Err(Read::Closed),
             Parsed::Partial => debug_assert!(bytes.len() <= HEAD_BYTES_MAX + piece.len()),
         }
@@ -248,7 +264,7 @@ async fn banner(stream: &mut TcpStream, sign: &str, options: &Options) -> Answer
     match ended {
         _ if bytes.starts_with(GREETING) => Answer::Doctor,
         _ if bytes.starts_with(sign.as_bytes()) => Answer::Banner(printable(&bytes)),
-        Err(_) => Answer::Silent,
+        Err(_) => unfinished(&bytes),
         Ok(_) if bytes.is_empty() => Answer::Closed,
         Ok(_) => Answer::Garbage(printable(&bytes)),
     }

@@ -12,6 +12,7 @@ use sallyport_plugins::metrics::{Exposition, Family, Kind};
 use super::Node;
 use crate::balancer::{Health, Upstreams};
 use crate::proxy::Shared;
+use crate::telemetry::Counters;
 
 const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Family {
     Family {
@@ -102,6 +103,29 @@ static ROUTES: Family = gauge(
     &[],
 );
 
+static TELEMETRY_CONNECTED: Family = gauge(
+    "sallyport_telemetry_connected",
+    "Whether the control plane took the last batch of telemetry",
+    &[],
+);
+static TELEMETRY_BATCHES: Family = counter(
+    "sallyport_telemetry_batches_total",
+    "Batches of telemetry that the control plane took",
+);
+static TELEMETRY_WAITING: Family = gauge(
+    "sallyport_telemetry_waiting_records",
+    "Records of telemetry that wait to be taken",
+    &[],
+);
+static TELEMETRY_DROPPED_RECORDS: Family = counter(
+    "sallyport_telemetry_dropped_records_total",
+    "Records of telemetry that were given up",
+);
+static TELEMETRY_DROPPED_REQUESTS: Family = counter(
+    "sallyport_telemetry_dropped_requests_total",
+    "Requests that no telemetry tells of, as their records were given up",
+);
+
 /// Client connections now.
 pub(super) struct Connections {
     pub(super) active: u64,
@@ -158,6 +182,9 @@ pub(super) fn text(node: &Node) -> String {
     target_health(&mut out, shared);
     out.value(&ROUTES, &[], shared.configuration().routes() as f64);
     out.value(&LOG_LINES_DROPPED, &[], node.logs.dropped() as f64);
+    if let Some(counters) = &node.telemetry {
+        telemetry(&mut out, counters);
+    }
     for (plugin, loss, count) in node.log_queues.lost() {
         out.value(&LOG_ENTRIES_LOST, &[plugin, loss.as_str()], count as f64);
     }
@@ -166,6 +193,24 @@ pub(super) fn text(node: &Node) -> String {
     }
     shared.metrics.write(&mut out);
     out.into_text()
+}
+
+fn telemetry(out: &mut Exposition, counters: &Counters) {
+    let value = |of: &AtomicU64| of.load(Ordering::Relaxed) as f64;
+    let connected = counters.connected.load(Ordering::Relaxed);
+    out.value(&TELEMETRY_CONNECTED, &[], f64::from(u8::from(connected)));
+    out.value(&TELEMETRY_BATCHES, &[], value(&counters.sent));
+    out.value(&TELEMETRY_WAITING, &[], value(&counters.waiting));
+    out.value(
+        &TELEMETRY_DROPPED_RECORDS,
+        &[],
+        value(&counters.dropped_records),
+    );
+    out.value(
+        &TELEMETRY_DROPPED_REQUESTS,
+        &[],
+        value(&counters.dropped_requests),
+    );
 }
 
 /// One line for each address of a target, or for a target without any, and each state.

@@ -27,6 +27,7 @@ use crate::follow::Stats;
 use crate::log_queue::Queues;
 use crate::logs::LogFiles;
 use crate::proxy::Shared;
+use crate::telemetry::Counters;
 
 /// An answer of either API.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -48,6 +49,8 @@ pub(crate) struct Node {
     /// What came of following the control plane; `None` without one.
     pub(crate) sync: Option<Arc<Stats>>,
     pub(crate) logs: Arc<LogFiles>,
+    /// How telemetry goes, if this node sends any.
+    pub(crate) telemetry: Option<Arc<Counters>>,
     pub(crate) log_queues: Queues,
     /// Asked to get no new traffic, by a request.
     pub(crate) draining: AtomicBool,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use super::Role;
 use super::listener::is_name;
@@ -66,6 +67,23 @@ pub struct Cluster {
     pub proxy: Option<Proxy>,
     /// How configurations come.
     pub protocol: SyncProtocol,
+    /// Where telemetry goes; `None` for nowhere.
+    pub telemetry: Option<Telemetry>,
+}
+
+/// Where telemetry goes, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// Where to dial.
+    pub endpoint: ControlPlaneAddr,
+    /// What stands before the path there; empty, or begins with `/` and does not end so.
+    pub path: String,
+    /// Name asked for and checked in PKI mode, if it is not the host dialled.
+    pub server_name: Option<String>,
+    /// From one report to the next.
+    pub flush_interval: Duration,
+    /// Records that are kept while the endpoint is away.
+    pub records_max: usize,
 }
 
 /// A forward proxy, and how it is believed.
@@ -86,6 +104,7 @@ impl fmt::Debug for Cluster {
             .field("dp_labels", &self.dp_labels)
             .field("max_payload", &self.max_payload)
             .field("proxy", &self.proxy)
+            .field("telemetry", &self.telemetry)
             .finish_non_exhaustive()
     }
 }
@@ -101,6 +120,16 @@ impl Cluster {
                 .unwrap_or(&self.control_plane.host),
         }
     }
+
+    /// The same for where telemetry goes, if it goes anywhere.
+    pub fn telemetry_tls_name(&self) -> Option<&str> {
+        let telemetry = self.telemetry.as_ref()?;
+        let named = telemetry.server_name.as_deref();
+        Some(match self.mtls {
+            Mtls::Shared => sallyport_wire::config_sync::SHARED_SERVER_NAME,
+            Mtls::Pki => named.unwrap_or(&telemetry.endpoint.host),
+        })
+    }
 }
 
 /// Reads the properties; on other roles only their syntax is judged.
@@ -114,6 +143,7 @@ pub(super) fn read(reader: &mut Reader, role: Role) -> Option<Cluster> {
     let max_payload = reader.number("cluster_max_payload", 4_194_304..=u32::MAX as usize);
     reader.number("cluster_data_plane_purge_delay", 60..=u64::MAX);
     let proxy = forward_proxy(reader, role);
+    let telemetry = telemetry(reader);
     let protocols = [("auto", SyncProtocol::Auto), ("v1", SyncProtocol::Whole)];
     let protocol = reader.choice("sallyport_sync", &protocols);
     if role != Role::DataPlane {
@@ -139,21 +169,48 @@ pub(super) fn read(reader: &mut Reader, role: Role) -> Option<Cluster> {
         max_payload,
         proxy,
         protocol,
+        telemetry,
+    })
+}
+
+fn host_and_port(text: &str) -> Option<ControlPlaneAddr> {
+    let (host, port) = text.rsplit_once(':')?;
+    let good = is_name(host) || host.parse::<std::net::Ipv4Addr>().is_ok();
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    good.then(|| ControlPlaneAddr {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+fn telemetry(reader: &mut Reader) -> Option<Telemetry> {
+    const KEY: &str = "cluster_telemetry_endpoint";
+    let flush_interval = reader.number("analytics_flush_interval", 1..=3_600);
+    let records_max = reader.number("analytics_buffer_size_limit", 1..=10_000_000);
+    let text = reader.text(KEY)?;
+    let (place, path) = match text.split_once('/') {
+        Some((place, path)) => (place, format!("/{path}")),
+        None => (text.as_str(), String::new()),
+    };
+    let path = path.trim_end_matches('/').to_owned();
+    let good = path.parse::<http::uri::PathAndQuery>();
+    let Some(endpoint) = host_and_port(place).filter(|_| path.is_empty() || good.is_ok()) else {
+        reader.problem(KEY, "must be host:port with a name or an IPv4 address");
+        return None;
+    };
+    Some(Telemetry {
+        endpoint,
+        path,
+        server_name: reader.text("cluster_telemetry_server_name"),
+        flush_interval: Duration::from_secs(flush_interval),
+        records_max,
     })
 }
 
 fn control_plane(reader: &mut Reader) -> ControlPlaneAddr {
     const KEY: &str = "cluster_control_plane";
     let text = reader.text(KEY).unwrap_or_default();
-    let parts = text.rsplit_once(':').and_then(|(host, port)| {
-        let good = is_name(host) || host.parse::<std::net::Ipv4Addr>().is_ok();
-        let port = port.parse().ok().filter(|port| *port > 0)?;
-        good.then(|| ControlPlaneAddr {
-            host: host.to_owned(),
-            port,
-        })
-    });
-    parts.unwrap_or_else(|| {
+    host_and_port(&text).unwrap_or_else(|| {
         reader.problem(KEY, "must be host:port with a name or an IPv4 address");
         ControlPlaneAddr {
             host: String::new(),

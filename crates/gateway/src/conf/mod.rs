@@ -28,7 +28,7 @@ use sallyport_runtime::tls::Offer;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-pub use cluster::{Cluster, ControlPlaneAddr, Mtls, Proxy};
+pub use cluster::{Cluster, ControlPlaneAddr, Mtls, Proxy, Telemetry};
 pub use dns::{Dns, RecordKind};
 pub use listener::{ListenHost, Listener, ListenerError};
 pub use material::{ClusterMaterial, Declarative, Material};

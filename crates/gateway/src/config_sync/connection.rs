@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use sallyport_runtime::dial;
 use sallyport_runtime::forward_proxy::{Way, dial_through};
 use sallyport_runtime::tls::connect;
@@ -35,6 +36,7 @@ use super::ClientSettings;
 use super::down::Down;
 use super::link::{Frame, Outgoing};
 use super::settings::{SyncProtocol, Through};
+use crate::conf::ControlPlaneAddr;
 
 /// Limit of each step and each write.
 const STEP_MAX: Duration = Duration::from_secs(HELLO_SECS_MAX);
@@ -177,26 +179,42 @@ async fn limited<T>(
 }
 
 async fn open(settings: &ClientSettings, protocol: Protocol) -> Result<Upgraded, Down> {
-    let at = &settings.control_plane;
-    let stream = match &settings.proxy {
-        None => dial("config_sync", &at.host, at.port, STEP_MAX)
+    let tls = reach("config_sync", settings.place()).await?;
+    limited("opening the link", upgrade(settings, protocol, tls)).await
+}
+
+/// A far end of the control plane, and how it is reached.
+#[derive(Clone)]
+pub(crate) struct Place<'a> {
+    pub(crate) at: &'a ControlPlaneAddr,
+    /// Through what; `None` for directly.
+    pub(crate) proxy: Option<&'a Through>,
+    pub(crate) tls_name: &'a str,
+    pub(crate) tls: Arc<ClientConfig>,
+}
+
+/// Dials, through the forward proxy if there is one, up to the end of the TLS handshake. `id` is
+/// the contract's.
+pub(crate) async fn reach(id: &'static str, place: Place<'_>) -> Result<TlsStream<Way>, Down> {
+    let at = place.at;
+    let stream = match place.proxy {
+        None => dial(id, &at.host, at.port, STEP_MAX)
             .await
             .map(Way::Plain)
             .map_err(Down::Dial)?,
         Some(Through { server, tls }) => {
             let place = (at.host.as_str(), at.port);
-            dial_through("config_sync", server, tls.as_ref(), place, STEP_MAX)
+            dial_through(id, server, tls.as_ref(), place, STEP_MAX)
                 .await
                 .map_err(Down::Proxy)?
         }
     };
     let handshake = async {
-        connect(settings.tls.current(), &settings.tls_name, stream)
+        connect(place.tls, place.tls_name, stream)
             .await
             .map_err(Down::Tls)
     };
-    let tls = limited("TLS handshake", handshake).await?;
-    limited("opening the link", upgrade(settings, protocol, tls)).await
+    limited("TLS handshake", handshake).await
 }
 
 /// Asks for the WebSocket. The answer's `Sec-WebSocket-Accept` is not checked: it guards against

@@ -84,7 +84,7 @@ fn text(text: &str) -> String {
 impl Down {
     /// A failed upgrade. A control plane that does not accept the certificate says so by a TLS
     /// alert, or closes without a word.
-    pub(super) fn upgrade(error: &hyper::Error, peer: &str) -> Down {
+    pub(crate) fn upgrade(error: &hyper::Error, peer: &str) -> Down {
         let source = io_source(error);
         let cut_off = match source {
             Some(source) => is_cut_off(source),

@@ -28,10 +28,12 @@ use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use connection::{Activity, FromControlPlane};
+pub(crate) use connection::{Place, reach};
 pub use down::Down;
 pub use link::Synced;
 use link::{Changes, Effect, Event, Frame, Link, Outgoing};
 pub use node_id::{NodeIdError, hostname, node_id};
+pub(crate) use settings::proxy;
 pub use settings::{ClientSettings, ClusterTls, SettingsError, SyncProtocol, Through};
 
 /// From here on JSON is read on a thread of its own, so that it holds up nothing.

@@ -14,6 +14,7 @@ use sallyport_wire::config_sync::{BasicInfo, OutletQuery, PluginVersion};
 use tracing::warn;
 use uuid::Uuid;
 
+use super::connection::Place;
 use super::link::Timings;
 use crate::conf::{ClusterMaterial, Conf, ControlPlaneAddr, Proxy};
 
@@ -133,11 +134,7 @@ impl ClientSettings {
         };
         Ok(ClientSettings {
             control_plane: cluster.control_plane.clone(),
-            proxy: cluster
-                .proxy
-                .as_ref()
-                .map(|proxy| through(proxy, conf))
-                .transpose()?,
+            proxy: proxy(conf)?,
             tls_name: cluster.tls_name().to_owned(),
             tls: ClusterTls::new(material)?,
             query: OutletQuery {
@@ -159,6 +156,24 @@ impl ClientSettings {
             timings: Timings::default(),
         })
     }
+
+    pub(super) fn place(&self) -> Place<'_> {
+        Place {
+            at: &self.control_plane,
+            proxy: self.proxy.as_ref(),
+            tls_name: &self.tls_name,
+            tls: self.tls.current(),
+        }
+    }
+}
+
+/// The forward proxy of the settings, if there is one.
+///
+/// # Errors
+/// TLS to it cannot be set up.
+pub(crate) fn proxy(conf: &Conf) -> Result<Option<Through>, ClientConfigError> {
+    let proxy = conf.cluster.as_ref().and_then(|it| it.proxy.as_ref());
+    proxy.map(|proxy| through(proxy, conf)).transpose()
 }
 
 impl ClientSettings {

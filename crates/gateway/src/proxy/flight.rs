@@ -14,6 +14,7 @@ use super::serve::{millis, request_host};
 use super::tally::Tally;
 use super::worker::{Held, Worker};
 use crate::logs::Line;
+use crate::telemetry;
 
 /// Status of a request whose client was gone before there was an answer. Source: nginx.
 pub(super) const CLIENT_GONE: u16 = 499;
@@ -52,6 +53,8 @@ enum Asked {
     Request(Method, Uri, Version),
     /// The first line of what is no request.
     Line(Vec<u8>),
+    /// Nobody wants to know.
+    Unasked,
 }
 
 #[derive(Clone, Copy)]
@@ -71,7 +74,8 @@ impl Flight {
         let configuration = worker.configuration();
         let detailed = configuration.handlers.any_logs();
         let request = &exchange.request;
-        let log = (detailed || worker.access.is_some()).then(|| {
+        let told = detailed || worker.access.is_some();
+        let log = (told || worker.telemetry.is_some()).then(|| {
             let text_bytes = request.headers.text_bytes() as u64;
             let line_bytes = match request.version {
                 // there the head holds only the fields
@@ -79,7 +83,13 @@ impl Flight {
                 _ => 0,
             };
             Log {
-                asked: Asked::Request(request.method.clone(), request.uri.clone(), request.version),
+                asked: match told {
+                    true => {
+                        let (method, uri) = (request.method.clone(), request.uri.clone());
+                        Asked::Request(method, uri, request.version)
+                    }
+                    false => Asked::Unasked,
+                },
                 port: client.port,
                 tls: client.session,
                 arrived,
@@ -112,7 +122,7 @@ impl Flight {
     /// Whether some log wants to know how it ends.
     pub(super) fn is_logged(&self) -> bool {
         self.log.is_some()
-            && (self.worker.access.is_some() || {
+            && (self.worker.access.is_some() || self.worker.telemetry.is_some() || {
                 let handlers = &self.configuration.handlers;
                 self.chosen.iter().any(|&index| handlers.get(index).logs())
             })
@@ -157,6 +167,7 @@ impl Flight {
         let status = status.unwrap_or_else(|| {
             StatusCode::from_u16(CLIENT_GONE).expect("it is in the range of statuses")
         });
+        self.count(log, status);
         self.line(log, status);
         let handlers = &self.configuration.handlers;
         if !self.chosen.iter().any(|&index| handlers.get(index).logs()) {
@@ -220,12 +231,38 @@ impl Flight {
         }
     }
 
+    fn count(&self, log: &Log, status: StatusCode) {
+        let Some(telemetry) = &self.worker.telemetry else {
+            return;
+        };
+        let nanos =
+            |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
+        let proxied_at = self.tally.proxied.get();
+        let consumer = self.exchange.consumer.as_ref();
+        telemetry.borrow_mut().add(&telemetry::Request {
+            route: self.exchange.route,
+            service: self.exchange.service,
+            consumer: consumer.map(|consumer| consumer.id),
+            upstream: self
+                .tally
+                .slot
+                .get()
+                .and_then(|slot| self.configuration.upstream(slot)),
+            status: status.as_u16(),
+            request_bytes: log.head_bytes + self.tally.body_bytes.get(),
+            response_bytes: log.response_bytes,
+            latency_ns: nanos(log.arrived, now()),
+            upstream_latency_ns: proxied_at.map(|(sent, head)| nanos(sent, head)),
+        });
+    }
+
     fn line(&self, log: &Log, status: StatusCode) {
         let Some(access) = &self.worker.access else {
             return;
         };
         let request = match &log.asked {
             Asked::Line(line) => Cow::Borrowed(&line[..]),
+            Asked::Unasked => return,
             Asked::Request(method, uri, version) => Cow::Owned(request_line(method, uri, *version)),
         };
         let head_bytes = log.response_head_bytes;

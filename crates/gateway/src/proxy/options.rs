@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 
 use crate::conf::{ClientLimits, ErrorType, HeadersAdded, RealIp, UpstreamKeepalive};
 use crate::logs::Access;
+use crate::telemetry::Inbox;
 
 /// Settings that every request reads.
 pub(crate) struct Options {
@@ -33,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) error_type: ErrorType,
     /// Where answered requests are logged; `None` if they are not.
     pub(crate) access_log: Option<Access>,
+    /// Where workers hand in what they counted; `None` if nobody wants to know.
+    pub(crate) telemetry: Option<Inbox>,
     /// Whether there are listeners for streams.
     pub(crate) takes_streams: bool,
     /// Where sessions of streams are logged; `None` if they are not.

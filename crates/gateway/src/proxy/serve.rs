@@ -311,6 +311,7 @@ impl Turn<'_> {
             let message = "no Route matched with those values";
             return Err(Refusal::own(Reply::error(StatusCode::NOT_FOUND, message)));
         };
+        self.tally.slot.set(Some(found.slot));
         exchange.route = Some(route.id);
         if let Some(captures) = captures {
             exchange.uri_captures = shown(captures);

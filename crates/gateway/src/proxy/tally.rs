@@ -14,6 +14,8 @@ use super::worker::Worker;
 pub(super) struct Tally {
     /// Whether a log plugin may want to know everything.
     detailed: bool,
+    /// Slot of the route that was chosen.
+    pub(super) slot: Cell<Option<usize>>,
     /// Bytes of the request's body that came.
     pub(super) body_bytes: Cell<u64>,
     /// When the request was sent on, and when the head of the response was there.
@@ -35,6 +37,7 @@ impl Tally {
     pub(super) fn new(detailed: bool) -> Tally {
         Tally {
             detailed,
+            slot: Cell::new(None),
             body_bytes: Cell::new(0),
             proxied: Cell::new(None),
             upstream: RefCell::default(),

@@ -40,6 +40,7 @@ use crate::configuration::Configuration;
 use crate::log_queue::Queues;
 use crate::logs::{CLIENT_FAULTS, Lines, LocalTime};
 use crate::redis::Links;
+use crate::telemetry::Fold;
 
 /// How often idle connections and old configurations are let go.
 const TICK: Duration = Duration::from_secs(1);
@@ -159,6 +160,8 @@ pub(super) struct Worker {
     pub(super) metrics: Arc<Metrics>,
     /// The access log's lines; `None` if it is off.
     pub(super) access: Option<Lines>,
+    /// What is counted here; `None` if nobody wants to know.
+    pub(super) telemetry: Option<RefCell<Fold>>,
     /// The same of streams.
     pub(super) stream_access: Option<Lines>,
     local_time: RefCell<LocalTime>,
@@ -189,6 +192,11 @@ impl Worker {
             node: shared.node.clone(),
             metrics: shared.metrics.clone(),
             access: shared.options.access_log.clone().map(Lines::new),
+            telemetry: shared
+                .options
+                .telemetry
+                .clone()
+                .map(|inbox| RefCell::new(Fold::new(inbox))),
             stream_access: shared.options.stream_access_log.clone().map(Lines::new),
             local_time: RefCell::default(),
             pool: Rc::new(Pool::new(shared.options.keepalive)),
@@ -298,6 +306,9 @@ impl Worker {
             .fetch_add(self.requests.take(), Ordering::Relaxed);
         for access in [&self.access, &self.stream_access].into_iter().flatten() {
             access.hand_in();
+        }
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.borrow_mut().hand_in();
         }
         let under_way = self.under_way.get();
         let before = self.under_way_published.replace(under_way);

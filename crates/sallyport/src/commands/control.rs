@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sallyport_appliance::backup::{self, Sources};
-use sallyport_control::{AdminSettings, AuditLogSettings, Feed, Settings};
+use sallyport_control::{AdminSettings, AuditLogSettings, Feed, Settings, TelemetrySettings};
 use sallyport_runtime::Tasks;
 use sallyport_runtime::tls::Identity;
 use tokio::sync::watch;
@@ -107,6 +107,9 @@ pub(crate) struct Args {
     /// Settings of the audit log: what it receives and where it goes (TOML, see docs/audit_log.md)
     #[arg(long, value_name = "FILE", env = "SALLYPORT_AUDIT_LOG")]
     audit_log: Option<PathBuf>,
+    /// Settings of telemetry: how long it is kept and where it goes (TOML, see docs/telemetry.md)
+    #[arg(long, value_name = "FILE", env = "SALLYPORT_TELEMETRY")]
+    telemetry: Option<PathBuf>,
     /// Requests a second that one access token may send, and twice as many at once; 0 is no limit
     #[arg(
         long,
@@ -163,7 +166,12 @@ fn administered(
 
 /// The files that the command line names.
 fn settings_files(args: &Args) -> Vec<PathBuf> {
-    let own = [&args.backup, &args.audit_log, &args.ip_addresses];
+    let own = [
+        &args.backup,
+        &args.audit_log,
+        &args.ip_addresses,
+        &args.telemetry,
+    ];
     own.into_iter().flatten().cloned().collect()
 }
 
@@ -187,6 +195,15 @@ fn audit_log(args: &Args, home: &Home) -> anyhow::Result<AuditLogSettings> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("could not read the audit log's settings {}", path.display()))?;
     AuditLogSettings::parse(&home.path, &text).with_context(|| path.display().to_string())
+}
+
+fn telemetry(args: &Args, home: &Home) -> anyhow::Result<TelemetrySettings> {
+    let Some(path) = &args.telemetry else {
+        return Ok(TelemetrySettings::quiet(&home.path));
+    };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("could not read the telemetry settings {}", path.display()))?;
+    TelemetrySettings::parse(&home.path, &text).with_context(|| path.display().to_string())
 }
 
 fn shared_identity(args: &Args) -> anyhow::Result<Option<Identity>> {
@@ -239,6 +256,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let port = sallyport_contract::entry("config_sync").port().get();
         let feed = feed(&args, &home)?;
         let audit_log = audit_log(&args, &home)?;
+        let telemetry = telemetry(&args, &home)?;
         let admin = (args.admin_listen.is_some() || args.admin_listen_tls.is_some()).then_some(
             AdminSettings {
                 listen: args.admin_listen,
@@ -262,6 +280,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             issuer: Some(home.issuer.clone()),
             node_purge_delay: Duration::from_secs(args.node_purge_delay),
             audit_log,
+            telemetry,
             requests_per_second: args.requests_per_second,
             admin,
         };

@@ -14,6 +14,7 @@ use super::described::{Known, placeholder_base, placeholder_prefix};
 /// The part of `kong.conf` that concerns the network.
 pub(crate) struct GatewayConf {
     control_plane: Option<(String, u16)>,
+    telemetry: Option<(String, u16)>,
     ports: BTreeMap<String, Vec<PortUse>>,
     /// Through what the control plane is dialled.
     pub(crate) proxy: Option<ForwardProxy>,
@@ -54,6 +55,9 @@ impl GatewayConf {
         let cluster = conf.cluster.as_ref();
         Ok(GatewayConf {
             control_plane: cluster.map(|it| (it.control_plane.host.clone(), it.control_plane.port)),
+            telemetry: cluster
+                .and_then(|it| it.telemetry.as_ref())
+                .map(|it| (it.endpoint.host.clone(), it.endpoint.port)),
             ports,
             proxy: cluster.and_then(|it| Some(it.proxy.as_ref()?.server.clone())),
             server_names: cluster.map(server_names).unwrap_or_default(),
@@ -88,25 +92,32 @@ impl GatewayConf {
         }
     }
 
-    /// The control plane is dialled exactly as the settings say, whatever its name.
+    /// The control plane's hosts are dialled exactly as the settings say, whatever its name.
     pub(crate) fn direct(&self) -> BTreeMap<String, (String, u16)> {
-        let place = self.control_plane.clone();
-        place
-            .map(|place| ("config_sync".to_owned(), place))
+        let places = [
+            ("config_sync", &self.control_plane),
+            ("telemetry", &self.telemetry),
+        ];
+        places
             .into_iter()
+            .filter_map(|(id, place)| Some((id.to_owned(), place.clone()?)))
             .collect()
     }
 }
 
-/// With a shared certificate every link asks for the same name; else the setting is about one of them.
+/// With a shared certificate every link asks for the same name.
 fn server_names(cluster: &Cluster) -> BTreeMap<String, String> {
-    let ids: &[&str] = match cluster.mtls {
-        Mtls::Shared => &["config_sync", "telemetry"],
-        Mtls::Pki => &["config_sync"],
+    let telemetry = match cluster.mtls {
+        Mtls::Shared => Some(cluster.tls_name()),
+        Mtls::Pki => cluster.telemetry_tls_name(),
     };
-    let name = cluster.tls_name();
-    ids.iter()
-        .map(|id| ((*id).to_owned(), name.to_owned()))
+    let names = [
+        ("config_sync", Some(cluster.tls_name())),
+        ("telemetry", telemetry),
+    ];
+    names
+        .into_iter()
+        .filter_map(|(id, name)| Some((id.to_owned(), name?.to_owned())))
         .collect()
 }
 

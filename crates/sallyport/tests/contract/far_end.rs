@@ -107,6 +107,18 @@ async fn servers(dir: &Path) {
     })
     .await;
     each(4013, |stream| async move { http(stream, 0).await }).await;
+    // One byte of an answer now and then.
+    for (port, text) in [(4015, "HTTP/1.1 200 OK\r\nX: "), (4016, "S")] {
+        each(port, move |mut stream| async move {
+            for byte in text.bytes().chain(std::iter::repeat(b'x')) {
+                if stream.write_all(&[byte]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+    }
     // Closes at once.
     each(4014, |stream| async move { drop(stream) }).await;
     udp(53, |bytes| {

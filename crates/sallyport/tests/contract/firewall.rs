@@ -187,6 +187,27 @@ fn broken_files_are_named_with_line_and_field() {
             "port 0",
         ],
     );
+    // Rows that could mean the same traffic, and names that would match everybody's.
+    let row = |id: &str, host: &str| {
+        format!(
+            "[[entry]]\nid = \"{id}\"\ntitle = \"{id}\"\nports = [\"443/tcp\"]\nfrom = [\"gateway\"]\n\
+             to = [\"control_plane\"]\nprotocol = \"https\"\ntls = \"tls\"\nhosts = [\"{host}\"]\n\
+             required = true\nowner = \"installation\"\nwhy = \"w\"\nsource = [\"product\"]\n"
+        )
+    };
+    let head = "format = 1\nname = \"x\"\ntitle = \"X\"\nbase = \"a.test\"\ngeos = [\"eu\"]\n";
+    for (rows, parts) in [
+        (
+            row("a", "<geo>.api.<base>") + &row("b", "eu.api.<base>"),
+            ["entry b", "same port, acceptor and host as `a`"],
+        ),
+        (row("a", "<prefix>.<base>"), ["entry a", "matches too much"]),
+        (row("a", "*.<base>"), ["entry a", "field hosts"]),
+    ] {
+        let bad = file(&dir, "catalogue.toml", &format!("{head}{rows}"));
+        let args = [&args[..], &["--catalogue", &bad]].concat();
+        check_refused(&args, &[&["catalogue.toml"], &parts[..]].concat());
+    }
     let missing = dir.path().join("none.toml").to_str().unwrap().to_owned();
     check_refused(
         &[&args[..], &["--installation", &missing]].concat(),

@@ -29,14 +29,14 @@ fn gets_changes(control: &Control, gateway: &Gateway) -> Echo {
 }
 
 /// Files that a proxy without our rights can read.
-fn readable() -> TempDir {
+pub(crate) fn readable() -> TempDir {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     dir
 }
 
-fn squid(program: &Path, dir: &Path, port: u16) -> Program {
+pub(crate) fn squid(program: &Path, dir: &Path, port: u16) -> Program {
     let hash = Program::new("openssl")
         .args(["passwd", "-apr1", "p@ss"])
         .run(soon())

@@ -44,6 +44,7 @@ mod readme;
 mod redis;
 mod soak;
 mod streams;
+mod telemetry;
 mod tls;
 mod traffic;
 mod websocket;

@@ -60,5 +60,5 @@ pub fn split(buffer: &[u8], bytes_max: usize) -> Result<Option<Frame<'_>>, Frame
 
 /// Appends what `write` writes as one message.
 pub(super) fn put(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    super::protobuf::delimited(out, write);
+    crate::protobuf::delimited(out, write);
 }

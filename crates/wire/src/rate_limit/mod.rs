@@ -10,11 +10,12 @@
 //! [`Extra`]), which everybody else skips as unknown.
 
 pub mod frame;
-mod protobuf;
 pub mod request;
 pub mod response;
 #[cfg(test)]
 mod tests;
+
+use crate::protobuf::ProtobufError;
 
 pub use frame::{Frame, FrameError, split};
 pub use request::{Method, Request};
@@ -32,28 +33,9 @@ pub enum Id<'a> {
 /// The body of a frame is not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// It ends within a field.
-    #[error("the message ends within a field")]
-    Short,
-    /// A number has more than ten bytes, or more than 64 bits.
-    #[error("a number of the message is too long")]
-    Number,
-    /// Field number 0, or a wire type that is none or is out of use.
-    #[error("the message has a field of number {field} and wire type {wire_type}")]
-    Tag {
-        /// The field's number.
-        field: u64,
-        /// Its wire type, 0..=7.
-        wire_type: u8,
-    },
-    /// A known field has another wire type than its own.
-    #[error("field {field} has wire type {wire_type}")]
-    WireType {
-        /// The field's number.
-        field: u32,
-        /// The wire type found.
-        wire_type: u8,
-    },
+    /// It is no message of protobuf, or a field is not what it must be.
+    #[error(transparent)]
+    Protobuf(#[from] ProtobufError),
     /// A request without a method. Source: the server 7.0.2 closes the connection.
     #[error("the request names no method")]
     NoMethod,

@@ -1,7 +1,7 @@
 //! What a client is told.
 
-use super::protobuf::{self, Fields};
 use super::{Id, MessageError, frame};
+use crate::protobuf::{self, Fields};
 
 const ID: u32 = 1;
 const ID_NUMBER: u32 = 20;

@@ -212,31 +212,32 @@ fn fields_in_any_order_and_unknown_ones() {
 #[test]
 fn bad_messages() {
     use MessageError as E;
+    use ProtobufError as P;
     let decode = |body: &str| Request::decode(&hex(body)).unwrap_err();
     assert_eq!(decode("0a0131 1a0161 12026970"), E::NoMethod);
     assert_eq!(decode(""), E::NoMethod);
     assert_eq!(decode("0a0131 2009"), E::UnknownMethod(9));
     assert_eq!(decode("20ffffffffffffffffff01"), E::UnknownMethod(-1));
-    assert_eq!(decode("0a05 31"), E::Short);
-    assert_eq!(decode("20"), E::Short);
-    assert_eq!(decode("20ffffffffffffffffffff01"), E::Number);
-    assert_eq!(decode("20ffffffffffffffffff02"), E::Number);
-    let wrong = E::WireType {
+    assert_eq!(decode("0a05 31"), P::Short.into());
+    assert_eq!(decode("20"), P::Short.into());
+    assert_eq!(decode("20ffffffffffffffffffff01"), P::Number.into());
+    assert_eq!(decode("20ffffffffffffffffff02"), P::Number.into());
+    let wrong = E::from(P::WireType {
         field: 4,
         wire_type: 2,
-    };
+    });
     assert_eq!(decode("2200"), wrong);
-    let group = E::Tag {
+    let group = E::from(P::Tag {
         field: 1,
         wire_type: 3,
-    };
+    });
     assert_eq!(decode("0b"), group);
     assert_eq!(
         decode("0000"),
-        E::Tag {
+        E::from(P::Tag {
             field: 0,
             wire_type: 0
-        }
+        })
     );
     assert_eq!(Response::decode(&hex("0a0131")), Err(E::NoBody));
     assert_eq!(Response::decode(&hex("a206020807")), Err(E::NoBody));

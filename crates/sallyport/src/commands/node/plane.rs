@@ -8,7 +8,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use sallyport_appliance::backup::{self, Sources};
 use sallyport_appliance::node::{Identity, Plane, RunningPlane, Settings, State};
-use sallyport_control::{AuditLogSettings, Feed, Running};
+use sallyport_control::{AuditLogSettings, Feed, Running, TelemetrySettings};
 use sallyport_runtime::Tasks;
 use sallyport_runtime::certs::PemPair;
 use sallyport_store::Store;
@@ -77,6 +77,15 @@ impl Plane for ControlPlane {
                     .with_context(|| path.display().to_string())?
             }
         };
+        let telemetry = match &settings.telemetry {
+            None => TelemetrySettings::quiet(&home.path),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("could not read {}", path.display()))?;
+                TelemetrySettings::parse(&home.path, &text)
+                    .with_context(|| path.display().to_string())?
+            }
+        };
         let feed = match &settings.ip_addresses {
             None => None,
             Some(path) => {
@@ -105,6 +114,7 @@ impl Plane for ControlPlane {
                 geo: settings.geo.clone(),
                 identity: home.identity.clone(),
                 audit_log,
+                telemetry,
                 requests_per_second: crate::commands::control::REQUESTS_PER_SECOND,
                 admin: None,
             },
@@ -139,6 +149,7 @@ impl ControlPlane {
         let files = [
             Some(&settings.file),
             planes.audit_log.as_ref(),
+            planes.telemetry.as_ref(),
             planes.ip_addresses.as_ref(),
         ];
         let files: Vec<PathBuf> = files.into_iter().flatten().cloned().collect();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use sallyport_control::{AuditLogSettings, Settings, import};
+use sallyport_control::{AuditLogSettings, Settings, TelemetrySettings, import};
 use sallyport_gateway::conf::{Conf, Material};
 use sallyport_gateway::config_sync::LinkState;
 use sallyport_gateway::{Gateway, StartError};
@@ -90,6 +90,7 @@ async fn start(args: &Args) -> anyhow::Result<()> {
         shared_identity: None,
         issuer: Some(home.issuer.clone()),
         audit_log: AuditLogSettings::quiet(&home.path),
+        telemetry: TelemetrySettings::quiet(&home.path),
         requests_per_second: REQUESTS_PER_SECOND,
         admin: None,
     };
@@ -197,6 +198,8 @@ async fn gateway_conf(args: &Args, dir: &Path, home: &Home) -> anyhow::Result<Pa
          cluster_mtls = pki\n\
          cluster_control_plane = 127.0.0.1:{control}\n\
          cluster_server_name = {prefix}.{GEO}.cp0.{BASE_DOMAIN}\n\
+         cluster_telemetry_endpoint = 127.0.0.1:{control}\n\
+         cluster_telemetry_server_name = {prefix}.{GEO}.tp0.{BASE_DOMAIN}\n\
          cluster_cert = {dir}/cluster.crt\n\
          cluster_cert_key = {dir}/cluster.key\n\
          lua_ssl_trusted_certificate = {ca}\n",

@@ -11,6 +11,8 @@ use super::{sallyport, soon};
 
 /// Settings of the audit log in its directory, if there are any.
 const AUDIT_LOG: &str = "audit.toml";
+/// The same of telemetry.
+const TELEMETRY: &str = "telemetry.toml";
 
 /// `sallyport control`, with the API on a plain port beside the TLS one.
 pub(crate) struct Control {
@@ -45,6 +47,15 @@ impl Control {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().to_owned();
         super::write(&dir.join(AUDIT_LOG), settings);
+        Control::begin(dir, Some(temp), None)
+    }
+
+    /// One with these settings of its telemetry.
+    #[track_caller]
+    pub(crate) fn start_with_telemetry(settings: &str) -> Control {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().to_owned();
+        super::write(&dir.join(TELEMETRY), settings);
         Control::begin(dir, Some(temp), None)
     }
 
@@ -308,6 +319,9 @@ fn launch(dir: &Path, port: u16, plain: u16, database: Option<&str>, more: &[Str
         .dir(dir);
     if dir.join(AUDIT_LOG).exists() {
         launch = launch.args(["--audit-log", AUDIT_LOG]);
+    }
+    if dir.join(TELEMETRY).exists() {
+        launch = launch.args(["--telemetry", TELEMETRY]);
     }
     launch.start()
 }

@@ -1,8 +1,9 @@
-//! `telemetry`: what data planes report about requests.
+//! Analytics of enterprise gateways, a WebSocket whose frames have no public format.
 //!
-//! This build takes the connection, so that data planes which report do not fill their logs with
-//! errors, and counts what arrives; it keeps nothing.
+//! The connection is taken, so that those gateways do not fill their logs with errors, and what
+//! arrives is counted and thrown away.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use fastwebsockets::{Frame, OpCode, Payload, WebSocket};
@@ -11,21 +12,18 @@ use hyper_util::rt::TokioIo;
 use sallyport_wire::config_sync::SILENCE_SECS_MAX;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 use uuid::Uuid;
 
-use crate::config_sync::{Guest, Links};
-
-/// Path of the endpoint.
-pub(crate) const REQLOG_PATH: &str = "/v1/analytics/reqlog";
+use super::rollup::count;
 
 /// The largest frame: a batch of requests of one second.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Counts frames until the data plane ends the link, is silent, or `stop`.
-pub(crate) async fn discard(
-    _links: &Links,
-    guest: Guest,
+pub(super) async fn run(
+    discarded: &AtomicU64,
+    control_plane: &str,
     node: Uuid,
     mut socket: WebSocket<TokioIo<Upgraded>>,
     stop: CancellationToken,
@@ -33,6 +31,7 @@ pub(crate) async fn discard(
     socket.set_auto_close(true);
     socket.set_auto_pong(false);
     socket.set_max_message_size(FRAME_BYTES_MAX);
+    info!(%node, control_plane, "a gateway sends analytics in a form that is not public; they are thrown away");
     let (mut frames, mut bytes) = (0_u64, 0_u64);
     let silence = Duration::from_secs(SILENCE_SECS_MAX);
     loop {
@@ -51,11 +50,11 @@ pub(crate) async fn discard(
             }
             OpCode::Binary | OpCode::Text | OpCode::Continuation => {
                 frames += 1;
+                count(discarded, 1);
                 bytes += frame.payload.len() as u64;
             }
             OpCode::Pong => {}
         }
     }
-    let control_plane = guest.control_plane.name;
-    info!(%node, control_plane, frames, bytes, "telemetry of a data plane ended; nothing is kept");
+    debug!(%node, control_plane, frames, bytes, "analytics of a gateway ended");
 }
