@@ -9,6 +9,8 @@ pub mod audit_log;
 pub mod config_hash;
 pub mod config_sync;
 pub mod node_control;
+pub mod opentelemetry;
+mod protobuf;
 pub mod proxy_protocol;
 pub mod rate_limit;
 pub mod redis;

@@ -1,6 +1,7 @@
 //! One request until its log phase.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
@@ -35,6 +36,7 @@ pub(crate) struct Flight {
 /// What the log phase tells beside what others need anyway.
 struct Log {
     asked: Asked,
+    peer: (IpAddr, Option<u16>),
     port: u16,
     tls: Option<TlsSession>,
     arrived: Instant,
@@ -70,6 +72,7 @@ impl Flight {
     ) -> Flight {
         let configuration = worker.configuration();
         let detailed = configuration.handlers.any_logs();
+        let traced = configuration.handlers.any_traces();
         let request = &exchange.request;
         let log = (detailed || worker.access.is_some()).then(|| {
             let text_bytes = request.headers.text_bytes() as u64;
@@ -80,6 +83,7 @@ impl Flight {
             };
             Log {
                 asked: Asked::Request(request.method.clone(), request.uri.clone(), request.version),
+                peer: (client.peer, client.peer_port),
                 port: client.port,
                 tls: client.session,
                 arrived,
@@ -96,7 +100,7 @@ impl Flight {
             chosen: Vec::new(),
             configuration,
             request_id: worker.request_id(),
-            tally: Tally::new(detailed),
+            tally: Tally::new(detailed, traced),
             worker: worker.clone(),
             log,
         }
@@ -168,6 +172,7 @@ impl Flight {
         let (host, _) = request_host(uri, &self.exchange.request.headers);
         let host = host.into_owned();
         let entities = &self.configuration.entities;
+        let parts = self.tally.parts(&self.worker);
         let proxied_at = self.tally.proxied.get();
         let body_bytes = self.tally.body_bytes.get();
         let upstream = self.tally.upstream();
@@ -206,6 +211,10 @@ impl Flight {
                 .consumer
                 .as_ref()
                 .and_then(|consumer| entities.logged(Kind::Consumer, consumer.id)),
+            peer: log.peer,
+            started_ns: self.worker.unix_ns(log.arrived),
+            ended_ns: self.worker.unix_ns(now()),
+            parts: &parts,
         };
         let env = Env {
             identities: &self.configuration.identities,

@@ -1,6 +1,7 @@
-//! The few parts of protobuf's encoding that these messages use.
+//! Reading protobuf: the few parts of its encoding that these messages use.
 
 use super::MessageError;
+pub(super) use crate::protobuf::{bytes, delimited, int32, message, number};
 
 /// A field's value.
 #[derive(Clone, Copy, Debug)]
@@ -98,53 +99,5 @@ impl<'a> Fields<'a> {
         } else {
             MessageError::Number
         })
-    }
-}
-
-pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// A field that holds a number, also when it is zero.
-pub(super) fn number(out: &mut Vec<u8>, field: u32, value: u64) {
-    varint(out, u64::from(field) << 3);
-    varint(out, value);
-}
-
-/// A field that holds an int32.
-pub(super) fn int32(out: &mut Vec<u8>, field: u32, value: i32) {
-    number(out, field, i64::from(value) as u64);
-}
-
-pub(super) fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
-    varint(out, u64::from(field) << 3 | 2);
-    varint(out, value.len() as u64);
-    out.extend_from_slice(value);
-}
-
-/// A field that holds a message.
-pub(super) fn message(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
-    varint(out, u64::from(field) << 3 | 2);
-    delimited(out, write);
-}
-
-/// What `write` writes, with its length before it.
-pub(super) fn delimited(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    // Nearly all are shorter than 128 bytes; the others move once.
-    out.push(0);
-    write(out);
-    let length = out.len() - start - 1;
-    match u8::try_from(length) {
-        Ok(short) if short < 0x80 => out[start] = short,
-        _ => {
-            let mut prefix = Vec::with_capacity(5);
-            varint(&mut prefix, length as u64);
-            out.splice(start..=start, prefix);
-        }
     }
 }
