@@ -16,6 +16,7 @@ mod machine;
 mod measure;
 mod memory;
 mod peer;
+mod plugins;
 mod process;
 mod rate_limit;
 mod report;
@@ -110,6 +111,7 @@ enum Part {
     Backup(backup::Args),
     Memory(memory::Args),
     Churn(churn::Args),
+    Plugins(plugins::Args),
     Sync(sync::Args),
     #[command(hide = true)]
     HandshakeLoad(load::handshakes::Args),
@@ -158,6 +160,7 @@ fn main() -> ExitCode {
         Some(Part::Backup(args)) => backup::run(&args),
         Some(Part::Memory(args)) => memory::run(&args),
         Some(Part::Churn(args)) => churn::run(&args),
+        Some(Part::Plugins(args)) => plugins::run(&args),
         Some(Part::Sync(args)) => sync::run(&args),
         Some(Part::HandshakeLoad(args)) => {
             load::handshakes::generate(&args).map(|()| ExitCode::SUCCESS)

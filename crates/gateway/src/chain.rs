@@ -20,8 +20,11 @@ type Index = u32;
 #[derive(Default)]
 pub(crate) struct Handlers {
     all: Vec<Box<dyn Handler>>,
+    /// Which plugin each of them is of.
+    names: Vec<&'static str>,
     read_captures: bool,
     any_logs: bool,
+    any_traces: bool,
     by_scope: AHashMap<Scope, Index>,
     by_consumer: AHashMap<Scope, Arc<AHashMap<Uuid, Index>>>,
     /// Routes with plugins of their own.
@@ -82,6 +85,8 @@ impl Handlers {
                     let index = handlers.all.len() as Index;
                     handlers.read_captures |= handler.reads_captures();
                     handlers.any_logs |= handler.logs();
+                    handlers.any_traces |= handler.traces();
+                    handlers.names.push(ALL[at].name());
                     handlers.all.push(handler);
                     let id = |foreign: Option<Foreign>| foreign.map(|Foreign(id)| id);
                     for stream in subsystems(plugin) {
@@ -131,6 +136,16 @@ impl Handlers {
     /// Whether some handler wants to know how requests end.
     pub(crate) fn any_logs(&self) -> bool {
         self.any_logs
+    }
+
+    /// Whether some handler wants to know where the time of requests went.
+    pub(crate) fn any_traces(&self) -> bool {
+        self.any_traces
+    }
+
+    /// The plugin of the handler at an index.
+    pub(crate) fn name(&self, index: Index) -> &'static str {
+        self.names[index as usize]
     }
 
     /// The handler at an index that a chain of the same configuration gave.

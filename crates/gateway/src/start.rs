@@ -10,6 +10,7 @@ use http::HeaderValue;
 use rustls::RootCertStore;
 use rustls::server::{ResolvesServerCert, ServerConfig};
 use sallyport_model::declarative::{Format, parse_text};
+use sallyport_plugins::Facts;
 use sallyport_runtime::listen::ListenError;
 use sallyport_runtime::memory::Tidy;
 use sallyport_runtime::tls::{self, Offer, ServerTrust, trust_store};
@@ -122,13 +123,14 @@ impl Gateway {
         let stop = CancellationToken::new();
         let mut logs = LogFiles::default();
         let access_log = access_log(&conf, &mut logs)?;
+        let id = own_id(&conf);
         let stream_access_log = stream_access_log(&conf, &mut logs)?;
         let reporter = reporter(&conf, &material)?;
         let counters = reporter.as_ref().map(|it| it.inbox.counters.clone());
         let options = Options {
             stream_access_log,
             telemetry: reporter.as_ref().map(|it| it.inbox.clone()),
-            ..options(&conf, access_log)?
+            ..options(&conf, id, access_log)?
         };
         let certificates = ListenerCertificates::new(&conf, &material);
         let by_name = ByName::new(certificates.proxy.clone());
@@ -200,7 +202,7 @@ impl Gateway {
         let logs = Arc::new(logs);
         let node = Arc::new(Node {
             shared: shared.clone(),
-            id: own_id(&conf),
+            id,
             hostname: hostname(),
             version: conf.kong_version.clone(),
             settings: api::settings(&conf),
@@ -568,7 +570,11 @@ fn access_log(conf: &Conf, logs: &mut LogFiles) -> Result<Option<Access>, StartE
     }
 }
 
-pub(crate) fn options(conf: &Conf, access_log: Option<Access>) -> Result<Options, StartError> {
+pub(crate) fn options(
+    conf: &Conf,
+    id: Uuid,
+    access_log: Option<Access>,
+) -> Result<Options, StartError> {
     let client = |trust| {
         tls::client_config(trust, None)
             .map(|mut config| {
@@ -589,6 +595,12 @@ pub(crate) fn options(conf: &Conf, access_log: Option<Access>) -> Result<Options
         body_bytes_max: conf.client_max_body_size.unwrap_or(u64::MAX),
         client: conf.client_limits,
         cache_bytes_max: conf.mem_cache_size,
+        facts: Facts {
+            id,
+            hostname: hostname(),
+            version: conf.kong_version.clone(),
+            tracing: conf.tracing.clone(),
+        },
         keepalive: conf.upstream_keepalive,
         error_type: conf.error_default_type,
         access_log,

@@ -281,6 +281,12 @@ pub trait Handler: Send + Sync {
     /// The body that the client gets, as [`BodyUse::Copy`] announced.
     fn body_copied(&self, _exchange: &mut Exchange, _body: Bytes) {}
 
+    /// Whether it wants to know where the time of a request went in detail, which nobody measures
+    /// otherwise.
+    fn traces(&self) -> bool {
+        false
+    }
+
     /// Whether [`log`](Handler::log) does anything. Requests that nobody logs are not measured.
     fn logs(&self) -> bool {
         false

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use crate::exchange::Exchange;
 use crate::fields::Fields;
+use crate::trace::TraceIds;
 
 /// Most arguments of a query that a log entry tells. Source: Kong's `lua_max_uri_args`.
 const ARGUMENTS_MAX: usize = 100;
@@ -59,6 +60,43 @@ pub struct Finished<'a> {
     pub service: Option<Entity<'a>>,
     /// Who called.
     pub consumer: Option<Entity<'a>>,
+    /// The far end of the client's connection, a proxy or the client itself; its port where that is
+    /// known.
+    pub peer: (IpAddr, Option<u16>),
+    /// When the request's head was there, nanoseconds since the Unix epoch.
+    pub started_ns: u64,
+    /// When the response was over.
+    pub ended_ns: u64,
+    /// Where the time went in detail; empty unless a handler [traces](crate::Handler::traces).
+    pub parts: &'a [Part],
+}
+
+/// A part of the time of a request, nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What happened.
+    pub what: PartOf,
+    /// When it began.
+    pub start_ns: u64,
+    /// When it ended.
+    pub end_ns: u64,
+}
+
+/// What happens in a part of the time of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartOf {
+    /// The route is found.
+    Router,
+    /// All plugins run, before the request is sent on.
+    Access,
+    /// One of them runs.
+    AccessOf(&'static str),
+    /// The address of the upstream is chosen, which may mean to look up its name.
+    Dns,
+    /// All plugins run on the head of the response.
+    HeaderFilter,
+    /// One of them runs.
+    HeaderFilterOf(&'static str),
 }
 
 /// An entity of the configuration that a request was served with.
@@ -157,6 +195,8 @@ pub struct LogEntry<'a> {
     started_at: u64,
     workspace_name: &'static str,
     source: ResponseSource,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a BTreeMap<&'static str, String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -243,6 +283,7 @@ impl Finished<'_> {
             started_at: exchange.now_ms,
             workspace_name: "default",
             source: self.source,
+            trace_id: exchange.state.get::<TraceIds>().map(|ids| &ids.0),
         }
     }
 
@@ -383,6 +424,10 @@ mod tests {
             }),
             service: None,
             consumer: None,
+            peer: ([10, 0, 0, 1].into(), Some(40_000)),
+            started_ns: 0,
+            ended_ns: 9_000_000,
+            parts: &[],
         };
         let entry = finished.entry(&exchange);
         let expected = json!({

@@ -30,3 +30,9 @@ pub fn session(value: &[u8]) -> bool {
         .open(value)
         .is_some()
 }
+
+/// Lines of trace headers, as `name: value` each; what goes upstream for them in the formats W3C,
+/// B3, Jaeger, OT and Datadog, lines with their names sorted.
+pub fn trace_headers(lines: &[u8]) -> Vec<String> {
+    crate::trace::passed_on(lines)
+}

@@ -28,6 +28,7 @@ mod key_auth;
 pub mod log_queue;
 pub mod metrics;
 mod node;
+mod opentelemetry;
 mod params;
 mod prometheus;
 mod proxy_cache;
@@ -42,13 +43,16 @@ mod response_ratelimiting;
 mod response_transformer;
 mod schemas;
 mod session;
+mod statsd;
 mod syslog;
 mod tcp_log;
 #[cfg(test)]
 mod testing;
+mod trace;
 #[cfg(test)]
 mod trial;
 mod udp_log;
+mod zipkin;
 
 use sallyport_model::schema::{PROTOCOLS_HTTP, Record};
 use serde_json::Value;
@@ -61,9 +65,11 @@ pub use exchange::{
     RequestBody, ResponseHead, Resume,
 };
 pub use fields::{Fields, decimal};
-pub use finished::{Entity, Finished, Latencies, LogEntry, ResponseSource, TlsSession, Try};
+pub use finished::{
+    Entity, Finished, Latencies, LogEntry, Part, PartOf, ResponseSource, TlsSession, Try,
+};
 pub use identities::{Consumer, Identities, Owner};
-pub use node::Node;
+pub use node::{Facts, Node, Tracing};
 pub use proxy_cache::Cache;
 pub use rate_limiting::Counters;
 pub use redis::{Redis, RedisAnswer, RedisCommand, RedisError, RedisServer, RedisTls, RedisValue};
@@ -75,6 +81,7 @@ pub use schemas::{Schemas, schemas};
 #[rustfmt::skip] // a line each
 pub const ALL: &[&dyn Plugin] = &[
     &correlation_id::CorrelationId,
+    &zipkin::Zipkin,
     &bot_detection::BotDetection,
     &cors::Cors,
     &session::Session,
@@ -91,8 +98,10 @@ pub const ALL: &[&dyn Plugin] = &[
     &response_transformer::ResponseTransformer,
     &redirect::Redirect,
     &proxy_cache::ProxyCache,
+    &opentelemetry::OpenTelemetry,
     &prometheus::Prometheus,
     &http_log::HttpLog,
+    &statsd::Statsd,
     &file_log::FileLog,
     &udp_log::UdpLog,
     &tcp_log::TcpLog,

@@ -376,7 +376,8 @@ pub(crate) fn logged_at(
     let handler = plugin.compile(&config).expect("it compiles");
     let raw = |value: Value| RawValue::from_string(value.to_string()).expect("it is JSON");
     let route = raw(json!({"id": uuid::Uuid::from_u128(7), "paths": ["/v1"]}));
-    let service = raw(json!({"id": uuid::Uuid::from_u128(8), "host": "orders.example"}));
+    let service =
+        raw(json!({"id": uuid::Uuid::from_u128(8), "name": "orders", "host": "orders.example"}));
     let consumer = raw(json!({"id": uuid::Uuid::from_u128(1), "username": "alice"}));
     let entity = |name, json| Some(Entity { name, json });
     let mut exchange = exchange(http::Request::get("/v1/orders").header("Host", "api.example"));
@@ -404,6 +405,10 @@ pub(crate) fn logged_at(
         route: entity(None, &route),
         service: entity(Some("orders"), &service),
         consumer: entity(Some("alice"), &consumer),
+        peer: ([10, 0, 0, 2].into(), Some(40_000)),
+        started_ns: 1_000_000_000,
+        ended_ns: 1_009_000_000,
+        parts: &[],
     };
     change(&mut finished);
     let logs = handler.logs();
@@ -426,6 +431,19 @@ pub(crate) struct Queued {
 }
 
 impl Queued {
+    /// Nothing yet.
+    pub(crate) fn empty() -> Queued {
+        Queued {
+            spec: None,
+            entries: Vec::new(),
+        }
+    }
+
+    /// How many entries there are.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
     fn spec(&self) -> &QueueSpec {
         self.spec.as_ref().expect("a queue was opened")
     }
@@ -464,10 +482,7 @@ pub(crate) fn queued(
     config: Value,
     change: impl FnOnce(&mut Finished<'_>),
 ) -> Queued {
-    let kept = Arc::new(Mutex::new(Queued {
-        spec: None,
-        entries: Vec::new(),
-    }));
+    let kept = Arc::new(Mutex::new(Queued::empty()));
     let node = Node {
         log_queues: Box::new(Keeping(kept.clone())),
         ..Node::default()

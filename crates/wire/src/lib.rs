@@ -9,6 +9,7 @@ pub mod audit_log;
 pub mod config_hash;
 pub mod config_sync;
 pub mod node_control;
+pub mod opentelemetry;
 pub mod protobuf;
 pub mod proxy_protocol;
 pub mod rate_limit;

@@ -18,11 +18,13 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tracing;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use sallyport_plugins::Tracing;
 use sallyport_runtime::NoProxy;
 use sallyport_runtime::tls::Offer;
 use serde_json::{Map, Value, json};
@@ -159,6 +161,8 @@ pub struct Conf {
     pub workers: Option<usize>,
     /// The Kong version this node claims to be (`sallyport_kong_version`).
     pub kong_version: String,
+    /// What of a request becomes a span, and how many traces are kept.
+    pub tracing: Tracing,
     /// Where the syslog daemon of the machine listens (`sallyport_syslog_socket`).
     pub syslog_socket: PathBuf,
     sources: BTreeMap<String, Source>,
@@ -288,6 +292,7 @@ impl Conf {
             error_default_type: proxy::error_default_type(reader),
             workers: proxy::workers(reader),
             kong_version: kong_version(reader),
+            tracing: tracing::tracing(reader),
             syslog_socket: PathBuf::from(
                 reader.text("sallyport_syslog_socket").unwrap_or_default(),
             ),

@@ -1,6 +1,7 @@
 //! One request until its log phase.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
@@ -36,6 +37,7 @@ pub(crate) struct Flight {
 /// What the log phase tells beside what others need anyway.
 struct Log {
     asked: Asked,
+    peer: (IpAddr, Option<u16>),
     port: u16,
     tls: Option<TlsSession>,
     arrived: Instant,
@@ -73,6 +75,7 @@ impl Flight {
     ) -> Flight {
         let configuration = worker.configuration();
         let detailed = configuration.handlers.any_logs();
+        let traced = configuration.handlers.any_traces();
         let request = &exchange.request;
         let told = detailed || worker.access.is_some();
         let log = (told || worker.telemetry.is_some()).then(|| {
@@ -90,6 +93,7 @@ impl Flight {
                     }
                     false => Asked::Unasked,
                 },
+                peer: (client.peer, client.peer_port),
                 port: client.port,
                 tls: client.session,
                 arrived,
@@ -106,7 +110,7 @@ impl Flight {
             chosen: Vec::new(),
             configuration,
             request_id: worker.request_id(),
-            tally: Tally::new(detailed),
+            tally: Tally::new(detailed, traced),
             worker: worker.clone(),
             log,
         }
@@ -179,6 +183,7 @@ impl Flight {
         let (host, _) = request_host(uri, &self.exchange.request.headers);
         let host = host.into_owned();
         let entities = &self.configuration.entities;
+        let parts = self.tally.parts(&self.worker);
         let proxied_at = self.tally.proxied.get();
         let body_bytes = self.tally.body_bytes.get();
         let upstream = self.tally.upstream();
@@ -217,6 +222,10 @@ impl Flight {
                 .consumer
                 .as_ref()
                 .and_then(|consumer| entities.logged(Kind::Consumer, consumer.id)),
+            peer: log.peer,
+            started_ns: self.worker.unix_ns(log.arrived),
+            ended_ns: self.worker.unix_ns(now()),
+            parts: &parts,
         };
         let env = Env {
             identities: &self.configuration.identities,

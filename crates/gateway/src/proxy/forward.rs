@@ -8,7 +8,7 @@ use http::header::{HOST, SET_COOKIE};
 use http::uri::{Authority, Scheme};
 use http::{Method, StatusCode};
 use rustls::ClientConfig;
-use sallyport_plugins::{Exchange, Reply};
+use sallyport_plugins::{Exchange, PartOf, Reply};
 use sallyport_runtime::tls::connect as connect_tls;
 use tokio::time::Instant;
 use tracing::debug;
@@ -142,7 +142,10 @@ impl Turn<'_> {
             tried: &progress.tried,
             now: self.arrived,
         };
-        let picked = service.peers.pick(&choice).await.map_err(Failure::Pick)?;
+        let looked_up = self.tally.begin();
+        let picked = service.peers.pick(&choice).await.map_err(Failure::Pick);
+        self.tally.end(PartOf::Dns, looked_up);
+        let picked = picked?;
         let Picked {
             socket,
             host_header,

@@ -12,6 +12,7 @@ use sallyport_plugins::{BodyUse, Env, Exchange, Finished, Flow, Handler, Reply, 
 use sallyport_wire::ConfigHash;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{Bound, Shared, Speaks, Workers, open};
 use crate::balancer::Balancers;
@@ -112,7 +113,7 @@ impl Lab {
         };
         let listeners = open(&[bound], 1, "test").unwrap();
         let proxy = listeners[0][0].0.address;
-        let options = crate::start::options(&conf, None).unwrap();
+        let options = crate::start::options(&conf, Uuid::nil(), None).unwrap();
         let balancers = Arc::new(Balancers::new(conf.dns));
         let named = ByName::new(Certificates::new(&[]));
         let unused = Ways::new(&options.tls_verified, &options.tls_unverified, "".into());

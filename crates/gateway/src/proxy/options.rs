@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Version};
 use rustls::ClientConfig;
+use sallyport_plugins::Facts;
 
 use crate::conf::{ClientLimits, ErrorType, HeadersAdded, RealIp, UpstreamKeepalive};
 use crate::logs::Access;
@@ -30,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) client: ClientLimits,
     /// Most bytes of responses that `proxy-cache` keeps.
     pub(crate) cache_bytes_max: u64,
+    /// What the gateway says about itself.
+    pub(crate) facts: Facts,
     pub(crate) keepalive: UpstreamKeepalive,
     pub(crate) error_type: ErrorType,
     /// Where answered requests are logged; `None` if they are not.

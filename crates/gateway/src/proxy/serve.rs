@@ -9,7 +9,8 @@ use http::header::{CONNECTION, DATE, HOST, LOCATION, SERVER, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Extensions, HeaderValue, Method, StatusCode, Version};
 use sallyport_plugins::{
-    Captures, Env, Exchange, Fields, Flow, Reply, ReplyBody, Request, RequestBody, ResponseHead,
+    Captures, Env, Exchange, Fields, Flow, PartOf, Reply, ReplyBody, Request, RequestBody,
+    ResponseHead,
 };
 use tokio::time::Instant;
 use tracing::error;
@@ -235,6 +236,7 @@ fn finish(
         }
     }
     map.set_all(&exchange.response_headers);
+    let phase = turn.tally.begin();
     for &index in chosen {
         let handler = turn.configuration.handlers.get(index);
         if handler.filters_headers() {
@@ -242,9 +244,15 @@ fn finish(
                 status: &mut answer.status,
                 headers: &mut answer.headers,
             };
+            let began = turn.tally.begin();
             handler.header_filter(exchange, &mut head);
+            if began.is_some() {
+                let name = turn.configuration.handlers.name(index);
+                turn.tally.end(PartOf::HeaderFilterOf(name), began);
+            }
         }
     }
+    turn.tally.end(PartOf::HeaderFilter, phase);
 }
 
 /// What stays the same while one request is served.
@@ -295,13 +303,16 @@ impl Turn<'_> {
                 sni: self.client.sni.as_deref(),
                 tls: self.client.tls,
             };
+            let routing = self.tally.begin();
             let reads_captures = self.configuration.handlers.read_captures();
-            self.configuration.find(&query).map(|(route, found)| {
+            let found = self.configuration.find(&query).map(|(route, found)| {
                 let hashed = route.service.as_ref();
                 let needed = reads_captures || hashed.is_some_and(|it| it.peers.needs_captures());
                 let captures = needed.then(|| found.captures(&query)).flatten();
                 (route, found, captures)
-            })
+            });
+            self.tally.end(PartOf::Router, routing);
+            found
         };
         let Some((route, found, captures)) = found else {
             let chain = &self.configuration.global_chain;
@@ -375,6 +386,7 @@ impl Turn<'_> {
             metrics: &self.worker.metrics,
         };
         let mut answer = None;
+        let phase = self.tally.begin();
         for slot in 0..chain.len() {
             let consumer: Option<Uuid> = exchange.consumer.as_ref().map(|consumer| consumer.id);
             let Some(index) = chain.pick(slot, consumer) else {
@@ -384,6 +396,7 @@ impl Turn<'_> {
             if answer.is_some() {
                 continue; // only its later phases still run
             }
+            let turn = self.tally.begin();
             let mut flow = self
                 .configuration
                 .handlers
@@ -403,7 +416,12 @@ impl Turn<'_> {
                     }
                 }
             }
+            if turn.is_some() {
+                let name = self.configuration.handlers.name(index);
+                self.tally.end(PartOf::AccessOf(name), turn);
+            }
         }
+        self.tally.end(PartOf::Access, phase);
         answer.map_or(Ok(()), |reply| Err(Refusal::own(reply)))
     }
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 
 use http::StatusCode;
-use sallyport_plugins::Try;
+use sallyport_plugins::{Part, PartOf, Try};
 use tokio::time::Instant;
 
 use super::clock::now;
@@ -21,8 +21,18 @@ pub(super) struct Tally {
     /// When the request was sent on, and when the head of the response was there.
     pub(super) proxied: Cell<Option<(Instant, Instant)>>,
     upstream: RefCell<Upstream>,
+    /// Where the time went; `None` if nobody traces.
+    parts: Option<RefCell<Vec<Span>>>,
     /// When the latest try began.
     tried: Cell<Option<Instant>>,
+}
+
+/// A part of the request's time.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    what: PartOf,
+    from: Instant,
+    to: Instant,
 }
 
 /// What went to the upstream.
@@ -34,15 +44,42 @@ pub(super) struct Upstream {
 }
 
 impl Tally {
-    pub(super) fn new(detailed: bool) -> Tally {
+    pub(super) fn new(detailed: bool, traced: bool) -> Tally {
         Tally {
             detailed,
             slot: Cell::new(None),
+            parts: traced.then(RefCell::default),
             body_bytes: Cell::new(0),
             proxied: Cell::new(None),
             upstream: RefCell::default(),
             tried: Cell::new(None),
         }
+    }
+
+    /// Now, if somebody wants to know when parts begin.
+    pub(super) fn begin(&self) -> Option<Instant> {
+        self.parts.as_ref().map(|_| now())
+    }
+
+    /// A part that [began](Tally::begin) then ends.
+    pub(super) fn end(&self, what: PartOf, from: Option<Instant>) {
+        if let (Some(parts), Some(from)) = (&self.parts, from) {
+            let to = now();
+            parts.borrow_mut().push(Span { what, from, to });
+        }
+    }
+
+    /// The parts so far, by the clock of everybody.
+    pub(super) fn parts(&mut self, worker: &Worker) -> Vec<Part> {
+        let Some(parts) = &mut self.parts else {
+            return Vec::new();
+        };
+        let part = |span: &Span| Part {
+            what: span.what,
+            start_ns: worker.unix_ns(span.from),
+            end_ns: worker.unix_ns(span.to),
+        };
+        parts.get_mut().iter().map(part).collect()
     }
 
     /// Whether a log plugin may want to know everything.

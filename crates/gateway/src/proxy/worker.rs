@@ -84,6 +84,7 @@ impl Shared {
             Box::new(redis),
             Box::new(log_queues),
             options.cache_bytes_max,
+            options.facts.clone(),
         );
         Shared {
             configuration: ArcSwap::from_pointee(configuration),
@@ -223,10 +224,14 @@ impl Worker {
         unix_ms + at.saturating_duration_since(moment).as_millis() as u64
     }
 
-    /// Nanoseconds since the Unix epoch at a moment about now.
+    /// Nanoseconds since the Unix epoch at a moment about now or before.
     pub(super) fn unix_ns(&self, at: Instant) -> u64 {
         let (moment, unix_ms) = self.moment.get();
-        unix_ms * 1_000_000 + at.saturating_duration_since(moment).as_nanos() as u64
+        let unix_ns = unix_ms * 1_000_000;
+        match at.checked_duration_since(moment) {
+            Some(since) => unix_ns + since.as_nanos() as u64,
+            None => unix_ns.saturating_sub((moment - at).as_nanos() as u64),
+        }
     }
 
     /// A time as access logs tell it.
