@@ -320,6 +320,7 @@ async fn every_call_is_recorded_or_not_carried_out() {
         "x".repeat(16_000)
     );
     send(&mut leaving, &long).await;
+    leaving.read_u8().await.expect("the answer has begun");
     drop(leaving);
     tokio::time::timeout(Duration::from_secs(30), async {
         while lab.records.called.lock().unwrap().len() < 4 {

@@ -3,13 +3,14 @@
 //! `GET /konnect-api/api/runtime_groups` maps names of control planes to ids. Everything after
 //! that happens under the control plane's core-entities.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use sallyport_store::Store;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::arguments::Arguments;
 use crate::control_planes::visible;
 use crate::identity::{Access, Needs, Part, Principal};
 use crate::problem::Problem;
@@ -39,7 +40,7 @@ struct Paging {
 async fn runtime_groups(
     State(store): State<Store>,
     Extension(caller): Extension<Principal>,
-    Query(paging): Query<Paging>,
+    Arguments(paging): Arguments<Paging>,
 ) -> Result<Json<Value>, Problem> {
     let (page, size) = (
         paging.page.unwrap_or(1).max(1),

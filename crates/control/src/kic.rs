@@ -4,7 +4,7 @@
 //! A caller is who its certificate says: one that is pinned to the control plane in the path.
 
 use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::arguments::Arguments;
 use crate::audit_log;
 use crate::body;
 use crate::config_sync::{Refusal, is_trusted};
@@ -167,7 +168,7 @@ const SIZE: usize = 100;
 async fn list(
     State(store): State<Store>,
     Path(cp): Path<String>,
-    Query(paging): Query<Paging>,
+    Arguments(paging): Arguments<Paging>,
 ) -> Result<Json<Value>, Legacy> {
     let all = store.kic_nodes(id(&cp)?).await?;
     let rest: Vec<&KicNode> = all

@@ -7,6 +7,7 @@
 //! Each folder is one feature; [`start`] puts them on the listener.
 
 mod app;
+mod arguments;
 mod audit_log;
 mod body;
 mod bootstrap;

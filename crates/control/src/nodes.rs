@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use http::StatusCode;
 use sallyport_store::{Node, Store, SyncStatus};
 use sallyport_wire::config_sync::SILENCE_SECS_MAX;
@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::arguments::Arguments;
 use crate::config_sync::{EXPIRY_WARN_SECS, now_secs};
 use crate::dp_certificates::{Legacy, id};
 use crate::identity::Access::{Read, Write};
@@ -160,7 +161,7 @@ const LOOK: Duration = Duration::from_millis(100);
 async fn rollout(
     State(store): State<Store>,
     Path(cp): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Arguments(wanted): Arguments<Wanted>,
 ) -> Result<Json<Value>, Legacy> {
     let cp = id(&cp)?;
     let newest = store.revision(cp).await?;
@@ -233,7 +234,7 @@ pub(crate) async fn purge(store: Store, after: Duration, stop: CancellationToken
 async fn list(
     State(store): State<Store>,
     Path(cp): Path<String>,
-    Query(paging): Query<Paging>,
+    Arguments(paging): Arguments<Paging>,
 ) -> Result<Json<Value>, Legacy> {
     let size = paging.size.unwrap_or(100);
     if !(1..=1000).contains(&size) {

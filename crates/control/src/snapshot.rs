@@ -1,11 +1,12 @@
 //! A control plane's configuration as a signed file, for gateways that start without it.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use serde::Deserialize;
 
 use crate::app::App;
+use crate::arguments::Arguments;
 use crate::config_sync::{exported, now_secs};
 use crate::dp_certificates::{Legacy, id};
 use crate::identity::{Access, Needs, Part};
@@ -33,7 +34,7 @@ struct Wanted {
 async fn export(
     State(app): State<App>,
     Path(cp): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Arguments(wanted): Arguments<Wanted>,
 ) -> Result<Response, Legacy> {
     let cp = id(&cp)?;
     let days = wanted.valid_days.unwrap_or(DAYS);

@@ -71,8 +71,25 @@ fn describe(routes: &[Route]) -> Value {
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": schemas::all(),
+            "responses": refusals(),
         },
     })
+}
+
+/// What every route may answer instead, by status.
+fn refusals() -> Value {
+    let all = REFUSALS.iter().chain(&REFUSALS_OF_WRITES);
+    let described = all.map(|(status, description)| {
+        let refusal = json!({
+            "description": description,
+            "content": {
+                "application/json": {"schema": reference("Error")},
+                "application/problem+json": {"schema": reference("Problem")},
+            },
+        });
+        (status.to_string(), refusal)
+    });
+    Value::Object(described.collect())
 }
 
 fn reference(schema: &str) -> Value {
@@ -93,14 +110,8 @@ fn operation(route: &Route) -> Value {
     answers.insert(status.to_string(), success);
     let writes = route.method != http::Method::GET;
     let more = REFUSALS_OF_WRITES.iter().filter(|_| writes);
-    for (status, description) in REFUSALS.iter().chain(more) {
-        let refusal = json!({
-            "description": description,
-            "content": {
-                "application/json": {"schema": reference("Error")},
-                "application/problem+json": {"schema": reference("Problem")},
-            },
-        });
+    for (status, _) in REFUSALS.iter().chain(more) {
+        let refusal = json!({"$ref": format!("#/components/responses/{status}")});
         answers.insert(status.to_string(), refusal);
     }
     let mut operation = json!({

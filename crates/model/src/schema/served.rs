@@ -10,24 +10,39 @@ use crate::Kind;
 
 /// Fields of a checked entity whose values this build's gateway would not act on.
 pub fn unserved(kind: Kind, entity: &Value) -> Vec<FieldError> {
+    let mut found = Vec::new();
     match kind {
-        Kind::Certificate => certificate(entity),
-        _ => Vec::new(),
+        Kind::Certificate => {
+            for field in ["cert", "key", "cert_alt", "key_alt"] {
+                references(&entity[field], Path::root().key(field), &mut found);
+            }
+        }
+        Kind::Plugin => references(&entity["config"], Path::root().key("config"), &mut found),
+        _ => {}
     }
+    found
 }
 
-/// A reference would reach the gateway as it is, and nothing there could read it.
-fn certificate(certificate: &Value) -> Vec<FieldError> {
-    let fields = ["cert", "key", "cert_alt", "key_alt"].into_iter();
-    let refers = |field: &&str| {
-        let text = certificate[*field].as_str();
-        text.is_some_and(|text| text.starts_with("{vault://"))
-    };
-    let message = "references to vaults are not supported by this build; give PEM text";
-    fields
-        .filter(refers)
-        .map(|field| FieldError::field(Path::root().key(field), message))
-        .collect()
+/// Every reference to a vault in a value: it would reach the gateway as it is, and there it would
+/// be taken for the secret itself.
+fn references(value: &Value, path: Path, found: &mut Vec<FieldError>) {
+    const MESSAGE: &str = "references to vaults are not supported by this build; give the value";
+    match value {
+        Value::String(text) if text.starts_with("{vault://") && text.ends_with('}') => {
+            found.push(FieldError::field(path, MESSAGE));
+        }
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                references(item, path.index(at), found);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                references(field, path.key(name), found);
+            }
+        }
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +69,16 @@ mod tests {
             Kind::Certificate,
             json!({"cert": "{vault://env/cert}", "key": "{vault://env/key}", "key_alt": null}),
             &["cert: references", "key: references"],
+        );
+        let config = json!({
+            "headers": {"Authorization": "{vault://env/token}"},
+            "hosts": ["a", "{vault://file/host}"],
+            "key": "{vault://", "minute": 5,
+        });
+        check(
+            Kind::Plugin,
+            json!({"name": "http-log", "config": config}),
+            &["config.headers.Authorization: ref", "config.hosts"],
         );
         let pem = "-----BEGIN CERTIFICATE-----";
         check(Kind::Certificate, json!({"cert": pem, "key": pem}), &[]);

@@ -72,6 +72,7 @@ fn the_commands_that_pages_show_exist() {
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("sallyport "))
         .filter_map(|rest| rest.split_whitespace().next())
+        .filter(|word| !word.starts_with('-'))
         .collect();
     assert!(!shown.is_empty(), "README shows no command");
     for command in shown {

@@ -309,6 +309,6 @@ fn prometheus_reads_the_metrics() {
         .success();
     has_all(
         &read.stdout,
-        &["orders 200 3.0", "latencies 3.0", "samples "],
+        &["orders 200 3\n", "latencies 3\n", "samples "],
     );
 }

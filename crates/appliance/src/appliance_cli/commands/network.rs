@@ -52,7 +52,7 @@ async fn test_port(host: &str, port: &str) -> Reply {
         return Reply::refused("bad_arguments", format!("{port:?} is no port (1 to 65535)"));
     };
     let began = Instant::now();
-    match sallyport_runtime::dial("appliance_cli.test_port", host, port, WAIT).await {
+    match sallyport_runtime::dial("port_test", host, port, WAIT).await {
         Ok(_) => {
             let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             let told = format!("{host} port {port} can be reached, in {took_ms} ms");

@@ -35,6 +35,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Some(Err(error)) => {
                         // the client gets as far as the upstream came
                         _ = self.flush().await;
+                        if let Some(later) = &mut later {
+                            later.sent(self.sent);
+                        }
                         return Err(End::Upstream(error));
                     }
                     Some(Ok(data)) => {
