@@ -1,0 +1,15 @@
+//! The appliance cluster: nodes as real processes, each in a network namespace of its own, with a
+//! real PostgreSQL behind them.
+
+#![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
+#[path = "cluster/bad_input.rs"]
+mod bad_input;
+#[path = "cluster/faults.rs"]
+mod faults;
+#[path = "cluster/lab.rs"]
+mod lab;
+#[path = "cluster/life.rs"]
+mod life;
+#[path = "cluster/single.rs"]
+mod single;

@@ -1,0 +1,308 @@
+//! A cluster in namespaces: `n1`, `n2`, `n3` and the witness `w1` on one switch, and a neighbour.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use sallyport_testkit::{Deadline, Finished, Launch, Postgres, Program, eventually_some, foreign};
+use serde_json::Value;
+
+pub(crate) const NODES: [&str; 4] = ["n1", "n2", "n3", "w1"];
+pub(crate) const KEY: &str = "a-key-for-monitoring";
+
+pub(crate) fn sallyport() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_sallyport"))
+}
+
+pub(crate) fn patience() -> Deadline {
+    Deadline::secs(90)
+}
+
+#[track_caller]
+pub(crate) fn sh(script: &str) -> String {
+    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}\n{stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Namespaces on one switch; gone when dropped.
+pub(crate) struct Lab {
+    tag: String,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) server: Arc<Postgres>,
+    pub(crate) database: String,
+    pub(crate) running: BTreeMap<&'static str, Program>,
+}
+
+impl Lab {
+    /// `None`, with a word about it, where namespaces or PostgreSQL are missing.
+    pub(crate) fn new(tag: &str) -> Option<Lab> {
+        for (program, package) in [
+            ("ip", "iproute2"),
+            ("nft", "nftables"),
+            ("curl", "curl"),
+            ("nmap", "nmap"),
+        ] {
+            foreign(program, &format!("Debian package {package}"))?;
+        }
+        let allowed = Command::new("unshare").args(["-n", "true"]).output();
+        if !allowed.is_ok_and(|it| it.status.success()) {
+            // Says so, and fails where skipping is forbidden.
+            return foreign("the-right-to-make-network-namespaces", "root").map(|_| unreachable!());
+        }
+        let server = Postgres::shared()?;
+        let name = server.database();
+        let name = name.rsplit('/').next().unwrap();
+        let lab = Lab {
+            tag: format!("sc{}{tag}", std::process::id()),
+            dir: tempfile::tempdir().unwrap(),
+            // The nodes' network has no way to the server: they use its socket.
+            database: server.local_url(name),
+            server,
+            running: BTreeMap::new(),
+        };
+        let switch = lab.ns("sw");
+        sh(&format!(
+            "ip netns add {switch}; ip -n {switch} link add br type bridge; ip -n {switch} link set br up"
+        ));
+        for (at, machine) in NODES.iter().chain(&["nb"]).enumerate() {
+            let ns = lab.ns(machine);
+            sh(&format!(
+                "ip netns add {ns}; ip -n {ns} link set lo up
+                 ip -n {ns} link add eth type veth peer name p{machine} netns {switch}
+                 ip -n {ns} addr add 10.254.0.{}/24 dev eth; ip -n {ns} link set eth up
+                 ip -n {switch} link set p{machine} master br up",
+                at + 1
+            ));
+        }
+        Some(lab)
+    }
+
+    pub(crate) fn ns(&self, machine: &str) -> String {
+        format!("{}{machine}", self.tag)
+    }
+
+    pub(crate) fn address(&self, node: &str) -> String {
+        let at = NODES.iter().position(|it| *it == node).unwrap();
+        format!("10.254.0.{}", at + 1)
+    }
+
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.dir.path().join(file)
+    }
+
+    /// Runs a script on a machine; what it printed.
+    #[track_caller]
+    pub(crate) fn on(&self, machine: &str, script: &str) -> String {
+        sh(&format!(
+            "ip netns exec {} sh -ec '{script}'",
+            self.ns(machine)
+        ))
+    }
+
+    /// Writes a node's settings.
+    pub(crate) fn settings(&self, node: &str, named: &str) {
+        let database = match node {
+            "w1" => String::new(),
+            _ => format!("[database]\nurl = \"{}\"\n", self.database),
+        };
+        let address = self.address(node);
+        let text = format!(
+            "[node]\nname = \"{named}\"\ndata = \"{}\"\n{database}\
+             [node_control]\nlisten = \"{address}:7777\"\n\
+             [healthcheck]\nkey = \"{KEY}\"\n",
+            self.path(node).display()
+        );
+        std::fs::write(self.path(&format!("{node}.toml")), text).unwrap();
+    }
+
+    /// `sallyport node …` on a machine.
+    pub(crate) fn node(&self, node: &str, args: &[&str]) -> Launch {
+        let file = self.path(&format!("{node}.toml"));
+        let ns = self.ns(node);
+        Program::new("ip")
+            .args(["netns", "exec", &ns])
+            .arg(sallyport())
+            .args(["node", "--config", file.to_str().unwrap()])
+            .args(args)
+    }
+
+    pub(crate) fn told(&self, node: &str, args: &[&str]) -> Finished {
+        self.node(node, args).run(patience())
+    }
+
+    /// What the doctor says of the cluster, asked on a machine.
+    pub(crate) fn doctor(&self, node: &str, args: &[&str]) -> Finished {
+        let file = self.path(&format!("{node}.toml"));
+        Program::new("ip")
+            .args(["netns", "exec", &self.ns(node)])
+            .arg(sallyport())
+            .args(["doctor", "--cluster", "--config", file.to_str().unwrap()])
+            .args(args)
+            .run(patience())
+    }
+
+    pub(crate) fn start(&mut self, node: &'static str) {
+        let program = self.node(node, &["run"]).start();
+        program.wait_for_line("node started", patience());
+        self.running.insert(node, program);
+    }
+
+    /// Takes a machine into the cluster by a token of `by`.
+    #[track_caller]
+    pub(crate) fn join(&self, node: &str, by: &str, role: &str) -> String {
+        let token = self.told(by, &["token", "--role", role]).success().stdout;
+        self.told(node, &["join", "--token", token.trim()])
+            .success();
+        token.trim().to_owned()
+    }
+
+    /// Founds a cluster of three nodes and a witness, and waits until all see all.
+    #[track_caller]
+    pub(crate) fn whole(&mut self) {
+        for node in NODES {
+            self.settings(node, node);
+        }
+        self.told("n1", &["init"]).success();
+        self.start("n1");
+        self.running["n1"].wait_for_line("database reached", patience());
+        for node in ["n2", "n3", "w1"] {
+            let role = if node == "w1" { "witness" } else { "data" };
+            self.join(node, "n1", role);
+            self.start(node);
+        }
+        for node in NODES {
+            self.sees(node, &NODES);
+        }
+    }
+
+    /// What a node knows of the cluster.
+    pub(crate) fn status(&self, node: &str) -> Option<Value> {
+        let done = self.told(node, &["list", "--output", "json"]);
+        serde_json::from_str(&done.stdout).ok()
+    }
+
+    /// Waits until exactly these nodes are there for `node`.
+    #[track_caller]
+    pub(crate) fn sees(&self, node: &str, live: &[&str]) {
+        let mut last = Value::Null;
+        let found = Deadline::secs(90);
+        loop {
+            if let Some(status) = self.status(node) {
+                if names(&status) == live {
+                    return;
+                }
+                last = status;
+            }
+            assert!(!found.passed(), "{node} does not see {live:?}: {last:#}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+
+    /// Waits until these nodes agree on a leader that is one of `among`; its name and epoch.
+    #[track_caller]
+    pub(crate) fn leader(&self, of: &[&str], among: &[&str]) -> (&'static str, u64) {
+        eventually_some("the nodes agree on a leader", patience(), || {
+            let mut said: Vec<(String, u64)> = of
+                .iter()
+                .map(|node| {
+                    let status = self.status(node)?;
+                    let leader = status["leader"].as_str()?.to_owned();
+                    Some((leader, status["epoch"].as_u64()?))
+                })
+                .collect::<Option<_>>()?;
+            said.dedup();
+            let [(leader, epoch)] = said.as_slice() else {
+                return None;
+            };
+            let leader = NODES.iter().find(|it| **it == leader.as_str())?;
+            among.contains(leader).then_some((*leader, *epoch))
+        })
+    }
+
+    /// Waits until `of` says that `node` is in this state.
+    #[track_caller]
+    pub(crate) fn is(&self, of: &str, node: &str, state: &str) {
+        let mut last = Value::Null;
+        let until = patience();
+        loop {
+            if let Some(status) = self.status(of) {
+                let nodes = status["nodes"].as_array().unwrap();
+                let found = nodes.iter().find(|it| it["name"] == node);
+                if found.is_some_and(|it| it["state"] == state) {
+                    return;
+                }
+                last = status;
+            }
+            assert!(!until.passed(), "{node} is not {state} for {of}: {last:#}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+
+    /// The status code of a health endpoint, asked by the neighbour.
+    pub(crate) fn health(&self, node: &str, path: &str, key: Option<&str>) -> String {
+        let user = key
+            .map(|key| format!("-u api_keys_health:{key}"))
+            .unwrap_or_default();
+        let url = format!("http://{}:9110{path}", self.address(node));
+        self.on(
+            "nb",
+            &format!("curl -s -m 30 -o /dev/null -w %{{http_code}} {user} {url} || true"),
+        )
+    }
+
+    #[track_caller]
+    pub(crate) fn health_is(&self, node: &str, path: &str, code: &str) {
+        let mut last = String::new();
+        let until = patience();
+        while last != code {
+            assert!(!until.passed(), "{node} {path}: {last}, not {code}");
+            last = self.health(node, path, Some(KEY));
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
+    /// Pulls or plugs a machine's cable.
+    pub(crate) fn cable(&self, machine: &str, state: &str) {
+        sh(&format!(
+            "ip -n {} link set p{machine} {state}",
+            self.ns("sw")
+        ));
+    }
+
+    /// One value of the database.
+    #[track_caller]
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        let name = self.database.rsplit('/').next().unwrap();
+        self.server.psql(name, sql).trim().to_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn signal(&mut self, node: &str, name: &str) {
+        self.running.get_mut(node).unwrap().signal(name);
+    }
+}
+
+/// Nodes that are there, by name.
+fn names(status: &Value) -> Vec<&str> {
+    let nodes = status["nodes"].as_array().unwrap().iter();
+    nodes
+        .filter(|it| it["live"] == true)
+        .map(|it| it["name"].as_str().unwrap())
+        .collect()
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for program in self.running.values_mut() {
+            program.kill9();
+        }
+        for machine in NODES.iter().chain(&["nb", "sw"]) {
+            let _ = Command::new("ip")
+                .args(["netns", "del", &self.ns(machine)])
+                .output();
+        }
+    }
+}
