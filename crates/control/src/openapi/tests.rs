@@ -47,10 +47,13 @@ fn references_and_schemas_fit_together() {
     let document = describe(&crate::app::routes());
     let mut used = BTreeSet::new();
     collect(&document, &mut used);
-    let schemas = document["components"]["schemas"].as_object().unwrap();
-    let there: BTreeSet<String> = schemas
-        .keys()
-        .map(|name| format!("#/components/schemas/{name}"))
+    let there: BTreeSet<String> = ["schemas", "responses"]
+        .into_iter()
+        .flat_map(|part| {
+            let all = document["components"][part].as_object().unwrap();
+            all.keys()
+                .map(move |name| format!("#/components/{part}/{name}"))
+        })
         .collect();
     assert_eq!(used, there);
 }

@@ -49,8 +49,12 @@ fn the_upstream_reads_the_path_that_was_matched() {
 fn the_host_of_the_target_is_the_host() {
     let echo = Echo::start();
     let gateway = routed(&echo, json!({"hosts": ["a.test"], "preserve_host": true}));
-    let head = "GET http://u@a.test/ HTTP/1.1\r\nHost: b.test\r\nConnection: close\r\n\r\n";
-    assert!(gateway.raw(head).starts_with("HTTP/1.1 200 "));
+    let head = |host: &str| {
+        format!("GET http://a.test/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+    };
+    assert!(gateway.raw(&head("b.test")).starts_with("HTTP/1.1 400 "));
+    assert!(echo.last().is_none(), "nobody else may read it otherwise");
+    assert!(gateway.raw(&head("a.test")).starts_with("HTTP/1.1 200 "));
     let seen = echo.last().unwrap().headers;
     assert_eq!(seen.get("host"), Some("a.test"));
     assert_eq!(seen.get("x-forwarded-host"), Some("a.test"));
