@@ -65,7 +65,7 @@ impl Lab {
         };
         let switch = lab.ns("sw");
         sh(&format!(
-            "ip netns add {switch}; ip -n {switch} link add br type bridge; ip -n {switch} link set br up"
+            "ip netns add {switch}; ip -n {switch} link add name lan0 type bridge; ip -n {switch} link set lan0 up"
         ));
         for (at, machine) in NODES.iter().chain(&["nb"]).enumerate() {
             let ns = lab.ns(machine);
@@ -73,7 +73,7 @@ impl Lab {
                 "ip netns add {ns}; ip -n {ns} link set lo up
                  ip -n {ns} link add eth type veth peer name p{machine} netns {switch}
                  ip -n {ns} addr add 10.254.0.{}/24 dev eth; ip -n {ns} link set eth up
-                 ip -n {switch} link set p{machine} master br up",
+                 ip -n {switch} link set p{machine} master lan0 up",
                 at + 1
             ));
         }
