@@ -186,7 +186,7 @@ impl Flight {
         let parts = self.tally.parts(&self.worker);
         let proxied_at = self.tally.proxied.get();
         let body_bytes = self.tally.body_bytes.get();
-        let upstream = self.tally.upstream();
+        let upstream = self.tally.upstream(&self.worker);
         let (proxied, answered) = match log.answered {
             Some(answered) => (answered.proxied, answered.at),
             None => (false, None),

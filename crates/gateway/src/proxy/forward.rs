@@ -132,7 +132,7 @@ impl Turn<'_> {
         let worker = self.worker;
         let options = &worker.options;
         let service = sent.service;
-        self.tally.tries(worker);
+        self.tally.tries();
         progress.at = None;
         let choice = Choice {
             names: &worker.balancers.names,

@@ -23,8 +23,6 @@ pub(super) struct Tally {
     upstream: RefCell<Upstream>,
     /// Where the time went; `None` if nobody traces.
     parts: Option<RefCell<Vec<Span>>>,
-    /// When the latest try began.
-    tried: Cell<Option<Instant>>,
 }
 
 /// A part of the request's time.
@@ -41,6 +39,10 @@ pub(super) struct Upstream {
     /// Path and query.
     pub(super) uri: String,
     pub(super) tries: Vec<Try>,
+    /// When each of them began. The clock of everybody is set on each tick of the worker, so all
+    /// times of a request are put in it together, at the end: else a part might begin before the
+    /// whole.
+    began: Vec<Instant>,
 }
 
 impl Tally {
@@ -52,7 +54,6 @@ impl Tally {
             body_bytes: Cell::new(0),
             proxied: Cell::new(None),
             upstream: RefCell::default(),
-            tried: Cell::new(None),
         }
     }
 
@@ -87,9 +88,14 @@ impl Tally {
         self.detailed
     }
 
-    /// What went to the upstream so far.
-    pub(super) fn upstream(&mut self) -> &Upstream {
-        self.upstream.get_mut()
+    /// What went to the upstream so far, by the clock of everybody.
+    pub(super) fn upstream(&mut self, worker: &Worker) -> &Upstream {
+        let upstream = self.upstream.get_mut();
+        for (tried, began) in upstream.tries.iter_mut().zip(&upstream.began) {
+            tried.balancer_start_ns = worker.unix_ns(*began);
+            tried.balancer_start = tried.balancer_start_ns / 1_000_000;
+        }
+        upstream
     }
 
     /// This is what the upstream is asked for.
@@ -100,16 +106,15 @@ impl Tally {
     }
 
     /// A try begins.
-    pub(super) fn tries(&self, worker: &Worker) {
+    pub(super) fn tries(&self) {
         if !self.detailed {
             return;
         }
-        let began = now();
-        let unix_ns = worker.unix_ns(began);
-        self.tried.set(Some(began));
-        self.upstream.borrow_mut().tries.push(Try {
-            balancer_start: unix_ns / 1_000_000,
-            balancer_start_ns: unix_ns,
+        let mut upstream = self.upstream.borrow_mut();
+        upstream.began.push(now());
+        upstream.tries.push(Try {
+            balancer_start: 0,
+            balancer_start_ns: 0,
             ip: None,
             port: None,
             balancer_latency: 0,
@@ -131,15 +136,16 @@ impl Tally {
 
     /// A connection is there; whether it had served a request before.
     pub(super) fn connected(&self, reused: bool) {
-        self.latest(|tried| {
-            let took = self
-                .tried
-                .get()
-                .map_or(0, |began| began.elapsed().as_nanos() as u64);
+        if !self.detailed {
+            return;
+        }
+        let Upstream { tries, began, .. } = &mut *self.upstream.borrow_mut();
+        if let (Some(tried), Some(began)) = (tries.last_mut(), began.last()) {
+            let took = began.elapsed().as_nanos() as u64;
             tried.keepalive = reused;
             tried.balancer_latency = took / 1_000_000;
             tried.balancer_latency_ns = took;
-        });
+        }
     }
 
     /// The head of a response is there.
