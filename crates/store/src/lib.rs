@@ -45,7 +45,7 @@ pub use entities::{
     Tags,
 };
 pub use error::{ClusterRefusal, OpenError, StorageFailure, StoreError};
-pub use groups::{Conflict, Members};
+pub use groups::{Conflict, Members, Together};
 pub use heads::{Head, Heads};
 pub use identity::{NewOrganization, Organization, User, UserUpdate};
 pub use kic::{KIC_NODES_MAX, KicNode};
