@@ -203,12 +203,7 @@ impl Facts {
             return Ok(Note::Other); // none of those below
         }
         if is(name, b"content-length") {
-            let digits = value;
-            let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-            let length = plain
-                .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
-                .flatten()
-                .ok_or(HeadError::Bad)?;
+            let length = decimal(value).ok_or(HeadError::Bad)?;
             if self.length.replace(length).is_some() {
                 return Err(HeadError::Bad);
             }
@@ -255,6 +250,18 @@ impl Facts {
     fn keeps_alive(&self, version: Version) -> bool {
         !self.close && (version == Version::HTTP_11 || self.keep_alive)
     }
+}
+
+/// Digits and nothing else, as RFC 9110 section 8.6 wants a length; `None` if it is none, or one
+/// that nobody can count to.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 /// Whether a name is this one, which is in lower case.
