@@ -9,6 +9,7 @@ use http::{HeaderName, Method, StatusCode, Uri, Version};
 use sallyport_plugins::{Fields, Request};
 
 use super::framing::Length;
+use super::h2c;
 
 /// Largest head, bytes: four buffers of 8 KiB, as Kong's nginx has.
 pub(crate) const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -104,6 +105,9 @@ pub(crate) fn take_request(buffer: &mut BytesMut) -> Result<Option<RequestHead>,
         return Err(HeadError::Bad);
     }
     if uri.authority().is_some() && method != Method::CONNECT && !agrees(&uri, headers.get(&HOST)) {
+        return Err(HeadError::Bad);
+    }
+    if !h2c::is_well_offered(&headers) {
         return Err(HeadError::Bad);
     }
     let length = match (facts.chunked, facts.length) {
