@@ -7,6 +7,8 @@
 mod bad_input;
 #[path = "cluster/faults.rs"]
 mod faults;
+#[path = "cluster/ip_addresses.rs"]
+mod ip_addresses;
 #[path = "cluster/lab.rs"]
 mod lab;
 #[path = "cluster/life.rs"]

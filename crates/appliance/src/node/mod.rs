@@ -22,7 +22,7 @@ mod work;
 
 pub use admission::{AdmissionError, new_token};
 pub(crate) use admission::{admit, admitted};
-pub use authority::{Authority, Founding, SealError, found};
+pub use authority::{Authority, Founding, SealError, Sealer, found};
 pub use database::Fatal;
 pub(crate) use database::learn;
 pub use identity::{Identity, IdentityError, MemberFile};

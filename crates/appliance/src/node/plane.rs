@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
-use sallyport_runtime::certs::PemPair;
 use sallyport_store::Store;
 use serde_json::Value;
 
+use super::authority::Authority;
 use super::state::State;
 
 /// How to run a control plane on this node.
@@ -19,8 +19,14 @@ pub trait Plane: Send + Sync + 'static {
     /// Tries the ways from this node to every other one; the doctor's JSON.
     async fn probe(&self, state: &State) -> anyhow::Result<Value>;
 
-    /// Starts the control plane, whose servers show certificates of the authority `api`.
-    async fn start(&self, store: Store, api: PemPair) -> anyhow::Result<Box<dyn RunningPlane>>;
+    /// Starts the control plane of this node, whose servers show certificates of the authority's
+    /// `api`.
+    async fn start(
+        &self,
+        state: &State,
+        store: Store,
+        authority: Authority,
+    ) -> anyhow::Result<Box<dyn RunningPlane>>;
 }
 
 /// A control plane that runs.

@@ -5,6 +5,7 @@ mod join;
 mod list;
 mod plane;
 mod probe;
+mod published;
 mod remote;
 mod run;
 
