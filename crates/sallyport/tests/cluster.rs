@@ -13,5 +13,7 @@ mod ip_addresses;
 mod lab;
 #[path = "cluster/life.rs"]
 mod life;
+#[path = "cluster/matrix.rs"]
+mod matrix;
 #[path = "cluster/single.rs"]
 mod single;

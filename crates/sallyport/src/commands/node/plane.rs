@@ -1,5 +1,6 @@
 //! The control plane of a node, as the handle that the appliance takes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use sallyport_appliance::backup::{self, Sources};
-use sallyport_appliance::node::{Authority, Identity, Plane, RunningPlane, Settings, State};
+use sallyport_appliance::node::{
+    Accepts, Authority, Identity, Plane, RunningPlane, Settings, State,
+};
 use sallyport_control::{AuditLogSettings, Running, TelemetrySettings};
 use sallyport_runtime::Tasks;
 use sallyport_store::Store;
@@ -17,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::probe::probe;
+use super::probe::{accepts, probe};
 use super::published;
 use crate::administration::{self, Administration};
 use crate::home::{self, Home};
@@ -47,8 +50,12 @@ impl Plane for ControlPlane {
         open_store(&self.settings).await
     }
 
-    async fn probe(&self, state: &State) -> anyhow::Result<Value> {
-        probe(state).await
+    async fn probe(&self, state: &State, features: BTreeSet<String>) -> anyhow::Result<Value> {
+        probe(state, &features).await
+    }
+
+    fn accepts(&self, state: &State) -> Accepts {
+        accepts(state)
     }
 
     async fn start(
