@@ -7,9 +7,13 @@
 mod bad_input;
 #[path = "cluster/faults.rs"]
 mod faults;
+#[path = "cluster/ip_addresses.rs"]
+mod ip_addresses;
 #[path = "cluster/lab.rs"]
 mod lab;
 #[path = "cluster/life.rs"]
 mod life;
+#[path = "cluster/matrix.rs"]
+mod matrix;
 #[path = "cluster/single.rs"]
 mod single;

@@ -5,9 +5,11 @@ mod join;
 mod list;
 mod plane;
 mod probe;
+mod published;
 mod remote;
 mod run;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -153,13 +155,18 @@ fn asked(settings: &Settings, method: Method, path: &str, body: &Value) -> anyho
     Ok(runtime.block_on(ask(&socket_of(settings), method, path, body))?)
 }
 
-/// What nodes found when they tried each other; with `from` only that one tries.
-pub(crate) fn doctor(config: &Path, from: Option<&str>) -> anyhow::Result<Value> {
+/// What nodes found when they tried each other; with `from` only that one tries. `features` are in
+/// use although no node shows it.
+pub(crate) fn doctor(
+    config: &Path,
+    from: Option<&str>,
+    features: &BTreeSet<String>,
+) -> anyhow::Result<Value> {
     asked(
         &settings(config)?,
         Method::POST,
         "/doctor",
-        &json!({"from": from}),
+        &json!({"from": from, "features": features}),
     )
 }
 
