@@ -11,5 +11,9 @@ mod faults;
 mod lab;
 #[path = "cluster/life.rs"]
 mod life;
+#[path = "shared/limitd_client.rs"]
+mod limitd_client;
+#[path = "cluster/rate_limit.rs"]
+mod rate_limit;
 #[path = "cluster/single.rs"]
 mod single;

@@ -131,8 +131,9 @@ impl Node {
         if has_database(state.identity.role)
             && let Some(section) = &state.settings.rate_limit
         {
-            let limiter = limiter::start(section)?;
-            node.part("rate_limit", |stop| limiter::keep(limiter, stop));
+            let own = Arc::clone(&state);
+            let limiter = limiter::start(&own, section, tls.as_ref())?;
+            node.part("rate_limit", |stop| limiter::keep(own, limiter, stop));
         }
         if has_database(state.identity.role) {
             let own = Arc::clone(&state);

@@ -36,6 +36,8 @@ pub struct State {
     pub(crate) lease: watch::Sender<LeaseView>,
     pub(crate) plane: watch::Sender<Option<SocketAddr>>,
     pub(crate) vitals: watch::Sender<Vitals>,
+    /// Where the others reach this node's rate limiter, while it runs.
+    pub(crate) rate_limit: watch::Sender<Option<SocketAddr>>,
     epoch_seen: AtomicU64,
 }
 
@@ -73,6 +75,8 @@ pub struct Facts {
     pub serving: bool,
     /// Whether its last query of the database succeeded.
     pub database: bool,
+    /// Where its rate limiter takes keys; `None` if it takes none.
+    pub rate_limit: Option<SocketAddr>,
 }
 
 /// What the health part found out last.
@@ -130,6 +134,7 @@ impl State {
             lease: watch::Sender::new(LeaseView::default()),
             plane: watch::Sender::new(None),
             vitals: watch::Sender::new(Vitals::default()),
+            rate_limit: watch::Sender::new(None),
             epoch_seen: AtomicU64::new(epoch.unwrap_or(0)),
         })
     }
@@ -194,7 +199,13 @@ impl State {
             leads: self.lease().mine(),
             serving: self.serving().0,
             database: vitals.database,
+            rate_limit: self.rate_limit.borrow().filter(|_| self.counts_here()),
         }
+    }
+
+    /// Whether this node's rate limiter owns keys: not when it is drained.
+    pub(crate) fn counts_here(&self) -> bool {
+        self.duty() != Wanted::Drained
     }
 
     /// Takes note of a leader's epoch; `false` if a later one was seen before, whose leader has

@@ -17,6 +17,9 @@ pub use problem::{ConfigError, Problem};
 
 use super::types::BucketType;
 
+/// Milliseconds that another node may take to answer; clients are promised an answer in 50.
+pub const ANSWER_MS: u32 = 30;
+
 /// One file's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {

@@ -8,15 +8,13 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use super::problem::{ConfigError, Problem};
 use super::raw::{At, Entries, Names, Raw, RawCluster, RawLimit, RawTls};
-use super::{ClusterSection, Config, Source, TlsSection};
+use super::{ANSWER_MS, ClusterSection, Config, Source, TlsSection};
 use crate::rate_limit::bucket::{Refill, Rule};
 use crate::rate_limit::types::{BucketType, Limit, Override, Unreachable};
 
 const TOKENS_MAX: i64 = i32::MAX as i64;
 /// Milliseconds of 31 days.
 const INTERVAL_MAX: i64 = 31 * 24 * 3600 * 1000;
-/// Milliseconds that another node may take to answer; clients are promised an answer in 50.
-const ANSWER_MS: u32 = 30;
 const ANSWER_MS_MAX: i64 = 10_000;
 /// Bytes that a compiled pattern may have.
 const PATTERN_BYTES_MAX: usize = 1 << 20;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sallyport_wire::rate_limit::{Body, Level, Method, Request, Response};
+use sallyport_wire::rate_limit::{Body, ErrorKind, Level, Method, Request, Response};
 
 use super::outbox::Outbox;
 use super::waits::Waits;
@@ -27,7 +27,12 @@ impl Batch<'_> {
             return self.here(*request, waits, out);
         };
         // No other node knows more of these.
-        if request.method == Method::Ping || !self.types.has(request.bucket) {
+        let alone = match request.method {
+            Method::Ping => true,
+            Method::Count => false,
+            _ => !self.types.has(request.bucket),
+        };
+        if alone {
             return self.here(*request, waits, out);
         }
         if request.method == Method::Status {
@@ -58,6 +63,10 @@ impl Batch<'_> {
 
     /// Answers as the bucket type says for when the key's node is silent.
     pub(super) fn by_policy(&self, request: Request<'_>, waits: &mut Waits<'_>, out: &mut Vec<u8>) {
+        if request.method == Method::Count {
+            // the gateway has a policy of its own
+            return self.say(&request, Body::Error(ErrorKind::Unreachable), out);
+        }
         let takes = matches!(request.method, Method::Take | Method::Wait);
         match self.types.when_unreachable(request.bucket) {
             Some(Unreachable::Refuse) if takes => {

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Peers};
 use super::config::{Config, Problem};
 use super::limits::{BUCKETS_MAX, Limits};
 use super::snapshot;
@@ -31,7 +31,6 @@ use super::snapshot;
 pub(super) use outbox::Outbox;
 pub(super) use owned::{OwnedId, OwnedRequest};
 pub use tls::TlsError;
-pub(super) use tls::{Address, Nodes};
 
 /// Connections that are open at a time; further ones are closed at once.
 pub const CONNECTIONS_MAX: usize = 10_000;
@@ -58,7 +57,7 @@ pub enum StartError {
 /// What all connections share.
 struct Shared {
     limits: Arc<Limits>,
-    cluster: Option<Cluster>,
+    cluster: Option<Arc<Cluster>>,
     tls: tls::Accept,
     connections: Arc<Semaphore>,
     /// WAITs under way.
@@ -76,7 +75,8 @@ pub struct RateLimit {
 
 impl RateLimit {
     /// Starts to listen and to follow the file at `path`, from which `config` was read. `setting`
-    /// names what changes the address. Runs on the current tokio runtime, on all of its threads.
+    /// names what changes the address. `peers` are the nodes that count together, if the file does not
+    /// list them. Runs on the current tokio runtime, on all of its threads.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -88,8 +88,13 @@ impl RateLimit {
         path: PathBuf,
         address: SocketAddr,
         setting: &str,
+        peers: Option<Peers>,
     ) -> Result<RateLimit, StartError> {
-        let (tls, nodes) = tls::Accept::new(&config)?;
+        let peers = match &config.cluster {
+            Some(section) => Some(tls::listed(section)?),
+            None => peers,
+        };
+        let tls = tls::Accept::new(&config, peers.clone())?;
         let listener = listen("rate_limit", address, setting, ListenOptions::default())?;
         let address = listener.local_addr().unwrap_or(address);
         warn_of(&config.warnings);
@@ -99,7 +104,7 @@ impl RateLimit {
         let mut tasks = Tasks::new(CancellationToken::new());
         let shared = Arc::new(Shared {
             limits: limits.clone(),
-            cluster: nodes.map(|nodes| Cluster::start(nodes, &limits, &mut tasks)),
+            cluster: peers.map(|peers| Cluster::start(peers, &limits, &mut tasks)),
             tls,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             waiting: AtomicUsize::new(0),

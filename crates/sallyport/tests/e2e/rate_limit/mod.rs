@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod clients;
+mod gateways;
 mod lab;
 mod nodes;
 mod promises;
