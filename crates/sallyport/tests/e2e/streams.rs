@@ -380,6 +380,33 @@ fn an_address_that_is_denied_is_disconnected() {
 }
 
 #[test]
+fn log_plugins_tell_of_sessions_in_kongs_form() {
+    let port = free_port();
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("sessions.log");
+    let route = json!({"protocols": ["tcp"], "destinations": [{"port": port}]});
+    let mut document = document(&[service("s", parrot("p"), route)]);
+    document["plugins"] = json!([
+        {"name": "file-log", "protocols": ["tcp"], "config": {"path": log}},
+    ]);
+    let _gateway = start(&document, &format!("stream_listen = 127.0.0.1:{port}"));
+    assert_eq!(say(port, "hello"), "p: hello");
+    let mut text = String::new();
+    eventually("the session is told", soon(), || {
+        text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.ends_with('\n')
+    });
+    let entry: Value = serde_json::from_str(text.trim()).unwrap();
+    let session = json!({"received": 5, "sent": 8, "status": 200, "server_port": port});
+    assert_eq!(entry["session"], session);
+    assert_eq!(entry["upstream"], json!({"received": 8, "sent": 5}));
+    assert_eq!(entry["service"]["name"], "s");
+    assert_eq!(entry["tries"][0]["ip"], "127.0.0.1");
+    assert_eq!(entry["client_ip"], "127.0.0.1");
+    assert!(entry["latencies"]["session"].is_u64() && entry["request"].is_null());
+}
+
+#[test]
 fn a_silent_half_open_client_is_let_go_after_the_read_timeout() {
     let port = free_port();
     let mut quick = service(
