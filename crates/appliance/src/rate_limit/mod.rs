@@ -14,6 +14,7 @@ mod counts;
 pub mod limits;
 #[cfg(test)]
 mod limits_tests;
+mod redis;
 pub mod server;
 mod snapshot;
 mod table;

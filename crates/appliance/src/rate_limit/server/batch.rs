@@ -10,6 +10,7 @@ use super::{OwnedId, Shared};
 use crate::rate_limit::bucket::Now;
 use crate::rate_limit::cluster::{Cluster, Gathered, Routed};
 use crate::rate_limit::limits::{Answer, refused};
+use crate::rate_limit::redis::{Redis, Sent};
 use crate::rate_limit::types::{Types, Unreachable};
 
 /// What requests of one moment share.
@@ -23,6 +24,9 @@ pub(super) struct Batch<'a> {
 impl Batch<'_> {
     /// Answers a client: here, or through the node that the key belongs to.
     pub(super) fn route(&self, request: &Request<'_>, waits: &mut Waits<'_>, out: &mut Vec<u8>) {
+        if let Some(redis) = &self.shared.redis {
+            return self.through(redis, *request, waits, out);
+        }
         let Some(cluster) = &self.shared.cluster else {
             return self.here(*request, waits, out);
         };
@@ -43,6 +47,24 @@ impl Batch<'_> {
             Routed::Here => self.here(*request, waits, out),
             Routed::Leased(taken) => self.say(request, Body::Take(taken), out),
             Routed::Silent => self.by_policy(*request, waits, out),
+        }
+    }
+
+    /// Answers from Redis.
+    fn through(
+        &self,
+        redis: &Redis,
+        mut request: Request<'_>,
+        waits: &mut Waits<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        if request.method == Method::Wait && !waits.has_room() {
+            request.method = Method::Take;
+        }
+        match redis.ask(self.types, &request, self.now, self.outbox) {
+            Sent::Sent => {}
+            Sent::Here => self.here(request, waits, out),
+            Sent::Silent => self.by_policy(request, waits, out),
         }
     }
 

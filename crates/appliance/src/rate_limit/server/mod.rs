@@ -26,6 +26,7 @@ use tracing::{info, warn};
 use super::cluster::{Cluster, Peers};
 use super::config::{Config, Problem};
 use super::limits::{BUCKETS_MAX, Limits};
+use super::redis::{self, Redis};
 use super::snapshot;
 
 pub(super) use outbox::Outbox;
@@ -58,6 +59,8 @@ pub enum StartError {
 struct Shared {
     limits: Arc<Limits>,
     cluster: Option<Arc<Cluster>>,
+    /// Where buckets are, if not here.
+    redis: Option<Arc<Redis>>,
     tls: tls::Accept,
     connections: Arc<Semaphore>,
     /// WAITs under way.
@@ -90,9 +93,18 @@ impl RateLimit {
         setting: &str,
         peers: Option<Peers>,
     ) -> Result<RateLimit, StartError> {
-        let peers = match &config.cluster {
-            Some(section) => Some(tls::listed(section)?),
-            None => peers,
+        let peers = match (&config.cluster, &config.redis) {
+            (Some(section), _) => Some(tls::listed(section)?),
+            // all nodes share what is there
+            (None, Some(_)) => None,
+            (None, None) => peers,
+        };
+        let redis = match &config.redis {
+            None => None,
+            Some(section) => {
+                let tls = tls::to_redis(section)?;
+                Some(Arc::new(Redis::new(section.clone(), tls)))
+            }
         };
         let tls = tls::Accept::new(&config, peers.clone())?;
         let listener = listen("rate_limit", address, setting, ListenOptions::default())?;
@@ -102,7 +114,11 @@ impl RateLimit {
         let sections = reload::Sections::of(&config);
         let limits = Arc::new(Limits::new(config.types, BUCKETS_MAX));
         let mut tasks = Tasks::new(CancellationToken::new());
+        if let Some(redis) = &redis {
+            tasks.spawn("rate_limit redis", |stop| redis::run(redis.clone(), stop));
+        }
         let shared = Arc::new(Shared {
+            redis,
             limits: limits.clone(),
             cluster: peers.map(|peers| Cluster::start(peers, &limits, &mut tasks)),
             tls,

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, ServerConfig};
 use sallyport_runtime::tls::client::{ClientConfigError, TrustError};
 use sallyport_runtime::tls::identity::IdentityError;
 use sallyport_runtime::tls::{
@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 use super::connection::Asking;
 use super::first_bytes::Replay;
 use crate::rate_limit::cluster::{ALPN, Members, Peer, Peers};
-use crate::rate_limit::config::{ClusterSection, Config};
+use crate::rate_limit::config::{ClusterSection, Config, RedisSection};
 
 /// Certificates or keys of the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum TlsError {
         /// What is wrong.
         source: IdentityError,
     },
-    /// The nodes' authority.
+    /// The authority of nodes, or of Redis.
     #[error("{}: {source}", .path.display())]
     Authority {
         /// Its file.
@@ -186,6 +186,19 @@ pub(super) fn listed(section: &ClusterSection) -> Result<Peers, TlsError> {
         admits: Arc::new(|_| Ok(())),
         answer_within: Duration::from_millis(section.answer_ms.into()),
     })
+}
+
+/// How Redis is spoken to over TLS, if it is.
+pub(super) fn to_redis(section: &RedisSection) -> Result<Option<Arc<ClientConfig>>, TlsError> {
+    let Some(ca) = &section.ca else {
+        return Ok(None);
+    };
+    let roots = trust_store(&[ca.to_string_lossy()]).map_err(|source| TlsError::Authority {
+        path: ca.clone(),
+        source,
+    })?;
+    let config = client_config(ServerTrust::Roots(Arc::new(roots)), None)?;
+    Ok(Some(Arc::new(config)))
 }
 
 /// Certificate and key of two files.

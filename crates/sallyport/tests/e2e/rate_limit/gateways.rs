@@ -7,7 +7,7 @@ use super::lab::{BUCKETS, Limiter};
 use super::nodes::{Nodes, certificates};
 use crate::lab::{Alone, soon};
 
-fn gateway(echo: &Echo, conf: &str) -> Alone {
+pub(super) fn gateway(echo: &Echo, conf: &str) -> Alone {
     let document = format!(
         r#"
 _format_version: "3.0"
@@ -39,7 +39,7 @@ fn ask(gateway: &Alone, path: &str) -> Response {
 }
 
 /// Patient, so that a slow machine does not look like a dead node.
-fn counting_on(limiters: &[&Limiter]) -> String {
+pub(super) fn counting_on(limiters: &[&Limiter]) -> String {
     let nodes: Vec<String> = limiters.iter().map(|it| it.address.to_string()).collect();
     format!(
         "sallyport_rate_limit = {}\nsallyport_rate_limit_timeout = 10s\n",
