@@ -49,6 +49,13 @@ pub(super) struct Limiter {
     members: watch::Sender<Members>,
 }
 
+impl Limiter {
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.running.address()
+    }
+}
+
 /// Starts it, with the bucket configuration that the section names. `tls` is there on several nodes.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use sallyport_contract::Net;
 use sallyport_store::NodeRole;
 use serde::Deserialize;
 
@@ -99,8 +100,13 @@ pub struct ControlPlane {
     pub audit_log: Option<PathBuf>,
     /// Settings of telemetry (see docs/telemetry.md).
     pub telemetry: Option<PathBuf>,
-    /// Addresses to publish.
+    /// Addresses to publish beside those of the nodes (see docs/ip_addresses.md).
     pub ip_addresses: Option<PathBuf>,
+    /// Addresses under which clients reach this node, for the published list; `None` takes the
+    /// listener's, or the one of [`NodeControl`].
+    pub ingress: Option<Vec<Net>>,
+    /// Addresses from which this node connects to others; `None` as there.
+    pub egress: Option<Vec<Net>>,
 }
 
 /// `[rate_limit]`.
@@ -211,6 +217,8 @@ struct RawControlPlanes {
     audit_log: Option<PathBuf>,
     telemetry: Option<PathBuf>,
     ip_addresses: Option<PathBuf>,
+    ingress: Option<Vec<Net>>,
+    egress: Option<Vec<Net>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -377,6 +385,8 @@ impl Settings {
                 audit_log: planes.audit_log.map(beside),
                 telemetry: planes.telemetry.map(beside),
                 ip_addresses: planes.ip_addresses.map(beside),
+                ingress: planes.ingress,
+                egress: planes.egress,
             },
             rate_limit,
             appliance_cli: raw
@@ -384,6 +394,23 @@ impl Settings {
                 .map(|raw| raw.listen.unwrap_or_else(|| everywhere("appliance_cli"))),
             backup,
         })
+    }
+
+    /// Addresses of this node for the published list: those to which connections go, and those
+    /// from which it connects. By default the one that its control plane or its listener for nodes
+    /// is on, if that is a single one that others can dial; else none.
+    pub fn published(&self) -> (Vec<Net>, Vec<Net>) {
+        let listens = [
+            Some(self.control_planes.listen),
+            self.node_control.advertise,
+            Some(self.node_control.listen),
+        ];
+        let single = |it: &IpAddr| !it.is_unspecified() && !it.is_loopback();
+        let listens = listens.into_iter().flatten().map(|it| it.ip());
+        let own: Vec<Net> = listens.filter(single).map(Net::from).take(1).collect();
+        let planes = &self.control_planes;
+        let or_own = |told: &Option<Vec<Net>>| told.clone().unwrap_or_else(|| own.clone());
+        (or_own(&planes.ingress), or_own(&planes.egress))
     }
 
     /// What the other nodes dial: `node_control.advertise`, or the listener's address.

@@ -105,7 +105,14 @@ impl CoreError {
             CoreError::ListOption(message) => (bad, body(9, message, vec![])),
             CoreError::Argument(message) => (bad, body(3, message, vec![])),
             CoreError::Unsupported(name) => {
-                let message = format!("{name} are not supported by this build");
+                let message = match name.as_str() {
+                    // a data plane of the open-source edition refuses a configuration with them
+                    "partials" => format!(
+                        "{name} are not supported by this build: they are of Kong's enterprise \
+                         edition; write the configuration into each plugin"
+                    ),
+                    _ => format!("{name} are not supported by this build"),
+                };
                 (bad, body(3, message, vec![]))
             }
             CoreError::Method(method, path) => {

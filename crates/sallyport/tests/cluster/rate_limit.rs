@@ -30,7 +30,7 @@ const BUCKETS: &str = "buckets:
 fn lab(tag: &str) -> Option<Lab> {
     let mut lab = Lab::new(tag)?;
     std::fs::write(lab.path("buckets.yml"), BUCKETS).unwrap();
-    lab.besides = format!(
+    lab.more = format!(
         "[rate_limit]\nconf = \"{}\"\nanswer_ms = 1000\n",
         lab.path("buckets.yml").display()
     );

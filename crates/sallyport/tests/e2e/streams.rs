@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::lab::{Alone, Handshake, bytes_until_close, has_all, sallyport, soon, write};
 
 /// A TCP upstream that reads to the end of what it is sent, and then says it back after its name.
-fn parrot(name: &'static str) -> SocketAddr {
+pub(crate) fn parrot(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -54,7 +54,7 @@ fn connect(port: u16) -> TcpStream {
 }
 
 /// Says something, ends, and reads to the end.
-fn say(port: u16, text: &str) -> String {
+pub(crate) fn say(port: u16, text: &str) -> String {
     let mut stream = connect(port);
     stream.write_all(text.as_bytes()).unwrap();
     // who has no upstream resets at once
