@@ -35,6 +35,7 @@ use crate::certificates::ByName;
 use crate::configuration::Configuration;
 use crate::log_queue::Queues;
 use crate::logs::{Lines, LocalTime};
+use crate::rate_limit::Nodes;
 use crate::redis::Links;
 use crate::telemetry::Fold;
 
@@ -70,7 +71,7 @@ impl Shared {
         options: Options,
         configuration: Configuration,
         balancers: Arc<Balancers>,
-        (certificates, log_queues): (ByName, Queues),
+        (certificates, log_queues, nodes): (ByName, Queues, Nodes),
     ) -> Shared {
         balancers.put_in_force(&configuration.balancers);
         certificates.put_in_force(&configuration.named);
@@ -81,7 +82,8 @@ impl Shared {
             Box::new(log_queues),
             options.cache_bytes_max,
             options.facts.clone(),
-        );
+        )
+        .counting_on(Box::new(nodes));
         Shared {
             configuration: ArcSwap::from_pointee(configuration),
             generation: AtomicU64::new(1),

@@ -33,6 +33,8 @@ mod hybrid_frames;
 mod key_auth;
 mod lab;
 mod last_known_good;
+#[path = "../shared/limitd_client.rs"]
+mod limitd_client;
 mod limits;
 mod log_queue;
 mod openapi;
