@@ -13,7 +13,11 @@ mod ip_addresses;
 mod lab;
 #[path = "cluster/life.rs"]
 mod life;
+#[path = "shared/limitd_client.rs"]
+mod limitd_client;
 #[path = "cluster/matrix.rs"]
 mod matrix;
+#[path = "cluster/rate_limit.rs"]
+mod rate_limit;
 #[path = "cluster/single.rs"]
 mod single;

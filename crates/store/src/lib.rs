@@ -46,7 +46,7 @@ pub use entities::{
     Tags,
 };
 pub use error::{ClusterRefusal, OpenError, StorageFailure, StoreError};
-pub use groups::{Conflict, Members};
+pub use groups::{Conflict, Members, Together};
 pub use heads::{Head, Heads};
 pub use identity::{NewOrganization, Organization, User, UserUpdate};
 pub use ip_addresses::{IpAddresses, IpAddressesKey};

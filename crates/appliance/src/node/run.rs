@@ -132,9 +132,10 @@ impl Node {
         if has_database(state.identity.role)
             && let Some(section) = &state.settings.rate_limit
         {
-            let limiter = limiter::start(section)?;
-            _ = state.rate_limit.set(limiter.address()); // once for each state
-            node.part("rate_limit", |stop| limiter::keep(limiter, stop));
+            let own = Arc::clone(&state);
+            let limiter = limiter::start(&own, section, tls.as_ref())?;
+            _ = state.rate_limit_bound.set(limiter.address()); // once for each state
+            node.part("rate_limit", |stop| limiter::keep(own, limiter, stop));
         }
         if clustered {
             let (own, plane) = (Arc::clone(&state), Arc::clone(&plane));

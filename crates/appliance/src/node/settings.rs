@@ -11,6 +11,7 @@ use sallyport_store::NodeRole;
 use serde::Deserialize;
 
 use crate::backup;
+use crate::rate_limit::ANSWER_MS;
 
 /// What a node is told by its file.
 #[derive(Clone, Debug)]
@@ -115,6 +116,11 @@ pub struct RateLimitSection {
     pub conf: PathBuf,
     /// Address of the listener, unless the bucket configuration says it.
     pub listen: Option<SocketAddr>,
+    /// What other nodes dial; the listener's address, or that of `node_control` if it listens
+    /// everywhere.
+    pub advertise: Option<SocketAddr>,
+    /// How long another node may take to answer, in milliseconds.
+    pub answer_ms: u32,
 }
 
 /// Why settings cannot be used.
@@ -220,6 +226,33 @@ struct RawControlPlanes {
 struct RawRateLimit {
     conf: PathBuf,
     listen: Option<SocketAddr>,
+    advertise: Option<SocketAddr>,
+    answer_ms: Option<u32>,
+}
+
+impl RawRateLimit {
+    fn typed(
+        self,
+        beside: &impl Fn(PathBuf) -> PathBuf,
+    ) -> Result<RateLimitSection, (&'static str, String)> {
+        if let Some(address) = self.advertise
+            && (address.ip().is_unspecified() || address.port() == 0)
+        {
+            let what = format!("{address} is no address that other nodes could dial");
+            return Err(("rate_limit.advertise", what));
+        }
+        let answer_ms = self.answer_ms.unwrap_or(ANSWER_MS);
+        if !(1..=10_000).contains(&answer_ms) {
+            let what = format!("it is {answer_ms}, it has to be 1 to 10000");
+            return Err(("rate_limit.answer_ms", what));
+        }
+        Ok(RateLimitSection {
+            conf: beside(self.conf),
+            listen: self.listen,
+            advertise: self.advertise,
+            answer_ms,
+        })
+    }
 }
 
 impl Settings {
@@ -325,6 +358,10 @@ impl Settings {
                 Some(read.map_err(|error| bad("backup", error.to_string()))?)
             }
         };
+        let rate_limit = match raw.rate_limit {
+            None => None,
+            Some(raw) => Some(raw.typed(&beside).map_err(|(key, what)| bad(key, what))?),
+        };
         Ok(Settings {
             file: path.to_owned(),
             name,
@@ -351,10 +388,7 @@ impl Settings {
                 ingress: planes.ingress,
                 egress: planes.egress,
             },
-            rate_limit: raw.rate_limit.map(|raw| RateLimitSection {
-                conf: beside(raw.conf),
-                listen: raw.listen,
-            }),
+            rate_limit,
             appliance_cli: raw
                 .appliance_cli
                 .map(|raw| raw.listen.unwrap_or_else(|| everywhere("appliance_cli"))),

@@ -37,7 +37,10 @@ pub struct State {
     pub(crate) plane: watch::Sender<Option<SocketAddr>>,
     pub(crate) vitals: watch::Sender<Vitals>,
     pub(crate) accepts: watch::Sender<Accepts>,
-    pub(crate) rate_limit: OnceLock<SocketAddr>,
+    /// Where its rate limiter listens.
+    pub(crate) rate_limit_bound: OnceLock<SocketAddr>,
+    /// Where the others reach this node's rate limiter, while it runs.
+    pub(crate) rate_limit: watch::Sender<Option<SocketAddr>>,
     epoch_seen: AtomicU64,
 }
 
@@ -77,6 +80,8 @@ pub struct Facts {
     pub database: bool,
     /// Where it listens for other nodes.
     pub accepts: Accepts,
+    /// Where its rate limiter takes keys; `None` if it takes none.
+    pub rate_limit: Option<SocketAddr>,
 }
 
 /// Ports by contract id, as `9001/tcp`.
@@ -138,7 +143,8 @@ impl State {
             plane: watch::Sender::new(None),
             vitals: watch::Sender::new(Vitals::default()),
             accepts: watch::Sender::new(Accepts::default()),
-            rate_limit: OnceLock::new(),
+            rate_limit_bound: OnceLock::new(),
+            rate_limit: watch::Sender::new(None),
             epoch_seen: AtomicU64::new(epoch.unwrap_or(0)),
         })
     }
@@ -160,7 +166,7 @@ impl State {
 
     /// Where its rate limiter listens, if it runs one.
     pub fn rate_limit(&self) -> Option<SocketAddr> {
-        self.rate_limit.get().copied()
+        self.rate_limit_bound.get().copied()
     }
 
     /// Who leads.
@@ -209,7 +215,13 @@ impl State {
             serving: self.serving().0,
             database: vitals.database,
             accepts: self.accepts.borrow().clone(),
+            rate_limit: self.rate_limit.borrow().filter(|_| self.counts_here()),
         }
+    }
+
+    /// Whether this node's rate limiter owns keys: not when it is drained.
+    pub(crate) fn counts_here(&self) -> bool {
+        self.duty() != Wanted::Drained
     }
 
     /// Takes note of a leader's epoch; `false` if a later one was seen before, whose leader has

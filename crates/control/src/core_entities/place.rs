@@ -79,7 +79,7 @@ pub(super) struct Child {
 }
 
 /// Every collection below an entity.
-pub(super) const CHILDREN: [Child; 11] = [
+pub(super) const CHILDREN: [Child; 12] = [
     Child {
         parent: Kind::Service,
         segment: "routes",
@@ -141,6 +141,12 @@ pub(super) const CHILDREN: [Child; 11] = [
         field: "certificate",
     },
     Child {
+        parent: Kind::KeySet,
+        segment: "keys",
+        kind: Kind::Key,
+        field: "set",
+    },
+    Child {
         parent: Kind::Upstream,
         segment: "targets",
         kind: Kind::Target,
@@ -149,11 +155,9 @@ pub(super) const CHILDREN: [Child; 11] = [
 ];
 
 /// Collections of other builds.
-const UNSUPPORTED: [&str; 18] = [
+const UNSUPPORTED: [&str; 16] = [
     "consumer_groups",
     "vaults",
-    "keys",
-    "key-sets",
     "partials",
     "mtls-auths",
     "oauth2",

@@ -399,4 +399,7 @@ const KNOWN: &[Known] = &[
     acts("sallyport_kong_version", "3.9.1"),
     acts("sallyport_sync", "auto"),
     acts("sallyport_syslog_socket", "/dev/log"),
+    acts_unset("sallyport_rate_limit"),
+    acts("sallyport_rate_limit_ssl", "off"),
+    acts("sallyport_rate_limit_timeout", "500ms"),
 ];

@@ -43,7 +43,13 @@ impl Item {
 /// The field that tells people which object it is. Keys are secrets.
 fn label(kind: Kind) -> Option<&'static str> {
     match kind {
-        Kind::Service | Kind::Route | Kind::Plugin | Kind::Upstream | Kind::Sni => Some("name"),
+        Kind::Service
+        | Kind::Route
+        | Kind::Plugin
+        | Kind::Upstream
+        | Kind::Sni
+        | Kind::Key
+        | Kind::KeySet => Some("name"),
         Kind::Consumer | Kind::BasicAuth | Kind::HmacAuth => Some("username"),
         Kind::Target => Some("target"),
         Kind::Acl => Some("group"),
@@ -70,6 +76,7 @@ fn nested(kind: Kind) -> &'static [(&'static str, Kind, &'static str)] {
             ("acls", Kind::Acl, "consumer"),
             ("plugins", Kind::Plugin, "consumer"),
         ],
+        Kind::KeySet => &[("keys", Kind::Key, "set")],
         Kind::Certificate => &[("snis", Kind::Sni, "certificate")],
         Kind::Upstream => &[("targets", Kind::Target, "upstream")],
         _ => &[],
@@ -81,8 +88,6 @@ const UNSUPPORTED: &[&str] = &[
     "acme_storage",
     "consumer_groups",
     "filter_chains",
-    "key_sets",
-    "keys",
     "mtls_auth_credentials",
     "oauth2_authorization_codes",
     "oauth2_credentials",

@@ -560,6 +560,7 @@ fn any_document() -> impl Strategy<Value = Value> {
             "hmacauth_credentials": [], "jwt_secrets": [], "acls": [],
             "certificates": [{"cert": EC_CERT, "key": EC_KEY}, {"cert": EC_CERT, "key": EC_KEY}],
             "snis": [], "ca_certificates": [],
+            "key_sets": [{"name": "a"}, {"name": "b"}], "keys": [],
         });
         for table in [
             "services",
@@ -567,6 +568,7 @@ fn any_document() -> impl Strategy<Value = Value> {
             "consumers",
             "upstreams",
             "certificates",
+            "key_sets",
         ] {
             for (n, id) in IDS.iter().enumerate() {
                 document[table][n]["id"] = json!(id);
@@ -593,6 +595,11 @@ fn any_document() -> impl Strategy<Value = Value> {
                     entity["secret"] = json!("s");
                 }
                 Kind::HmacAuth => entity["secret"] = json!("s"),
+                Kind::Key => {
+                    entity["kid"] = json!(format!("k{n}"));
+                    entity["jwk"] = Value::Null;
+                    entity["pem"] = json!({"private_key": EC_KEY});
+                }
                 Kind::Acl => entity["group"] = json!(format!("g{n}")),
                 Kind::Target => entity["target"] = json!(format!("t{n}")),
                 _ => {}

@@ -11,8 +11,8 @@ use super::plugin::PluginSchemas;
 use super::record::Record;
 use super::validate::{Mode, canonical_uuid, validate};
 use super::{
-    certificates, checks, consumers, credentials, key_auths, plugins, routes, services, targets,
-    upstreams,
+    certificates, checks, consumers, credentials, key_auths, keys, plugins, routes, services,
+    targets, upstreams,
 };
 use crate::Kind;
 
@@ -32,11 +32,13 @@ pub struct EntitySchema {
 }
 
 /// The table.
-static SCHEMAS: LazyLock<[EntitySchema; 14]> = LazyLock::new(|| {
+static SCHEMAS: LazyLock<[EntitySchema; 16]> = LazyLock::new(|| {
     Kind::ALL.map(|kind| match kind {
         Kind::Certificate => certificates::certificate(),
         Kind::Sni => certificates::sni(),
         Kind::CaCertificate => certificates::ca_certificate(),
+        Kind::KeySet => keys::key_set(),
+        Kind::Key => keys::key(),
         Kind::Service => services::schema(),
         Kind::Consumer => consumers::schema(),
         Kind::Upstream => upstreams::schema(),
@@ -266,6 +268,7 @@ fn unique_together_name(kind: Kind) -> &'static str {
         Kind::Plugin => "name, route, service, consumer",
         Kind::Target => "upstream, target",
         Kind::Acl => "consumer, group",
+        Kind::Key => "kid, set",
         _ => "",
     }
 }

@@ -143,6 +143,8 @@ pub(crate) struct Args {
     /// closed without it
     #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_CLI_LISTEN")]
     cli_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    log: logging::LogArgs,
 }
 
 /// What may be administered from other machines, if the port is to be open.
@@ -242,7 +244,7 @@ async fn feed(args: &Args, home: &Home) -> anyhow::Result<Option<Feed>> {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let logs = logging::start_with_tail(LevelFilter::INFO);
+    let logs = logging::start_with_tail(LevelFilter::INFO, args.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

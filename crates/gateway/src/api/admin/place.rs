@@ -58,11 +58,9 @@ pub(super) enum Place {
 }
 
 /// Collections of Kong. decK gives up when one of the first is missing.
-const OTHER_BUILDS: [&str; 13] = [
+const OTHER_BUILDS: [&str; 11] = [
     "consumer_groups",
     "vaults",
-    "keys",
-    "key-sets",
     "acls",
     "basic-auths",
     "hmac-auths",

@@ -18,6 +18,8 @@ use http::Method;
 use sallyport_appliance::node::{Settings, TokenWish, Wish, ask, socket_of};
 use serde_json::{Value, json};
 
+use crate::logging;
+
 /// Runs a node of the appliance cluster, and administers the cluster from one.
 ///
 /// On the first machine `node init` and `node run`; on each other one `node join --token TOKEN` and
@@ -57,7 +59,7 @@ enum Command {
         advertise: Option<std::net::SocketAddr>,
     },
     /// Runs the node (a service manager starts this, see deploy/)
-    Run,
+    Run(logging::LogArgs),
     /// Lists the nodes of the cluster and their states
     List {
         #[command(flatten)]
@@ -103,7 +105,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Init => init::run(file),
         Command::Join { token, advertise } => join::run(file, &token, advertise),
-        Command::Run => run::run(file),
+        Command::Run(log) => run::run(file, log),
         Command::Describe => describe::run(&settings(file)?),
         Command::List { output } => list::run(&settings(file)?, &output.output),
         Command::Token { role, minutes } => {
