@@ -9,6 +9,8 @@ mod bad_input;
 mod faults;
 #[path = "cluster/ip_addresses.rs"]
 mod ip_addresses;
+#[path = "cluster/keys.rs"]
+mod keys;
 #[path = "cluster/lab.rs"]
 mod lab;
 #[path = "cluster/life.rs"]

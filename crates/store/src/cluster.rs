@@ -131,8 +131,19 @@ pub struct Member {
     pub wanted_at: u64,
     /// SHA-256 of its public key.
     pub key_digest: [u8; 32],
+    /// The same of the key that it is about to use; `key_digest` if it keeps its own. Either is it.
+    pub next_key: [u8; 32],
     /// Unix milliseconds.
     pub joined_at_ms: i64,
+}
+
+/// A key that may give commands to every node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CliKey {
+    /// Name.
+    pub name: String,
+    /// SHA-256 of its certificate.
+    pub digest: [u8; 32],
 }
 
 /// Every node that ever was in the cluster, the removed ones too.
@@ -289,6 +300,72 @@ impl Store {
         let (actor, name) = (actor.clone(), name.to_owned());
         self.engine
             .write(move |tx| Box::pin(sql::cluster::want(tx, actor, name, wanted)))
+            .await
+    }
+
+    /// Takes note of the key that a node is about to use; either is its own from now on. The revision
+    /// of the roster that says so.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such node any more.
+    pub async fn announce_key(
+        &self,
+        actor: &Actor,
+        id: Uuid,
+        next: [u8; 32],
+    ) -> Result<u64, StoreError> {
+        let actor = actor.clone();
+        self.engine
+            .write(move |tx| Box::pin(sql::cluster::announce_key(tx, actor, id, next)))
+            .await
+    }
+
+    /// The node uses its announced key, so the one before is nobody's. A repetition changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such node, or it announced another key.
+    pub async fn settle_key(
+        &self,
+        actor: &Actor,
+        id: Uuid,
+        key: [u8; 32],
+    ) -> Result<(), StoreError> {
+        let actor = actor.clone();
+        self.engine
+            .write(move |tx| Box::pin(sql::cluster::settle_key(tx, actor, id, key)))
+            .await
+    }
+
+    /// The keys that may give commands to every node, by name.
+    ///
+    /// # Errors
+    /// Only failures of the engine.
+    pub async fn cli_keys(&self) -> Result<Vec<CliKey>, StoreError> {
+        self.engine
+            .read(|tx| Box::pin(sql::cluster::cli_keys(tx)))
+            .await
+    }
+
+    /// Lets a key give commands to every node; one that may already gets the new name.
+    ///
+    /// # Errors
+    /// [`StoreError::UniqueTaken`] if another key has the name; [`StoreError::NotFound`] before the
+    /// cluster is founded.
+    pub async fn allow_cli_key(&self, actor: &Actor, key: CliKey) -> Result<(), StoreError> {
+        let actor = actor.clone();
+        self.engine
+            .write(move |tx| Box::pin(sql::cluster::allow_cli_key(tx, actor, key)))
+            .await
+    }
+
+    /// Takes the key of this name out.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn revoke_cli_key(&self, actor: &Actor, name: &str) -> Result<(), StoreError> {
+        let (actor, name) = (actor.clone(), name.to_owned());
+        self.engine
+            .write(move |tx| Box::pin(sql::cluster::revoke_cli_key(tx, actor, name)))
             .await
     }
 

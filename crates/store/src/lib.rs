@@ -33,7 +33,8 @@ use std::sync::Arc;
 
 pub use certificates::{Certificate, NewCertificate};
 pub use cluster::{
-    Admission, Cluster, Lease, Member, NewCluster, NewMember, NodeRole, Roster, Step, Wanted,
+    Admission, CliKey, Cluster, Lease, Member, NewCluster, NewMember, NodeRole, Roster, Step,
+    Wanted,
 };
 pub use control_planes::{
     AuthType, ClusterType, ControlPlane, ControlPlaneUpdate, NewControlPlane, ProxyUrl,

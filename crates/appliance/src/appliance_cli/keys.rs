@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sallyport_runtime::tls::CertDigest;
+use sallyport_store::CliKey;
 
 /// How the line begins that a client prints and an administrator allows.
 const PUBLIC: &str = "sallyport-cli-key";
@@ -106,33 +107,46 @@ impl AllowedKeys {
         &self.path
     }
 
-    /// All of them.
+    /// Those of this node and of its cluster.
+    ///
+    /// # Errors
+    /// As [`AllowedKeys::all`].
+    pub fn everywhere(&self) -> Result<Vec<AllowedKey>, KeysError> {
+        let mut all = self.all()?;
+        for key in read(&self.shared())? {
+            if !all.iter().any(|own| own.digest == key.digest) {
+                all.push(key);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Keeps those that may give commands to every node of the cluster.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn share(&self, keys: &[AllowedKey]) -> Result<(), KeysError> {
+        let path = self.shared();
+        if keys.is_empty() && !path.exists() {
+            return Ok(());
+        }
+        write(
+            &path,
+            "# Kept by the node: keys of the whole cluster, see `sallyport node keys`.\n",
+            keys,
+        )
+    }
+
+    fn shared(&self) -> PathBuf {
+        self.path.with_extension("cluster")
+    }
+
+    /// Those of this node.
     ///
     /// # Errors
     /// The file cannot be read, or has a line that is none.
     pub fn all(&self) -> Result<Vec<AllowedKey>, KeysError> {
-        let text = match fs::read_to_string(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => {
-                return Err(KeysError::Io {
-                    doing: "read",
-                    path: self.path.clone(),
-                    source,
-                });
-            }
-        };
-        let lines = text.lines().zip(1..).filter(|(text, _)| {
-            let text = text.trim();
-            !text.is_empty() && !text.starts_with('#')
-        });
-        let key = |(text, line): (&str, usize)| {
-            AllowedKey::from_public(text).map_err(|_| KeysError::Line {
-                path: self.path.clone(),
-                line,
-            })
-        };
-        lines.map(key).collect()
+        read(&self.path)
     }
 
     /// Allows a key; one that is allowed already gets the new name.
@@ -164,31 +178,73 @@ impl AllowedKeys {
     }
 
     fn write(&self, all: &[AllowedKey]) -> Result<(), KeysError> {
-        let mut text =
-            "# Keys that may give commands on port 10121, see `sallyport keys`.\n".to_owned();
-        for key in all {
-            text.push_str(&key.public());
-            text.push('\n');
-        }
-        let new = self.path.with_extension("new");
-        let written = || -> std::io::Result<()> {
-            _ = fs::remove_file(&new); // of a run that was cut short
-            let mut options = fs::OpenOptions::new();
-            let mut file = options
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &self.path)
-        };
-        written().map_err(|source| KeysError::Io {
-            doing: "write",
-            path: self.path.clone(),
-            source,
-        })
+        let about = "# Keys that may give commands on port 10121, see `sallyport keys`.\n";
+        write(&self.path, about, all)
     }
+}
+
+impl From<&CliKey> for AllowedKey {
+    fn from(key: &CliKey) -> AllowedKey {
+        AllowedKey {
+            digest: CertDigest(key.digest),
+            name: key.name.clone(),
+        }
+    }
+}
+
+/// The keys of a file, none if it is not there.
+fn read(path: &Path) -> Result<Vec<AllowedKey>, KeysError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(source) => {
+            return Err(KeysError::Io {
+                doing: "read",
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    let lines = text.lines().zip(1..).filter(|(text, _)| {
+        let text = text.trim();
+        !text.is_empty() && !text.starts_with('#')
+    });
+    let key = |(text, line): (&str, usize)| {
+        AllowedKey::from_public(text).map_err(|_| KeysError::Line {
+            path: path.to_owned(),
+            line,
+        })
+    };
+    lines.map(key).collect()
+}
+
+/// Writes keys beside and renames.
+fn write(path: &Path, about: &str, all: &[AllowedKey]) -> Result<(), KeysError> {
+    let mut text = about.to_owned();
+    for key in all {
+        text.push_str(&key.public());
+        text.push('\n');
+    }
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let written = || -> std::io::Result<()> {
+        _ = fs::remove_file(&new); // of a run that was cut short
+        let mut options = fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    written().map_err(|source| KeysError::Io {
+        doing: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

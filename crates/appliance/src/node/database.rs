@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sallyport_store::{ClusterRefusal, NodeRole, Roster, Store, StoreError, Wanted};
+use sallyport_store::{CliKey, ClusterRefusal, NodeRole, Roster, Store, StoreError, Wanted};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::identity::MemberFile;
 use super::plane::Plane;
 use super::state::State;
+use crate::appliance_cli::{AllowedKey, AllowedKeys};
 
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -51,7 +52,10 @@ pub(super) async fn follow(
         let store = reach(&state, plane.as_ref()).await?;
         state.store.send_replace(Some(store.clone()));
         let file = MemberFile::of(&state.settings.data);
+        let shared = AllowedKeys::of(&state.settings.data.join("control"));
+        let mut keys = None;
         loop {
+            keep_cli_keys(&store, &shared, &mut keys).await;
             match store.roster_for(state.identity.id, state.boot).await {
                 Ok(roster) => learn(&state, &file, roster)?,
                 Err(StoreError::Cluster(ClusterRefusal::Superseded)) => {
@@ -65,6 +69,22 @@ pub(super) async fn follow(
     tokio::select! {
         () = stop.cancelled() => Ok(()),
         ended = followed => ended,
+    }
+}
+
+/// Keeps the keys that may give commands to every node in a file, so that they may also while the
+/// database is away.
+async fn keep_cli_keys(store: &Store, kept: &AllowedKeys, last: &mut Option<Vec<CliKey>>) {
+    let Ok(now) = store.cli_keys().await else {
+        return; // the list of nodes says so
+    };
+    if last.as_ref() == Some(&now) {
+        return;
+    }
+    let keys: Vec<AllowedKey> = now.iter().map(AllowedKey::from).collect();
+    match kept.share(&keys) {
+        Ok(()) => *last = Some(now),
+        Err(error) => warn!(%error, "could not keep the cluster's keys of the command line"),
     }
 }
 

@@ -171,6 +171,9 @@ pub(crate) struct RawMember {
     wanted: String,
     wanted_at: u64,
     key: String,
+    /// While the node changes its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
     joined_at_ms: i64,
 }
 
@@ -184,6 +187,7 @@ impl RawRoster {
             wanted: it.wanted.to_string(),
             wanted_at: it.wanted_at,
             key: STANDARD.encode(it.key_digest),
+            next: (it.next_key != it.key_digest).then(|| STANDARD.encode(it.next_key)),
             joined_at_ms: it.joined_at_ms,
         };
         RawRoster {
@@ -204,13 +208,21 @@ impl RawRoster {
 
     pub(crate) fn typed(self) -> Result<Roster, String> {
         let one = |it: RawMember| -> Result<Member, String> {
-            let key = STANDARD.decode(&it.key).ok();
-            let key_digest = key.and_then(|key| <[u8; 32]>::try_from(key).ok());
+            let digest = |text: &str| {
+                let key = STANDARD.decode(text).ok();
+                let key = key.and_then(|key| <[u8; 32]>::try_from(key).ok());
+                key.ok_or("a key digest has 32 bytes")
+            };
+            let key_digest = digest(&it.key)?;
             Ok(Member {
+                next_key: match &it.next {
+                    Some(next) => digest(next)?,
+                    None => key_digest,
+                },
+                key_digest,
                 id: it.id,
                 role: it.role.parse::<NodeRole>().map_err(|e| e.to_string())?,
                 wanted: it.wanted.parse::<Wanted>().map_err(|e| e.to_string())?,
-                key_digest: key_digest.ok_or("a key digest has 32 bytes")?,
                 name: it.name,
                 address: it.address,
                 wanted_at: it.wanted_at,
@@ -353,6 +365,7 @@ mod tests {
             wanted: Wanted::Cordoned,
             wanted_at: 4,
             key_digest: [7; 32],
+            next_key: [8; 32],
             joined_at_ms: 5,
         };
         let roster = Roster {

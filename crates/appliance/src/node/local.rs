@@ -12,7 +12,7 @@ use axum::Router;
 use axum::extract::{Json, State as Extract};
 use axum::routing::{get, post};
 use http::{Method, StatusCode};
-use sallyport_store::{Actor, ClusterType, NodeRole, StoreError, Wanted};
+use sallyport_store::{Actor, CliKey, ClusterType, NodeRole, Store, StoreError, Wanted};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
@@ -24,7 +24,8 @@ use super::database::Fatal;
 use super::plane::Plane;
 use super::state::State;
 use super::status::Status;
-use crate::node_control::{CallError, converse, exchange, matrix};
+use crate::appliance_cli::AllowedKey;
+use crate::node_control::{CallError, converse, exchange, matrix, rotate};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -130,6 +131,10 @@ fn router(state: Arc<State>) -> Router {
         .route("/control-planes", get(control_planes))
         .route("/token", post(token))
         .route("/want", post(want))
+        .route("/rotate", post(renew))
+        .route("/cli-keys", get(cli_keys))
+        .route("/cli-keys/allow", post(allow_cli_key))
+        .route("/cli-keys/revoke", post(revoke_cli_key))
         .fallback(|| async {
             refusal(
                 StatusCode::NOT_FOUND,
@@ -193,10 +198,7 @@ async fn want(
     Json(wish): Json<Wish>,
 ) -> Result<Json<Value>, Refusal> {
     let wanted: Wanted = parsed(&wish.wanted)?;
-    let store = state.store().ok_or_else(|| {
-        let message = "this node has no database at the moment, or is a witness; ask another node";
-        refusal(StatusCode::SERVICE_UNAVAILABLE, message)
-    })?;
+    let store = database(&state)?;
     let wanted = store.want(&operator(), &wish.name, wanted).await;
     let member = wanted.map_err(|error| match error {
         StoreError::NotFound => {
@@ -213,6 +215,75 @@ async fn want(
     Ok(Json(
         json!({"name": member.name, "wanted": member.wanted.as_str(), "revision": member.wanted_at}),
     ))
+}
+
+async fn renew(Extract(state): Extract<Arc<State>>) -> Result<Json<Value>, Refusal> {
+    let renewed = rotate(&state).await;
+    renewed.map_err(|why| refusal(StatusCode::CONFLICT, why))?;
+    Ok(Json(json!({})))
+}
+
+fn database(state: &State) -> Result<Store, Refusal> {
+    state.store().ok_or_else(|| {
+        let message = "this node has no database at the moment, or is a witness; ask another node";
+        refusal(StatusCode::SERVICE_UNAVAILABLE, message)
+    })
+}
+
+async fn cli_keys(Extract(state): Extract<Arc<State>>) -> Result<Json<Value>, Refusal> {
+    let keys = database(&state)?.cli_keys().await;
+    let keys = keys.map_err(|error| refusal(StatusCode::SERVICE_UNAVAILABLE, error))?;
+    let lines: Vec<String> = keys
+        .iter()
+        .map(|key| AllowedKey::from(key).public())
+        .collect();
+    Ok(Json(json!({"keys": lines})))
+}
+
+#[derive(Debug, Deserialize)]
+struct CliKeyWish {
+    /// The public line, or the name of one to take out.
+    key: String,
+}
+
+async fn allow_cli_key(
+    Extract(state): Extract<Arc<State>>,
+    Json(wish): Json<CliKeyWish>,
+) -> Result<Json<Value>, Refusal> {
+    let key = AllowedKey::from_public(&wish.key);
+    let key = key.map_err(|error| refusal(StatusCode::BAD_REQUEST, error))?;
+    let named = key.name.clone();
+    let new = CliKey {
+        name: key.name,
+        digest: key.digest.0,
+    };
+    let allowed = database(&state)?.allow_cli_key(&operator(), new).await;
+    allowed.map_err(|error| match error {
+        StoreError::UniqueTaken { value, .. } => {
+            let message =
+                format!("the name {value:?} belongs to another key; give it another with --name");
+            refusal(StatusCode::CONFLICT, message)
+        }
+        other => refusal(StatusCode::SERVICE_UNAVAILABLE, other),
+    })?;
+    Ok(Json(json!({"name": named})))
+}
+
+async fn revoke_cli_key(
+    Extract(state): Extract<Arc<State>>,
+    Json(wish): Json<CliKeyWish>,
+) -> Result<Json<Value>, Refusal> {
+    let revoked = database(&state)?
+        .revoke_cli_key(&operator(), &wish.key)
+        .await;
+    revoked.map_err(|error| match error {
+        StoreError::NotFound => {
+            let message = format!("no key of the cluster is called {:?}", wish.key);
+            refusal(StatusCode::NOT_FOUND, message)
+        }
+        other => refusal(StatusCode::SERVICE_UNAVAILABLE, other),
+    })?;
+    Ok(Json(json!({})))
 }
 
 fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(word: &str) -> Result<T, Refusal> {

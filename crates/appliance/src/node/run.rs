@@ -20,7 +20,7 @@ use super::state::State;
 use super::work::reconcile;
 use crate::healthcheck;
 use crate::node_control::{
-    Door, HEARD_MAX, Tls, alone, execute, follow_leader, lead, membership, serve,
+    Door, HEARD_MAX, Tls, alone, execute, follow_leader, lead, membership, serve, settle_own,
 };
 
 /// For a node to stop.
@@ -115,6 +115,9 @@ impl Node {
                 node.part("membership", |stop| alone(own, stop));
             }
             Some(tls) => {
+                _ = state.tls.set(tls.clone()); // this once
+                let own = Arc::clone(&state);
+                node.part("rotation", |stop| settle_own(own, stop));
                 let listener = listen(
                     "node_control",
                     state.settings.node_control.listen,

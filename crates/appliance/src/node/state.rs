@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use sallyport_runtime::tls;
 use sallyport_store::{Member, NodeRole, Roster, Store, Wanted};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use super::identity::{self, Identity, IdentityError};
 use super::settings::Settings;
+use crate::node_control::Tls;
 
 /// A running node's knowledge. Every part reads and watches it; each value has one writer.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub struct State {
     pub(crate) rate_limit_bound: OnceLock<SocketAddr>,
     /// Where the others reach this node's rate limiter, while it runs.
     pub(crate) rate_limit: watch::Sender<Option<SocketAddr>>,
+    /// How it proves itself to others, where others can exist.
+    pub(crate) tls: OnceLock<Tls>,
     epoch_seen: AtomicU64,
 }
 
@@ -82,6 +86,8 @@ pub struct Facts {
     pub accepts: Accepts,
     /// Where its rate limiter takes keys; `None` if it takes none.
     pub rate_limit: Option<SocketAddr>,
+    /// The revision of the roster that it knows.
+    pub revision: u64,
 }
 
 /// Ports by contract id, as `9001/tcp`.
@@ -145,6 +151,7 @@ impl State {
             accepts: watch::Sender::new(Accepts::default()),
             rate_limit_bound: OnceLock::new(),
             rate_limit: watch::Sender::new(None),
+            tls: OnceLock::new(),
             epoch_seen: AtomicU64::new(epoch.unwrap_or(0)),
         })
     }
@@ -215,6 +222,7 @@ impl State {
             serving: self.serving().0,
             database: vitals.database,
             accepts: self.accepts.borrow().clone(),
+            revision: self.roster().revision,
             rate_limit: self.rate_limit.borrow().filter(|_| self.counts_here()),
         }
     }
@@ -243,6 +251,17 @@ impl State {
         identity::write(&self.settings.data.join("duty"), wanted.as_str())?;
         self.duty.send_replace(wanted);
         Ok(())
+    }
+
+    /// What this node shows to others now; it may have changed since it was started.
+    ///
+    /// # Errors
+    /// Certificate and key do not belong together.
+    pub fn shown(&self) -> Result<tls::Identity, tls::identity::IdentityError> {
+        match self.tls.get() {
+            Some(tls) => Ok(tls.shown.identity()),
+            None => self.identity.tls(),
+        }
     }
 
     /// Where operators of this machine talk to the node.

@@ -91,8 +91,9 @@ pub async fn call(
     body: &Value,
     limit: Duration,
 ) -> Result<Value, CallError> {
-    let tls = Tls::of(&state.identity).map_err(|error| CallError::Broken(error.to_string()))?;
-    call_with(&tls, member, method, path, body, limit).await
+    let tls = state.tls.get();
+    let tls = tls.ok_or_else(|| CallError::Broken("this node has no way to others".to_owned()))?;
+    call_with(tls, member, method, path, body, limit).await
 }
 
 /// One request and its answer. What is refused has a `message`.

@@ -42,6 +42,7 @@ struct Order {
 pub(super) fn router(state: Arc<State>, plane: Arc<dyn Plane>) -> Router {
     Router::new()
         .merge(super::doctor::router(Arc::clone(&state), plane))
+        .merge(super::rotate::router(Arc::clone(&state)))
         .route("/ping", get(ping))
         .route("/apply", post(obey))
         .fallback(|| async {

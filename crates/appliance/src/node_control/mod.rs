@@ -14,6 +14,8 @@ mod leader;
 mod listener;
 mod membership;
 mod refusals;
+mod rotate;
+mod shown;
 mod tls;
 
 pub(crate) use alone::alone;
@@ -27,6 +29,7 @@ pub(crate) use leader::{follow_leader, lead};
 pub(crate) use listener::{Door, serve};
 pub(crate) use membership::membership;
 pub(crate) use refusals::Refusals;
+pub(crate) use rotate::{rotate, settle_own};
 use sallyport_wire::node_control::{ANY_NODE, name_of};
 pub(crate) use tls::{Tls, recognise};
 use uuid::Uuid;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
+use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use sallyport_runtime::tls::client::{ClientConfigError, TrustError};
 use sallyport_runtime::tls::{
@@ -11,6 +13,7 @@ use sallyport_runtime::tls::{
 use sallyport_store::{Member, Roster, Wanted};
 use sallyport_wire::node_control::{COMMANDS, GOSSIP, JOIN};
 
+use super::shown::Shown;
 use crate::node::Identity;
 use crate::rate_limit;
 
@@ -32,8 +35,10 @@ pub(crate) enum TlsError {
 }
 
 /// The configurations of a node's connections.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tls {
+    /// What both ends show.
+    pub(crate) shown: Arc<Shown>,
     /// For machines that want to join: they have no certificate yet.
     pub(crate) joining: Arc<ServerConfig>,
     /// For nodes.
@@ -47,21 +52,35 @@ pub(crate) struct Tls {
 impl Tls {
     pub(crate) fn of(node: &Identity) -> Result<Tls, TlsError> {
         let identity = node.tls()?;
+        let shown = Shown::new(identity.clone());
         let roots: Arc<RootCertStore> = Arc::new(trust_store(&[&node.authority])?);
         let client = |alpn: &[u8]| -> Result<Arc<ClientConfig>, TlsError> {
             let trust = ServerTrust::Roots(Arc::clone(&roots));
             let mut config = client_config(trust, Some(&identity))?;
             config.alpn_protocols = vec![alpn.to_vec()];
+            config.client_auth_cert_resolver = shown.clone();
+            // A session that goes on has the identity of its beginning.
+            config.resumption = Resumption::disabled();
+            Ok(Arc::new(config))
+        };
+        let server = |auth: ClientAuth, alpn: &[&[u8]]| -> Result<Arc<ServerConfig>, TlsError> {
+            let mut config = server_config(&identity, auth, alpn)?;
+            config.cert_resolver = shown.clone();
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
             Ok(Arc::new(config))
         };
         let issued = || ClientAuth::IssuedBy(Arc::clone(&roots));
-        let limits = server_config(&identity, issued(), &[rate_limit::ALPN])?;
         Ok(Tls {
-            joining: Arc::new(server_config(&identity, ClientAuth::Off, &[JOIN])?),
-            nodes: Arc::new(server_config(&identity, issued(), &[GOSSIP, COMMANDS])?),
+            joining: server(ClientAuth::Off, &[JOIN])?,
+            nodes: server(issued(), &[GOSSIP, COMMANDS])?,
             gossip: client(GOSSIP)?,
             commands: client(COMMANDS)?,
-            limits: (Arc::new(limits), client(rate_limit::ALPN)?),
+            limits: (
+                server(issued(), &[rate_limit::ALPN])?,
+                client(rate_limit::ALPN)?,
+            ),
+            shown: shown.clone(),
         })
     }
 }
@@ -85,7 +104,10 @@ pub(crate) fn recognise(
 ) -> Result<Member, Stranger> {
     let digest = certificate.and_then(|it| key_digest(it).ok());
     let digest = digest.ok_or(Stranger::Unknown)?;
-    let found = roster.members.iter().find(|it| it.key_digest == digest);
+    let found = roster
+        .members
+        .iter()
+        .find(|it| it.key_digest == digest || it.next_key == digest);
     match found {
         None => Err(Stranger::Unknown),
         Some(member) if member.wanted == Wanted::Removed => {
@@ -115,6 +137,7 @@ mod tests {
                 wanted: Wanted::Drained,
                 wanted_at: 1,
                 key_digest: first.key_digest,
+                next_key: first.key_digest,
                 joined_at_ms: 0,
             }],
         };

@@ -12,13 +12,13 @@ use uuid::Uuid;
 use super::identity::log;
 use super::{Arg, Fail, Outcome, Row, Tx, args, signed, unsigned};
 use crate::{
-    Actor, Admission, Cluster, ClusterRefusal, Lease, Member, NewCluster, NewMember, NodeRole,
-    Roster, Step, StoreError, Wanted,
+    Actor, Admission, CliKey, Cluster, ClusterRefusal, Lease, Member, NewCluster, NewMember,
+    NodeRole, Roster, Step, StoreError, Wanted,
 };
 
 const LEADER: &str = "leader";
-const MEMBER: &str =
-    "SELECT id, name, role, address, wanted, wanted_at, key_digest, joined_ms FROM cluster_node";
+const MEMBER: &str = "SELECT id, name, role, address, wanted, wanted_at, key_digest, joined_ms,
+     coalesce(next_key, key_digest) FROM cluster_node";
 
 pub(crate) async fn found(tx: &mut Tx, actor: Actor, new: NewCluster) -> Outcome<()> {
     tx.lock_installation().await?;
@@ -91,6 +91,7 @@ fn member(row: &Row<'_>) -> Outcome<Member> {
         wanted_at: unsigned(row.int(5)?),
         key_digest: row.digest(6)?,
         joined_at_ms: row.int(7)?,
+        next_key: row.digest(8)?,
     })
 }
 
@@ -286,6 +287,110 @@ pub(crate) async fn want(
         wanted_at: unsigned(revision),
         ..there
     })
+}
+
+/// Changes the key of a node that is there; the new revision.
+async fn set_key(tx: &mut Tx, id: Uuid, set: &str, key: &[u8; 32]) -> Outcome<(i64, Member)> {
+    let revision = next_revision(tx).await?;
+    let sql = format!("{MEMBER} WHERE id = ?1 AND wanted <> 'removed'");
+    let there = tx.first(&sql, args![&id], member).await?;
+    let there = there.ok_or(StoreError::NotFound)?;
+    let sql = format!("UPDATE cluster_node SET {set} WHERE id = ?1");
+    tx.run(&sql, args![&id, key]).await?;
+    Ok((revision, there))
+}
+
+pub(crate) async fn announce_key(
+    tx: &mut Tx,
+    actor: Actor,
+    id: Uuid,
+    next: [u8; 32],
+) -> Outcome<u64> {
+    let (revision, there) = set_key(tx, id, "next_key = ?2", &next).await?;
+    let after = json!({"name": there.name, "key": "announced"});
+    log(tx, &actor, "cluster_node", id, None, Some(&after)).await?;
+    Ok(unsigned(revision))
+}
+
+pub(crate) async fn settle_key(tx: &mut Tx, actor: Actor, id: Uuid, key: [u8; 32]) -> Outcome<()> {
+    let (_, there) = set_key(tx, id, "key_digest = ?2, next_key = NULL", &key).await?;
+    if there.next_key != key {
+        return Err(StoreError::NotFound.into());
+    }
+    let after = json!({"name": there.name, "key": "changed"});
+    log(tx, &actor, "cluster_node", id, None, Some(&after)).await
+}
+
+pub(crate) async fn cli_keys(tx: &mut Tx) -> Outcome<Vec<CliKey>> {
+    let sql = "SELECT name, digest FROM cluster_cli_key ORDER BY name";
+    tx.all(sql, &[], |row| {
+        Ok(CliKey {
+            name: row.text(0)?,
+            digest: row.digest(1)?,
+        })
+    })
+    .await
+}
+
+pub(crate) async fn allow_cli_key(tx: &mut Tx, actor: Actor, key: CliKey) -> Outcome<()> {
+    next_revision(tx).await?; // one at a time
+    let cluster = cluster(tx).await?.ok_or(StoreError::NotFound)?;
+    let other = tx
+        .first(
+            "SELECT name FROM cluster_cli_key WHERE name = ?1 AND digest <> ?2",
+            args![&key.name, &key.digest],
+            |row| row.text(0),
+        )
+        .await?;
+    if let Some(name) = other {
+        return Err(taken("name", &name));
+    }
+    tx.run(
+        "DELETE FROM cluster_cli_key WHERE digest = ?1",
+        args![&key.digest],
+    )
+    .await?;
+    let now = tx.now_ms();
+    tx.run(
+        "INSERT INTO cluster_cli_key (name, digest, allowed_ms) VALUES (?1, ?2, ?3)",
+        args![&key.name, &key.digest, now],
+    )
+    .await?;
+    let after = json!({"name": key.name});
+    log(
+        tx,
+        &actor,
+        "cluster_cli_key",
+        cluster.id,
+        None,
+        Some(&after),
+    )
+    .await
+}
+
+pub(crate) async fn revoke_cli_key(tx: &mut Tx, actor: Actor, name: String) -> Outcome<()> {
+    next_revision(tx).await?;
+    let cluster = cluster(tx).await?.ok_or(StoreError::NotFound)?;
+    let there = tx
+        .first(
+            "SELECT 1 FROM cluster_cli_key WHERE name = ?1",
+            args![&name],
+            |_| Ok(()),
+        )
+        .await?;
+    there.ok_or(StoreError::NotFound)?;
+    tx.run("DELETE FROM cluster_cli_key WHERE name = ?1", args![&name])
+        .await?;
+    let before = json!({"name": name});
+    log(
+        tx,
+        &actor,
+        "cluster_cli_key",
+        cluster.id,
+        Some(&before),
+        None,
+    )
+    .await
 }
 
 /// The row of the lease.

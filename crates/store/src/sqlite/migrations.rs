@@ -34,6 +34,10 @@ const STEPS: &[(&str, Code)] = &[
         include_str!("../../migrations/sqlite/0006_ip_addresses.sql"),
         |_| Ok(()),
     ),
+    (
+        include_str!("../../migrations/sqlite/0009_cluster_keys.sql"),
+        |_| Ok(()),
+    ),
 ];
 
 /// The newest schema version of this build.

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use http::Method;
+use sallyport_appliance::appliance_cli::AllowedKey;
 use sallyport_appliance::node::{Settings, TokenWish, Wish, ask, socket_of};
 use serde_json::{Value, json};
 
@@ -83,13 +84,27 @@ enum Command {
     Uncordon(Name),
     /// Takes all work from a node, gateways reconnect elsewhere; for maintenance
     Drain(Name),
+    /// Lists the keys that may give commands to every node on port 10121
+    Keys,
+    /// Lets a key give commands to every node
+    AllowKey {
+        /// The public line that `sallyport keys create` printed, in quotes
+        public: String,
+        /// Another name for it
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Takes a key out on every node
+    RevokeKey(Name),
+    /// Gives this node another key and certificate while it runs; the former become worthless
+    RotateKey,
     /// Takes a node out of the cluster for good; its certificate is worth nothing from then on
     Remove(Name),
 }
 
 #[derive(Debug, clap::Args)]
 struct Name {
-    /// Name of the node
+    /// Its name
     name: String,
 }
 
@@ -118,6 +133,34 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Uncordon(name) => want(file, name, "active"),
         Command::Drain(name) => want(file, name, "drained"),
         Command::Remove(name) => want(file, name, "removed"),
+        Command::Keys => {
+            let told = get(&settings(file)?, "/cli-keys")?;
+            let lines = told["keys"].as_array().cloned().unwrap_or_default();
+            let lines: Vec<&str> = lines.iter().filter_map(Value::as_str).collect();
+            super::print(&match lines.is_empty() {
+                true => "no key may give commands to every node".to_owned(),
+                false => lines.join("\n"),
+            })
+        }
+        Command::AllowKey { public, name } => {
+            let mut key = AllowedKey::from_public(&public)?;
+            if let Some(name) = name {
+                let line = format!("sallyport-cli-key {} {name}", key.digest);
+                key = AllowedKey::from_public(&line)?;
+            }
+            let wish = json!({"key": key.public()});
+            asked(&settings(file)?, Method::POST, "/cli-keys/allow", &wish)?;
+            super::print(&format!("{} may give commands to every node", key.name))
+        }
+        Command::RevokeKey(Name { name }) => {
+            let wish = json!({"key": name});
+            asked(&settings(file)?, Method::POST, "/cli-keys/revoke", &wish)?;
+            super::print(&format!("{name} may not give commands any more"))
+        }
+        Command::RotateKey => {
+            asked(&settings(file)?, Method::POST, "/rotate", &json!({}))?;
+            super::print("this node has a new key and certificate")
+        }
     }
 }
 

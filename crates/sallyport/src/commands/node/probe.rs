@@ -83,7 +83,7 @@ pub(super) async fn probe(state: &State, features: &BTreeSet<String>) -> anyhow:
         limit: LIMIT,
         at_once: AT_ONCE,
         trust: trust.clone(),
-        cluster: Some((trust, state.identity.tls()?)),
+        cluster: Some((trust, state.shown()?)),
     };
     let outcomes = sallyport_doctor::run(checks, options, |_| {}).await;
     let mut told: Value = serde_json::from_str(&report::json(&outcomes, &[]))?;
