@@ -2,7 +2,7 @@
 //! them, and join tokens.
 #![no_main]
 
-use chitchat::{ChitchatMessage, Deserializable, Serializable};
+use chitchat::{ChitchatMessage, Deserializable};
 use libfuzzer_sys::fuzz_target;
 use sallyport_wire::node_control::{JoinToken, decode, encode};
 
@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn message(bytes: &[u8]) {
-    if let Ok(message) = ChitchatMessage::deserialize(&mut &bytes[..]) {
-        let _ = message.serialize_to_vec();
-    }
+    // Not written again: nodes answer out of their own state, and the crate asserts there that
+    // what it read was written by itself.
+    _ = ChitchatMessage::deserialize(&mut &bytes[..]);
 }

@@ -121,6 +121,10 @@ impl Installation {
         self.features.contains(feature)
             || (feature == "dev_portal" && !self.portals.is_empty())
             || (feature == "appliance" && appliances.count() > 1)
+            // Several nodes share a database, of the site unless they run one themselves.
+            || (feature == "database"
+                && self.has_feature("appliance")
+                && !self.features.contains("database_nodes"))
     }
 
     /// Every contradiction, in reading order.

@@ -202,7 +202,11 @@ pub fn policy(
         }
         View::Node(name) => {
             let Some(node) = installation.nodes.iter().find(|node| node.name == *name) else {
-                let problem = format!("there is no node `{name}` in this installation");
+                let known: Vec<&str> = installation.nodes.iter().map(|it| &*it.name).collect();
+                let problem = format!(
+                    "there is no node `{name}` in this installation; there are: {}",
+                    known.join(", ")
+                );
                 return Err(InstallationError::Problems(vec![problem]));
             };
             let title = format!("node {name}");

@@ -74,8 +74,14 @@ fn features_bring_their_rows() {
     }
     // Between nodes: only if there are several.
     let node = |name: &str| format!("[[nodes]]\nname = \"{name}\"\nroles = [\"appliance\"]\n");
-    assert!(!have(&node("a"), "database"));
-    assert!(have(&format!("{}{}", node("a"), node("b")), "database"));
+    let two = format!("{}{}", node("a"), node("b"));
+    assert!(!have(&node("a"), "node_control"));
+    assert!(have(&two, "node_control"));
+    // They share a database: one of the site, unless they run it themselves.
+    assert!(!have(&node("a"), "database.external"));
+    assert!(have(&two, "database.external") && !have(&two, "database"));
+    let own = format!("features = [\"database_nodes\"]\n{two}");
+    assert!(have(&own, "database") && !have(&own, "database.external"));
 }
 
 #[test]
@@ -275,7 +281,10 @@ fn a_wrong_description_lists_every_problem() {
     let error = policy(catalogue(), &installation(), &unknown)
         .expect_err("unknown")
         .to_string();
-    assert_eq!(error, "there is no node `nobody` in this installation");
+    assert_eq!(
+        error,
+        "there is no node `nobody` in this installation; there are: node1, node2, edge"
+    );
 }
 
 #[track_caller]

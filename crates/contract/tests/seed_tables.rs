@@ -203,9 +203,29 @@ fn the_appliance_page_row_by_row() {
         let row = get(catalogue, "login_providers");
         assert_eq!(row.direction(Role::Appliance), Some(Outbound));
     }
+    // Rows that later revisions of the page, or other pages, have.
+    for (id, ports, direction) in [
+        ("user_search", "9200,9300-9400/tcp", Both),
+        ("instrumentation", "3000/tcp", Both),
+        ("user_traffic", "80,443,4443/tcp", Inbound),
+        ("webtask_callback", "443/tcp", Outbound),
+        ("dns", "53/udp+tcp", Outbound),
+        ("smtp", "25,465,587/tcp", Outbound),
+        ("ntp", "123/udp", Outbound),
+    ] {
+        let row = get(original_appliance(), id);
+        assert_eq!(
+            sallyport_contract::render::ports(&row.flows()),
+            ports,
+            "{id}"
+        );
+        assert_eq!(row.direction(Role::Appliance), Some(direction), "{id}");
+        let foreign = |source: &String| !source.starts_with("appliance page");
+        assert!(row.source.iter().all(foreign), "{id}");
+    }
     assert_eq!(
         original_appliance().entries.len(),
-        APPLIANCE.len() + 1,
+        APPLIANCE.len() + 1 + 7,
         "a row not on the page"
     );
 }

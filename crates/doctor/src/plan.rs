@@ -75,7 +75,11 @@ pub fn plan(
     if let Some(name) = &here.node
         && !installation.nodes.iter().any(|node| node.name == *name)
     {
-        let problem = format!("there is no node `{name}` in this installation");
+        let known: Vec<&str> = installation.nodes.iter().map(|it| &*it.name).collect();
+        let problem = format!(
+            "there is no node `{name}` in this installation; there are: {}",
+            known.join(", ")
+        );
         return Err(InstallationError::Problems(vec![problem]));
     }
     for row in installation_rows(catalogue, installation, &filter)? {

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::extract::{Json, State as Extract};
 use axum::routing::{get, post};
 use http::{Method, StatusCode};
-use sallyport_store::{Actor, CliKey, NodeRole, Store, StoreError, Wanted};
+use sallyport_store::{Actor, CliKey, ClusterType, NodeRole, Store, StoreError, Wanted};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
@@ -128,6 +128,7 @@ pub(crate) fn refusal(status: StatusCode, message: impl std::fmt::Display) -> Re
 fn router(state: Arc<State>) -> Router {
     Router::new()
         .route("/status", get(status))
+        .route("/control-planes", get(control_planes))
         .route("/token", post(token))
         .route("/want", post(want))
         .route("/rotate", post(renew))
@@ -145,6 +146,22 @@ fn router(state: Arc<State>) -> Router {
 
 async fn status(Extract(state): Extract<Arc<State>>) -> Json<Status> {
     Json(state.status())
+}
+
+/// The control planes of the cluster, by the prefix of their names.
+async fn control_planes(Extract(state): Extract<Arc<State>>) -> Result<Json<Value>, Refusal> {
+    let unavailable =
+        |error: &dyn std::fmt::Display| refusal(StatusCode::SERVICE_UNAVAILABLE, error);
+    let store = state.store().ok_or_else(|| {
+        unavailable(&"this node has no database at the moment, or is a witness; ask another node")
+    })?;
+    let planes = store.control_planes().await;
+    let planes = planes.map_err(|error| unavailable(&error))?;
+    let told = planes.iter().map(|it| {
+        let ingress = it.cluster_type == ClusterType::K8sIngressController;
+        json!({"prefix": it.prefix, "ingress_controller": ingress})
+    });
+    Ok(Json(told.collect()))
 }
 
 /// Asks for a token.

@@ -17,8 +17,8 @@ use crate::entry::Entry;
 use crate::port::{Flow, Port, Transport};
 use crate::row::Row;
 
-/// `80,443/tcp`, `53/udp+tcp`, `icmp`: ports with equal transports together.
-pub(crate) fn ports(flows: &[Flow]) -> String {
+/// `80,443/tcp`, `53/udp+tcp`, `9300-9400/tcp`, `icmp`: ports with equal transports together.
+pub fn ports(flows: &[Flow]) -> String {
     let mut by_port: BTreeMap<Port, Vec<Transport>> = BTreeMap::new();
     for flow in flows {
         if let Flow::Port(port) = flow {
@@ -35,7 +35,7 @@ pub(crate) fn ports(flows: &[Flow]) -> String {
     let mut parts: Vec<String> = groups
         .into_iter()
         .map(|(transports, ports)| {
-            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+            let ports = runs(&ports);
             let transports: Vec<&str> = transports.iter().map(|t| t.as_str()).collect();
             format!("{}/{}", ports.join(","), transports.join("+"))
         })
@@ -44,6 +44,19 @@ pub(crate) fn ports(flows: &[Flow]) -> String {
         parts.push("icmp".to_owned());
     }
     parts.join(" ")
+}
+
+/// Sorted ports, three or more in a row as `9300-9400`.
+fn runs(ports: &[Port]) -> Vec<String> {
+    let next = |a: &Port, b: &Port| a.get().checked_add(1) == Some(b.get());
+    let mut parts = Vec::new();
+    for run in ports.chunk_by(next) {
+        match run {
+            [first, .., last] if run.len() > 2 => parts.push(format!("{first}-{last}")),
+            few => parts.extend(few.iter().map(ToString::to_string)),
+        }
+    }
+    parts
 }
 
 /// `yes`, `no`, or `when` if the requirement has a condition.

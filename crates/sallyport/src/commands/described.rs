@@ -194,7 +194,8 @@ fn catalogue_file(path: &Path) -> anyhow::Result<Catalogue> {
     Ok(catalogue)
 }
 
-fn read_installation(path: &Path) -> anyhow::Result<Installation> {
+/// Reads a description of an installation.
+pub(crate) fn read_installation(path: &Path) -> anyhow::Result<Installation> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("could not read the installation {}", path.display()))?;
     Installation::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))

@@ -1,10 +1,12 @@
 //! `sallyport ports`: the network contract, for people and machines.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::ValueEnum;
-use sallyport_contract::{Catalogue, Filter, Role, render, rows};
+use sallyport_contract::{Catalogue, Filter, Role, Row, installation_rows, render, rows};
+
+use super::described::{catalogue, read_installation, role};
 
 /// Prints the network contract: every port, host name and direction.
 #[derive(Debug, clap::Args)]
@@ -25,6 +27,10 @@ pub(crate) struct Args {
     /// appliance), or a catalogue file
     #[arg(long, value_name = "NAME|FILE", default_value = "own")]
     catalogue: String,
+    /// Only what applies to this installation, with its names and ports (TOML, see
+    /// docs/network_contract.md; `sallyport node describe` writes that of a cluster)
+    #[arg(long, value_name = "FILE")]
+    installation: Option<PathBuf>,
 }
 
 /// What else can be done with it.
@@ -42,11 +48,18 @@ enum Format {
     Csv,
 }
 
-fn role(text: &str) -> Result<Role, String> {
-    Role::from_name(text).ok_or_else(|| {
-        let all: Vec<_> = Role::ALL.iter().map(ToString::to_string).collect();
-        format!("no such role; there are: {}", all.join(", "))
-    })
+/// The rows that are asked for: of the whole catalogue, or of one installation.
+fn chosen<'a>(args: &Args, catalogue: &'a Catalogue) -> anyhow::Result<Vec<Row<'a>>> {
+    let filter = Filter {
+        role: args.role,
+        geo: args.geo.as_ref().map(|geo| geo.to_ascii_lowercase()),
+    };
+    let Some(path) = &args.installation else {
+        return Ok(rows(catalogue, &filter)?);
+    };
+    let installation = read_installation(path)?;
+    let rows = installation_rows(catalogue, &installation, &filter);
+    rows.map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -55,32 +68,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Some(More::Watch(args)) => return super::ports_watch::run(args),
         None => {}
     }
-    let read;
-    let catalogue = match args.catalogue.as_str() {
-        "own" => sallyport_contract::catalogue(),
-        "hosted" => sallyport_contract::hosted_control_plane(),
-        "appliance" => sallyport_contract::original_appliance(),
-        file => {
-            read = catalogue_file(Path::new(file))?;
-            &read
-        }
-    };
-    let filter = Filter {
-        role: args.role,
-        geo: args.geo.clone(),
-    };
-    let rows = rows(catalogue, &filter)?;
+    let catalogue = catalogue(&args.catalogue)?;
+    let rows = chosen(args, &catalogue)?;
     let text = match args.format {
         Format::Table => render::table(&rows),
         Format::Markdown => render::markdown(&rows),
-        Format::Json => render::json(catalogue, &rows),
+        Format::Json => render::json(&catalogue, &rows),
         Format::Csv => render::csv(&rows),
     };
     super::print(&text)
-}
-
-fn catalogue_file(path: &Path) -> anyhow::Result<Catalogue> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("could not read the catalogue {}", path.display()))?;
-    Catalogue::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
 }

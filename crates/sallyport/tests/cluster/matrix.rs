@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sallyport_testkit::{Program, eventually, foreign};
 use serde_json::Value;
 
-use crate::lab::{Lab, NODES, patience, sh};
+use crate::lab::{Lab, NODES, patience, sallyport, sh};
 
 /// What the doctor says as JSON, asked on `node`.
 fn matrix(lab: &Lab, node: &str, args: &[&str]) -> Value {
@@ -228,4 +228,118 @@ fn a_port_that_is_dropped_between_two_nodes_is_the_one_cell_that_is_named() {
         "{typo:?}"
     );
     assert!(typo.stderr.contains("maintenance"), "{typo:?}");
+}
+
+#[test]
+fn rules_made_from_the_running_cluster_keep_it_whole_and_others_out() {
+    let Some(mut lab) = Lab::new("d") else { return };
+    let buckets = lab.path("buckets.yml");
+    std::fs::write(
+        &buckets,
+        "buckets:\n  ip:\n    size: 10\n    per_second: 5\n",
+    )
+    .unwrap();
+    lab.more = format!("[rate_limit]\nconf = \"{}\"\n", buckets.display());
+    lab.whole();
+    let description = lab.told("n1", &["describe"]).success().stdout;
+    for part in [
+        "[[nodes]]\nname = \"n3\"\nroles = [\"appliance\", \"control_plane\"]\naddresses = [\"10.254.0.3\"]",
+        "[[nodes]]\nname = \"w1\"\nroles = [\"appliance\"]",
+        "[[control_planes]]\nprefix = ",
+        "\"rate_limit\"",
+    ] {
+        assert!(description.contains(part), "no {part:?} in {description}");
+    }
+    let file = lab.path("installation.toml");
+    std::fs::write(&file, &description).unwrap();
+    let file = file.to_str().unwrap();
+    let run = |args: &[&str]| {
+        Program::new(sallyport())
+            .args(args)
+            .run(patience())
+            .success()
+            .stdout
+    };
+
+    // Exactly the rows that apply, with this installation's names.
+    let table = run(&["ports", "--installation", file, "--format", "csv"]);
+    let ids: Vec<&str> = table
+        .lines()
+        .skip(1)
+        .filter_map(|it| it.split(',').next())
+        .collect();
+    for id in [
+        "node_control",
+        "rate_limit",
+        "config_sync",
+        "database.external",
+    ] {
+        assert!(ids.contains(&id), "no {id} in {ids:?}");
+    }
+    for id in [
+        "database",
+        "webtask.logs",
+        "maintenance",
+        "smtp",
+        "kic",
+        "console",
+    ] {
+        assert!(!ids.contains(&id), "{id} in {ids:?}");
+    }
+    let explained = run(&["ports", "explain", "rate_limit", "--installation", file]);
+    assert!(
+        explained.contains("here      applies, 9001/tcp"),
+        "{explained}"
+    );
+    let explained = run(&["ports", "explain", "8721", "--installation", file]);
+    assert!(
+        explained.contains("the feature `webtask` is not in use"),
+        "{explained}"
+    );
+
+    // With the rules in force on every node the cluster stays whole, and every row is proven.
+    let before = rows(&matrix(&lab, "n1", &[]));
+    for node in NODES {
+        let format = ["--format", "nftables"];
+        let rules = run(&[
+            &["firewall", "--installation", file, "--node", node][..],
+            &format,
+        ]
+        .concat());
+        let path = lab.path("node.nft");
+        std::fs::write(&path, rules).unwrap();
+        lab.on(node, &format!("nft -f {}", path.display()));
+    }
+    // What was open before must not be what keeps it open now.
+    for node in NODES {
+        lab.running.get_mut(node).unwrap().terminate();
+        assert!(
+            lab.running
+                .get_mut(node)
+                .unwrap()
+                .wait(patience())
+                .success()
+        );
+        lab.start(node);
+    }
+    for node in NODES {
+        lab.sees(node, &NODES);
+    }
+    eventually("every way between nodes is open", patience(), || {
+        let now = rows(&matrix(&lab, "n2", &[]));
+        now == before && now.iter().all(|it| it.ends_with(" open"))
+    });
+    // A neighbour is no node: nothing but the control plane's port.
+    let found = lab.on(
+        "nb",
+        &format!(
+            "nmap -n -Pn -sT -p 22,443,7777,9001,9110,10121 {}",
+            lab.address("n2")
+        ),
+    );
+    let open = found
+        .lines()
+        .filter(|it| it.contains("/tcp") && !it.contains("filtered"));
+    let open: Vec<&str> = open.filter_map(|it| it.split_whitespace().next()).collect();
+    assert_eq!(open, ["443/tcp"], "{found}");
 }

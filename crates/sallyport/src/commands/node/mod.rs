@@ -1,5 +1,6 @@
 //! `sallyport node`: a node of the appliance cluster.
 
+mod describe;
 mod init;
 mod join;
 mod list;
@@ -65,6 +66,9 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Prints the installation as `ports`, `firewall` and `doctor` take it (`--installation`): nodes,
+    /// control planes, and what the settings of this node turn on
+    Describe,
     /// Prints a token by which one machine may join, once
     Token {
         /// What the new node is for: data, or witness (counts for majorities, runs nothing else)
@@ -117,6 +121,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Init => init::run(file),
         Command::Join { token, advertise } => join::run(file, &token, advertise),
         Command::Run(log) => run::run(file, log),
+        Command::Describe => describe::run(&settings(file)?),
         Command::List { output } => list::run(&settings(file)?, &output.output),
         Command::Token { role, minutes } => {
             let secs = minutes * 60;
