@@ -179,6 +179,7 @@ mod tests {
             wanted: Wanted::Active,
             wanted_at: 1,
             key_digest: [2; 32],
+            next_key: [2; 32],
             joined_at_ms: 0,
         };
         let accepts = accepts
