@@ -57,6 +57,43 @@ pub(super) fn run(
     })
 }
 
+/// Takes for `time` on one connection to each port; how many were answered, and how many granted.
+pub(super) fn all(
+    ports: &[u16],
+    protocol: &dyn Protocol,
+    window: u32,
+    time: Duration,
+) -> anyhow::Result<(u64, u64)> {
+    let until = Instant::now() + time;
+    let one = |port: u16| -> anyhow::Result<(u64, u64)> {
+        let mut connection = Connection::open(port)?;
+        let mut batch = Vec::new();
+        (0..window).for_each(|_| protocol.take("", &mut batch));
+        let (mut done, mut granted) = (0, 0);
+        while Instant::now() < until {
+            connection.stream.write_all(&batch)?;
+            connection.answers(protocol, window, |one| granted += u64::from(one))?;
+            done += u64::from(window);
+        }
+        Ok((done, granted))
+    };
+    scope(|scope| {
+        let running: Vec<_> = ports
+            .iter()
+            .map(|port| scope.spawn(move || one(*port)))
+            .collect();
+        let mut sum = (0, 0);
+        for thread in running {
+            let Ok(ended) = thread.join() else {
+                bail!("a connection's thread panicked");
+            };
+            let (done, granted) = ended?;
+            sum = (sum.0 + done, sum.1 + granted);
+        }
+        Ok(sum)
+    })
+}
+
 fn takes(
     port: u16,
     protocol: &dyn Protocol,

@@ -1,6 +1,7 @@
 //! Compares the rate limiter with a token bucket in Redis: takes per second and CPU per take.
 
 mod load;
+mod nodes;
 mod redis;
 mod sallyport;
 
@@ -80,6 +81,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     pin_self(&cores.load)?;
     let mut in_process = Vec::new();
+    // per window: through one of three nodes; then the one key
+    let mut spread: Vec<Vec<Sample>> = windows.iter().map(|_| Vec::new()).collect();
+    let mut hot = Vec::new();
     // per window: Redis, ours
     let mut samples: Vec<[Vec<Sample>; 2]> = windows.iter().map(|_| Default::default()).collect();
     for round in 1..=args.rounds {
@@ -118,6 +122,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 samples[peer as usize].push(sample);
             }
         }
+        let nodes = nodes::Nodes::start(&cores.proxy, &executable, temp.path())?;
+        for (window, samples) in windows.iter().zip(&mut spread) {
+            let sample = nodes.spread(args, *window)?;
+            eprintln!(
+                "{round}/{} three nodes, window {window}: {:.0} takes/s, {:.2} µs CPU",
+                args.rounds, sample.takes_per_second, sample.cpu_us
+            );
+            samples.push(sample);
+        }
+        hot.push(nodes.hot(args, 16)?);
+        eprintln!("{round}/{} {:?}", args.rounds, hot.last());
     }
     println!(
         "{redis} · {} connections, {KEYS} keys, {} rounds of {} s; server on core {}\n",
@@ -138,12 +153,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             best = best.max(ratio);
         }
     }
+    for (window, samples) in windows.iter().zip(&spread) {
+        let takes = median(samples.iter().map(|s| s.takes_per_second));
+        let cpu_us = median(samples.iter().map(|s| s.cpu_us));
+        println!("| {window} | three nodes, 2/3 forwarded | {takes:.0} | {cpu_us:.2} | |");
+    }
+    let takes = median(hot.iter().map(|s| s.sample.takes_per_second));
+    let cpu_us = median(hot.iter().map(|s| s.sample.cpu_us));
+    println!("| 16 | three nodes, one key | {takes:.0} | {cpu_us:.2} | |");
     let takes = median(in_process.iter().map(|s| s.takes_per_second));
     let cpu_us = median(in_process.iter().map(|s| s.cpu_us));
     println!("| - | in process, one thread | {takes:.0} | {cpu_us:.2} | |");
-    let passed = best >= BAR;
-    let verdict = if passed { "pass" } else { "MISSED" };
-    println!("\n- bar: takes per CPU second ≥ {BAR} × Redis, pipelined: {best:.1}, {verdict}");
+    let over = hot.iter().filter(|s| s.granted > s.bound).count();
+    let most = hot.iter().map(|s| s.granted as f64 / s.bound as f64);
+    let most = most.fold(0.0, f64::max);
+    let verdict = if over == 0 { "pass" } else { "MISSED" };
+    println!("\n- bar: one key on three nodes, granted at most {most:.3} of the bound: {verdict}");
+    let passed = best >= BAR && over == 0;
+    let verdict = if best >= BAR { "pass" } else { "MISSED" };
+    println!("- bar: takes per CPU second ≥ {BAR} × Redis, pipelined: {best:.1}, {verdict}");
     Ok(match args.enforce && !passed {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,

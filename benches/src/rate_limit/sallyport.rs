@@ -18,6 +18,7 @@ use crate::process::{Server, own_cpu, pinned};
 const BUCKETS: &str = "buckets:
   ip: {size: 1000000000, per_second: 1000000}
   two: {size: 2}
+  hot: {size: 10000, per_second: 1000, when_unreachable: refuse}
 ";
 
 /// Requests answered between two readings of the clock, as on a connection.
@@ -73,17 +74,22 @@ pub(super) fn start(
     port: u16,
     dir: &Path,
 ) -> anyhow::Result<Server> {
-    std::fs::write(dir.join("buckets.yml"), BUCKETS)?;
+    serve(core, executable, port, dir, "buckets.yml", "")
+}
+
+/// As [`start`], with more in its file.
+pub(super) fn serve(
+    core: &str,
+    executable: &Path,
+    port: u16,
+    dir: &Path,
+    file: &str,
+    more: &str,
+) -> anyhow::Result<Server> {
+    std::fs::write(dir.join(file), format!("{more}{BUCKETS}"))?;
     let executable = std::path::absolute(executable)?.display().to_string();
     let listen = format!("127.0.0.1:{port}");
-    let command = [
-        &executable,
-        "rate-limit",
-        "-c",
-        "buckets.yml",
-        "--listen",
-        &listen,
-    ];
+    let command = [&executable, "rate-limit", "-c", file, "--listen", &listen];
     let server = Server(pinned(core, command).dir(dir).try_start()?);
     let ready = server
         .0
@@ -95,6 +101,23 @@ pub(super) fn start(
         );
     }
     Ok(server)
+}
+
+/// The limitd protocol, with one key for everybody.
+pub(super) struct Hot;
+
+impl Protocol for Hot {
+    fn take(&self, _: &str, out: &mut Vec<u8>) {
+        request("hot", "k").encode(out);
+    }
+
+    fn take_of_two(&self, key: &str, out: &mut Vec<u8>) {
+        Limitd.take_of_two(key, out);
+    }
+
+    fn answer(&self, bytes: &[u8]) -> anyhow::Result<Option<(bool, usize)>> {
+        Limitd.answer(bytes)
+    }
 }
 
 /// The limitd protocol.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use sallyport_runtime::tls::{Identity, ServerTrust, client_config};
-use sallyport_testkit::{Finished, Launch, Postgres, Program, foreign, free_ports};
+use sallyport_testkit::{
+    Finished, Launch, Postgres, Program, eventually, eventually_some, foreign, free_ports,
+};
 use sallyport_wire::node_control::{COMMANDS, GOSSIP, JOIN, JoinToken};
 
 use crate::lab::{patience, sallyport};
@@ -17,6 +19,7 @@ use crate::lab::{patience, sallyport};
 /// Nodes on loopback with a database of their own.
 struct Nodes {
     dir: tempfile::TempDir,
+    server: Arc<Postgres>,
     database: String,
 }
 
@@ -26,7 +29,22 @@ impl Nodes {
         Some(Nodes {
             dir: tempfile::tempdir().unwrap(),
             database: server.database(),
+            server,
         })
+    }
+
+    #[track_caller]
+    fn sql(&self, sql: &str) -> String {
+        let name = self.database.rsplit('/').next().unwrap();
+        self.server.psql(name, sql).trim().to_owned()
+    }
+
+    /// Leader and epoch, as a node knows them.
+    fn leads(&self, file: &str) -> (Option<String>, u64) {
+        let done = self.told(file, &["list", "--output", "json"]);
+        let status: serde_json::Value = serde_json::from_str(&done.stdout).unwrap_or_default();
+        let leader = status["leader"].as_str().map(str::to_owned);
+        (leader, status["epoch"].as_u64().unwrap_or(0))
     }
 
     /// Settings of a node; its port for other nodes.
@@ -284,4 +302,83 @@ fn a_node_with_a_wrong_clock_is_told_and_harms_nobody() {
     nodes.told("n1", &["cordon", "n2"]).success();
     ahead.wait_for_line("does not serve why=\"the node is cordoned", patience());
     ahead.kill9();
+}
+
+#[test]
+fn a_jump_of_the_databases_clock_leaves_one_holder_an_epoch() {
+    let Some(nodes) = Nodes::new() else { return };
+    // A clock that the test can set, found before the system's.
+    nodes.sql(
+        "CREATE TABLE ahead (seconds BIGINT NOT NULL); INSERT INTO ahead VALUES (0);
+         CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS
+         $$ SELECT pg_catalog.clock_timestamp()
+            + make_interval(secs => (SELECT seconds FROM public.ahead)::float8) $$;
+         DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog',
+            current_database()); END $$",
+    );
+    let (first, _) = nodes.first();
+    let mut running = vec![("n1", first)];
+    for file in ["n2", "n3"] {
+        nodes.settings(file, file);
+        nodes
+            .told(file, &["join", "--token", &nodes.token()])
+            .success();
+        let node = nodes.node(file, &["run"]).start();
+        node.wait_for_line("node is there node=\"n1\"", patience());
+        running.push((file, node));
+    }
+    let led = |file: &str, after: u64| {
+        eventually_some("somebody leads", patience(), || {
+            // What a node knows may be of before the jump; the lease that runs is not.
+            let running = "SELECT epoch FROM cluster_lease
+                           WHERE until_us > extract(epoch FROM clock_timestamp()) * 1000000";
+            let running = nodes.sql(running).parse().ok();
+            let (leader, epoch) = nodes.leads(file);
+            let leader = leader.filter(|_| epoch >= after && running == Some(epoch));
+            leader.map(|it| (it, epoch))
+        })
+    };
+    let works = |wanted: &str, state: &str| {
+        nodes.told("n1", &[wanted, "n2"]).success();
+        eventually(&format!("n2 is {state}"), patience(), || {
+            let list = nodes.told("n1", &["list"]).stdout;
+            list.lines()
+                .any(|it| it.starts_with("n2") && it.contains(state))
+        });
+    };
+    let (_, epoch) = led("n1", 1);
+    works("cordon", "cordoned");
+
+    // An hour forward: every lease is over at once. Somebody leads, and steps are made.
+    nodes.sql("UPDATE ahead SET seconds = 3600");
+    led("n1", epoch);
+    works("uncordon", "active");
+
+    // The leader dies and the clock is set back: its lease lasts as much longer, and nobody leads.
+    let (leader, epoch) = led("n1", epoch);
+    let at = running
+        .iter()
+        .position(|(name, _)| *name == leader)
+        .unwrap();
+    running[at].1.kill9();
+    nodes.sql("UPDATE ahead SET seconds = 0");
+    let left = if leader == "n1" { "n2" } else { "n1" };
+    eventually("it is gone", patience(), || {
+        let list = nodes.told(left, &["list"]).stdout;
+        list.lines()
+            .any(|it| it.starts_with(leader.as_str()) && it.contains("gone"))
+    });
+    assert_eq!(
+        nodes.leads(left).1,
+        epoch,
+        "a lease that lasts is nobody else's"
+    );
+    nodes.sql("UPDATE ahead SET seconds = 10800");
+    let (next, later) = led(left, epoch + 1);
+    assert!(next != leader && later > epoch, "{next} in {later}");
+
+    let strangers =
+        "SELECT count(*) FROM cluster_step s LEFT JOIN cluster_term t ON t.epoch = s.epoch
+                     WHERE t.holder IS DISTINCT FROM s.holder";
+    assert_eq!(nodes.sql(strangers), "0");
 }
