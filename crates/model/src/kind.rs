@@ -33,16 +33,25 @@ pub enum Kind {
     Upstream,
     /// An address of an upstream.
     Target,
+    /// A place for secrets, named by a prefix that references begin with.
+    Vault,
+    /// Consumers that plugins are configured for together.
+    ConsumerGroup,
+    /// That a consumer is in a consumer group.
+    ConsumerGroupMember,
 }
 
 impl Kind {
     /// Every kind, parents before the entities that refer to them.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 17] = [
+        Kind::Vault,
         Kind::Certificate,
         Kind::CaCertificate,
         Kind::Sni,
         Kind::Service,
         Kind::Consumer,
+        Kind::ConsumerGroup,
+        Kind::ConsumerGroupMember,
         Kind::Upstream,
         Kind::Route,
         Kind::KeyAuth,
@@ -83,6 +92,9 @@ impl Kind {
             Kind::Plugin => "plugins",
             Kind::Upstream => "upstreams",
             Kind::Target => "targets",
+            Kind::Vault => "vaults",
+            Kind::ConsumerGroup => "consumer_groups",
+            Kind::ConsumerGroupMember => "consumer_group_consumers",
         }
     }
 
@@ -103,6 +115,9 @@ impl Kind {
             Kind::Plugin => "plugin",
             Kind::Upstream => "upstream",
             Kind::Target => "target",
+            Kind::Vault => "vault",
+            Kind::ConsumerGroup => "consumer_group",
+            Kind::ConsumerGroupMember => "consumer_group_consumer",
         }
     }
 

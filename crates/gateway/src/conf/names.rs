@@ -399,4 +399,6 @@ const KNOWN: &[Known] = &[
     acts("sallyport_kong_version", "3.9.1"),
     acts("sallyport_sync", "auto"),
     acts("sallyport_syslog_socket", "/dev/log"),
+    acts_unset("vault_env_prefix"),
+    acts("vault_file_prefix", "/run/secrets"),
 ];

@@ -38,6 +38,11 @@ pub(super) fn smallest(kind: Kind) -> Value {
         Kind::Plugin => json!({"name": "key-auth"}),
         Kind::Upstream => json!({"name": "u"}),
         Kind::Target => json!({"target": "a", "upstream": {"id": ID}}),
+        Kind::Vault => json!({"prefix": "my-vault", "name": "env"}),
+        Kind::ConsumerGroup => json!({"name": "gold"}),
+        Kind::ConsumerGroupMember => {
+            json!({"consumer_group": {"id": ID}, "consumer": {"id": OTHER}})
+        }
     }
 }
 
@@ -471,7 +476,7 @@ fn plugins() {
         json!({
             "id": null, "created_at": null, "updated_at": null, "name": "key-auth",
             "instance_name": null, "route": {"id": ID}, "service": null, "consumer": null,
-            "config": {"key_names": ["apikey"]},
+            "consumer_group": null, "config": {"key_names": ["apikey"]},
             "protocols": ["grpc", "grpcs", "http", "https"], "enabled": true, "tags": null,
         })
     );

@@ -32,10 +32,16 @@ pub struct Consumer {
     groups: Vec<Box<str>>,
     /// All groups, as the upstream is told.
     groups_value: Option<HeaderValue>,
+    /// Ids of its consumer groups, by their names.
+    consumer_groups: Vec<Uuid>,
 }
 
 impl Consumer {
-    fn new(consumer: &entities::Consumer, groups: Vec<Box<str>>) -> Consumer {
+    fn new(
+        consumer: &entities::Consumer,
+        groups: Vec<Box<str>>,
+        consumer_groups: Vec<Uuid>,
+    ) -> Consumer {
         let value = |text: &Option<String>| text.as_deref().and_then(text_value);
         let groups_value = match groups.is_empty() {
             true => None,
@@ -48,7 +54,13 @@ impl Consumer {
             custom_id: value(&consumer.custom_id),
             groups,
             groups_value,
+            consumer_groups,
         }
+    }
+
+    /// Ids of the consumer groups that it is in, in the order of the groups' names.
+    pub fn consumer_groups(&self) -> &[Uuid] {
+        &self.consumer_groups
     }
 
     /// The names of its groups.
@@ -120,10 +132,13 @@ impl Identities {
             let of = groups.entry(acl.consumer.0).or_default();
             of.push(acl.group.as_str().into());
         }
+        let mut members = consumer_groups(table);
         let mut consumers = AHashMap::with_capacity(table.consumers.len());
         for consumer in &table.consumers {
             let groups = groups.remove(&consumer.id).unwrap_or_default();
-            consumers.insert(consumer.id, Arc::new(Consumer::new(consumer, groups)));
+            let in_groups = members.remove(&consumer.id).unwrap_or_default();
+            let consumer = Consumer::new(consumer, groups, in_groups);
+            consumers.insert(consumer.id, Arc::new(consumer));
         }
         let usernames = table
             .consumers
@@ -205,6 +220,25 @@ impl Identities {
         };
         self.consumers.get(&id)
     }
+}
+
+/// The consumer groups of each consumer, in the order of the groups' names.
+fn consumer_groups(table: &ConfigTable) -> AHashMap<Uuid, Vec<Uuid>> {
+    let mut groups: Vec<_> = table.consumer_groups.iter().collect();
+    groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let place = |(at, group): (usize, &&entities::ConsumerGroup)| (group.id, at);
+    let places: AHashMap<Uuid, usize> = groups.iter().enumerate().map(place).collect();
+    let mut members: AHashMap<Uuid, Vec<Uuid>> = AHashMap::new();
+    for member in &table.consumer_group_consumers {
+        if places.contains_key(&member.consumer_group.0) {
+            let of = members.entry(member.consumer.0).or_default();
+            of.push(member.consumer_group.0);
+        }
+    }
+    for of in members.values_mut() {
+        of.sort_unstable_by_key(|group| places[group]);
+    }
+    members
 }
 
 /// Tells the upstream who calls, and removes what the client claimed about it.

@@ -27,7 +27,7 @@ pub(super) fn schema() -> Record {
         Field::string("secret")
             .auto()
             .encrypted()
-            .check(no_reference)
+            .referenceable()
             .about("What cookies are sealed with. All gateways that share sessions need the same."),
         Field::string("storage")
             .one_of(&["cookie", "kong"])
@@ -105,17 +105,6 @@ fn refuse(refused: bool, message: &str) -> Result<(), String> {
         true => Err(message.to_owned()),
         false => Ok(()),
     }
-}
-
-/// A reference taken for the secret itself would be a secret that everybody can guess.
-fn no_reference(value: &Value) -> Result<(), String> {
-    let is_reference = value
-        .as_str()
-        .is_some_and(|text| text.starts_with("{vault:"));
-    refuse(
-        is_reference,
-        "vault references are not supported here by this build; write the secret itself",
-    )
 }
 
 fn only_cookie(value: &Value) -> Result<(), String> {

@@ -10,12 +10,12 @@ use rustls::ClientConfig;
 use sallyport_plugins::{Captures, Env, Exchange, Fields, Flow, Request, RequestBody};
 use tokio::time::Instant;
 use tracing::{debug, error, info};
-use uuid::Uuid;
 
 use super::super::clock::now;
 use super::super::worker::{Held, Worker};
 use super::routes::StreamRoute;
 use crate::balancer::{Choice, Hashable, Lease, PickError, Report, Watched};
+use crate::chain::Caller;
 use crate::configuration::ServedService;
 use crate::logs::{CLIENT_FAULTS, StreamLine};
 use crate::router::StreamQuery;
@@ -188,8 +188,8 @@ impl Session {
             metrics: &self.worker.metrics,
         };
         for slot in 0..route.chain.len() {
-            let consumer: Option<Uuid> = exchange.consumer.as_ref().map(|consumer| consumer.id);
-            let Some(index) = route.chain.pick(slot, consumer) else {
+            let caller = Caller::of(&exchange.consumer);
+            let Some(index) = route.chain.pick(slot, caller) else {
                 continue;
             };
             let mut flow = configuration.handlers.get(index).access(exchange, &env);
