@@ -79,6 +79,14 @@ impl Fields {
         });
     }
 
+    /// The same in no more memory than it needs, for what is kept.
+    #[must_use]
+    pub fn shrunk(mut self) -> Fields {
+        self.text.shrink_to_fit();
+        self.lines.shrink_to_fit();
+        self
+    }
+
     /// Whether there are no lines.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
@@ -211,6 +219,11 @@ impl Fields {
         if self.kinds & (1 << kind) == 0 {
             return;
         }
+        // names that share a kind are more frequent than lines to remove
+        let Some(first) = self.lines.iter().position(|line| self.is(line, kind, name)) else {
+            return;
+        };
+        self.lines.remove(first);
         let text = &self.text;
         self.lines.retain(|line| {
             let start = line.start as usize;

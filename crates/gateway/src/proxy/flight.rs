@@ -30,8 +30,8 @@ pub(crate) struct Flight {
     pub(super) request_id: HeaderValue,
     pub(super) tally: Tally,
     worker: Rc<Worker>,
-    /// `None` if no log wants to know of any request.
-    log: Option<Log>,
+    /// `None` if no log wants to know of any request. Boxed, as the flight moves.
+    log: Option<Box<Log>>,
 }
 
 /// What the log phase tells beside what others need anyway.
@@ -85,7 +85,7 @@ impl Flight {
                 Version::HTTP_2 => request.uri.path().len() + request.method.as_str().len(),
                 _ => 0,
             };
-            Log {
+            Box::new(Log {
                 asked: match told {
                     true => {
                         let (method, uri) = (request.method.clone(), request.uri.clone());
@@ -102,7 +102,7 @@ impl Flight {
                 response_headers: Fields::new(),
                 response_head_bytes: 0,
                 response_bytes: 0,
-            }
+            })
         });
         worker.counts_under_way(1);
         Flight {
@@ -186,7 +186,9 @@ impl Flight {
         let parts = self.tally.parts(&self.worker);
         let proxied_at = self.tally.proxied.get();
         let body_bytes = self.tally.body_bytes.get();
-        let upstream = self.tally.upstream(&self.worker);
+        let Some(upstream) = self.tally.upstream(&self.worker) else {
+            return;
+        };
         let (proxied, answered) = match log.answered {
             Some(answered) => (answered.proxied, answered.at),
             None => (false, None),

@@ -18,6 +18,7 @@ mod options;
 mod pool;
 mod proxy_header;
 mod reply;
+mod request_ids;
 mod serve;
 mod session;
 mod silence;

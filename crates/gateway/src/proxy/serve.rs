@@ -449,14 +449,21 @@ pub(super) fn request_host<'a>(uri: &'a Uri, headers: &'a Fields) -> (Cow<'a, st
     let authority = uri.authority().map(Authority::as_str);
     let authority = authority.map(|text| text.rsplit_once('@').map_or(text, |(_, host)| host));
     let host = authority.or_else(header).unwrap_or_default();
-    let end = match host.starts_with('[') {
-        true => host.find(']').map(|at| at + 1),
-        false => host.find(':'),
-    };
+    // one look at each byte: this is done for every request
+    let mut upper = false;
+    let mut bracket = host.starts_with('[');
+    let end = host.bytes().position(|byte| {
+        upper |= byte.is_ascii_uppercase();
+        if bracket {
+            bracket = byte != b']';
+            return false;
+        }
+        byte == b':'
+    });
     let (host, port) = host.split_at(end.unwrap_or(host.len()));
     let port = port.strip_prefix(':').and_then(|port| port.parse().ok());
     let host = host.strip_suffix('.').unwrap_or(host);
-    match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    match upper {
         true => (host.to_ascii_lowercase().into(), port),
         false => (host.into(), port),
     }

@@ -12,17 +12,17 @@ use super::worker::Worker;
 
 /// Numbers of one request. Nothing is counted that nobody asks for.
 pub(super) struct Tally {
-    /// Whether a log plugin may want to know everything.
-    detailed: bool,
     /// Slot of the route that was chosen.
     pub(super) slot: Cell<Option<usize>>,
     /// Bytes of the request's body that came.
     pub(super) body_bytes: Cell<u64>,
     /// When the request was sent on, and when the head of the response was there.
     pub(super) proxied: Cell<Option<(Instant, Instant)>>,
-    upstream: RefCell<Upstream>,
+    /// `None` if no log plugin wants to know everything. Boxed like what follows, as the tally
+    /// moves.
+    upstream: Option<Box<RefCell<Upstream>>>,
     /// Where the time went; `None` if nobody traces.
-    parts: Option<RefCell<Vec<Span>>>,
+    parts: Option<Box<RefCell<Vec<Span>>>>,
 }
 
 /// A part of the request's time.
@@ -48,12 +48,11 @@ pub(super) struct Upstream {
 impl Tally {
     pub(super) fn new(detailed: bool, traced: bool) -> Tally {
         Tally {
-            detailed,
             slot: Cell::new(None),
-            parts: traced.then(RefCell::default),
+            parts: traced.then(Box::default),
             body_bytes: Cell::new(0),
             proxied: Cell::new(None),
-            upstream: RefCell::default(),
+            upstream: detailed.then(Box::default),
         }
     }
 
@@ -85,32 +84,32 @@ impl Tally {
 
     /// Whether a log plugin may want to know everything.
     pub(super) fn is_detailed(&self) -> bool {
-        self.detailed
+        self.upstream.is_some()
     }
 
     /// What went to the upstream so far, by the clock of everybody.
-    pub(super) fn upstream(&mut self, worker: &Worker) -> &Upstream {
-        let upstream = self.upstream.get_mut();
+    pub(super) fn upstream(&mut self, worker: &Worker) -> Option<&Upstream> {
+        let upstream = self.upstream.as_mut()?.get_mut();
         for (tried, began) in upstream.tries.iter_mut().zip(&upstream.began) {
             tried.balancer_start_ns = worker.unix_ns(*began);
             tried.balancer_start = tried.balancer_start_ns / 1_000_000;
         }
-        upstream
+        Some(upstream)
     }
 
     /// This is what the upstream is asked for.
     pub(super) fn asks(&self, target: &str) {
-        if self.detailed {
-            target.clone_into(&mut self.upstream.borrow_mut().uri);
+        if let Some(upstream) = &self.upstream {
+            target.clone_into(&mut upstream.borrow_mut().uri);
         }
     }
 
     /// A try begins.
     pub(super) fn tries(&self) {
-        if !self.detailed {
+        let Some(upstream) = &self.upstream else {
             return;
-        }
-        let mut upstream = self.upstream.borrow_mut();
+        };
+        let mut upstream = upstream.borrow_mut();
         upstream.began.push(now());
         upstream.tries.push(Try {
             balancer_start: 0,
@@ -136,10 +135,10 @@ impl Tally {
 
     /// A connection is there; whether it had served a request before.
     pub(super) fn connected(&self, reused: bool) {
-        if !self.detailed {
+        let Some(upstream) = &self.upstream else {
             return;
-        }
-        let Upstream { tries, began, .. } = &mut *self.upstream.borrow_mut();
+        };
+        let Upstream { tries, began, .. } = &mut *upstream.borrow_mut();
         if let (Some(tried), Some(began)) = (tries.last_mut(), began.last()) {
             let took = began.elapsed().as_nanos() as u64;
             tried.keepalive = reused;
@@ -164,8 +163,8 @@ impl Tally {
     }
 
     fn latest(&self, then: impl FnOnce(&mut Try)) {
-        if self.detailed
-            && let Some(latest) = self.upstream.borrow_mut().tries.last_mut()
+        if let Some(upstream) = &self.upstream
+            && let Some(latest) = upstream.borrow_mut().tries.last_mut()
         {
             then(latest);
         }

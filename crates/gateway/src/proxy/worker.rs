@@ -30,6 +30,7 @@ use super::headers::Client;
 use super::listeners::{Bound, Listeners, Socket, Speaks};
 use super::options::Options;
 use super::pool::{Key, Pool};
+use super::request_ids::RequestIds;
 use super::spare::Spare;
 use super::stream::Ends;
 use super::upstream::Upstream;
@@ -172,8 +173,7 @@ pub(super) struct Worker {
     pub(super) balancers: Arc<Balancers>,
     pub(super) cursors: Cursors,
     configuration: RefCell<(u64, Rc<Held>)>,
-    ids: Cell<u64>,
-    id_prefix: u64,
+    ids: RequestIds,
     /// Whether connections end with the request under way.
     stopping: Cell<bool>,
     date: RefCell<(u64, HeaderValue)>,
@@ -206,8 +206,7 @@ impl Worker {
             balancers: shared.balancers.clone(),
             cursors: Cursors::new(seed[0] ^ seed[1]),
             configuration: RefCell::new((0, current)),
-            ids: Cell::new(seed[0]),
-            id_prefix: seed[1],
+            ids: RequestIds::new(seed),
             stopping: Cell::new(false),
             date: RefCell::new((0, HeaderValue::from_static(""))),
             moment: Cell::new(both_clocks()),
@@ -252,17 +251,7 @@ impl Worker {
     /// A fresh request id: 32 hex digits, unique in practice, not a secret.
     pub(super) fn request_id(&self) -> HeaderValue {
         self.requests.set(self.requests.get() + 1);
-        let next = self.ids.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
-        self.ids.set(next);
-        // splitmix64
-        let mixed = (next ^ (next >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let id = (u128::from(self.id_prefix) << 64) | u128::from(mixed ^ (mixed >> 31));
-        let mut text = [0; 32];
-        for (at, digit) in text.iter_mut().enumerate() {
-            *digit = b"0123456789abcdef"[(id >> (124 - 4 * at)) as usize & 15];
-        }
-        HeaderValue::from_bytes(&text).expect("hex digits are a header value")
+        self.ids.next()
     }
 
     /// A request begins (1) or ends (-1).

@@ -21,14 +21,13 @@ const USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
 const CREDENTIAL: HeaderName = HeaderName::from_static("x-credential-identifier");
 const ANONYMOUS: HeaderName = HeaderName::from_static("x-anonymous-consumer");
 
-/// A consumer, with its header values made once.
+/// A consumer, with its header lines made once.
 #[derive(Debug)]
 pub struct Consumer {
     /// The entity.
     pub id: Uuid,
-    id_value: HeaderValue,
-    username: Option<HeaderValue>,
-    custom_id: Option<HeaderValue>,
+    /// The lines that tell an upstream its id, custom id and user name, as far as it has them.
+    lines: Fields,
     groups: Vec<Box<str>>,
     /// All groups, as the upstream is told.
     groups_value: Option<HeaderValue>,
@@ -42,16 +41,23 @@ impl Consumer {
         groups: Vec<Box<str>>,
         consumer_groups: Vec<Uuid>,
     ) -> Consumer {
-        let value = |text: &Option<String>| text.as_deref().and_then(text_value);
+        let mut lines = Fields::new();
+        lines.append(&ID, &uuid_value(consumer.id));
+        for (name, text) in [
+            (&CUSTOM_ID, &consumer.custom_id),
+            (&USERNAME, &consumer.username),
+        ] {
+            if let Some(value) = text.as_deref().and_then(text_value) {
+                lines.append(name, &value);
+            }
+        }
         let groups_value = match groups.is_empty() {
             true => None,
             false => text_value(&groups.join(", ")),
         };
         Consumer {
             id: consumer.id,
-            id_value: uuid_value(consumer.id),
-            username: value(&consumer.username),
-            custom_id: value(&consumer.custom_id),
+            lines: lines.shrunk(),
             groups,
             groups_value,
             consumer_groups,
@@ -74,9 +80,11 @@ impl Consumer {
     }
 
     /// What names it for people: user name, else custom id, else id.
-    pub(crate) fn shown_as(&self) -> &HeaderValue {
-        let named = self.username.as_ref().or(self.custom_id.as_ref());
-        named.unwrap_or(&self.id_value)
+    pub(crate) fn shown_as(&self) -> HeaderValue {
+        let named = [&USERNAME, &CUSTOM_ID]
+            .into_iter()
+            .find_map(|name| HeaderValue::from_bytes(self.lines.get(name)?).ok());
+        named.unwrap_or_else(|| uuid_value(self.id))
     }
 }
 
@@ -249,9 +257,9 @@ pub(crate) fn tell_upstream(
     consumer: &Consumer,
     credential: Option<&Credential>,
 ) {
-    headers.set(&ID, &consumer.id_value);
-    set(headers, &CUSTOM_ID, consumer.custom_id.as_ref());
-    set(headers, &USERNAME, consumer.username.as_ref());
+    headers.remove(&CUSTOM_ID);
+    headers.remove(&USERNAME);
+    headers.set_all(&consumer.lines);
     set(
         headers,
         &CREDENTIAL,

@@ -360,7 +360,7 @@ impl Inner {
                     HeaderValue::from_str(&id).ok()
                 }
                 Told::Audience => HeaderValue::from_str(&config.audience).ok(),
-                Told::Subject => Some(consumer.shown_as().clone()),
+                Told::Subject => Some(consumer.shown_as()),
                 Told::Timeout => [idling, rolling, absolute]
                     .into_iter()
                     .flatten()
