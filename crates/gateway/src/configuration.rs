@@ -26,7 +26,7 @@ use crate::balancer::{Balancer, Balancers, Peers};
 use crate::certificates::{self, Made, Named, TlsDefaults, UpstreamTls, UpstreamTlsMaker, Wanted};
 use crate::chain::{Chain, Chains, Handlers};
 use crate::conf::Dns;
-use crate::entities::Entities;
+use crate::entities::{Entities, unix_secs};
 use crate::ids::{Ids, Pages};
 use crate::proxy::Streams;
 use crate::router::{Match, Query, Router, Work, is_stream};
@@ -283,7 +283,7 @@ impl Configuration {
             })?;
         Ok(Configuration {
             hash,
-            identities: Arc::new(Identities::new(table)),
+            identities: Arc::new(Identities::new(table, unix_secs())),
             tls_defaults: self.tls_defaults.clone(),
             upstream_tls: upstream_tls.finish(),
             named: Arc::new(Named::new(&table.snis, &loaded)),
@@ -443,12 +443,7 @@ const LOGGED: [Kind; 5] = [
 ];
 
 fn entities(declared: &Declared, kinds: &[Kind]) -> Entities {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Entities::new(
-        &declared.value,
-        kinds,
-        now.map_or(0, |since| since.as_secs()),
-    )
+    Entities::new(&declared.value, kinds, unix_secs())
 }
 
 /// The balancer of every upstream, by the upstream's name.

@@ -496,7 +496,7 @@ mod tests {
         let node = vaults(dir.path());
         let named = [
             vault("my-app", "env", serde_json::json!({"prefix": "app_"})),
-            vault("plain", "env", Value::Null),
+            vault("plain", "env", serde_json::json!({})),
             vault(
                 "redis-files",
                 "file",

@@ -383,11 +383,12 @@ fn consumers_and_keys() {
         json!({"id": ID.to_uppercase(), "username": "alice"}),
         json!({"id": ID}),
     );
+    keeps(Kind::KeyAuth, "ttl", json!(60), json!(60));
     refuses_field(
         Kind::KeyAuth,
         "ttl",
-        json!(60),
-        "ttl: keys that expire are not supported by this build; leave ttl unset",
+        json!(-1),
+        "ttl: value should be between 0 and 100000000",
     );
 }
 

@@ -97,6 +97,13 @@ pub struct Owner {
     pub credential: Credential,
 }
 
+/// Whose key it is, and until when.
+struct Key {
+    owner: Owner,
+    /// Milliseconds since 1970; it is good before that.
+    expires_ms: Option<u64>,
+}
+
 /// A password as it is stored, and whose it is.
 #[derive(Debug)]
 pub(crate) struct Password {
@@ -125,7 +132,7 @@ pub(crate) struct Signer {
 pub struct Identities {
     consumers: AHashMap<Uuid, Arc<Consumer>>,
     usernames: AHashMap<String, Uuid>,
-    keys: AHashMap<Box<[u8]>, Owner>,
+    keys: AHashMap<Box<[u8]>, Key>,
     passwords: AHashMap<Box<[u8]>, Password>,
     signers: AHashMap<Box<[u8]>, Signer>,
     tokens: AHashMap<Box<str>, TokenKey>,
@@ -133,8 +140,9 @@ pub struct Identities {
 
 impl Identities {
     /// Indexes a configuration. Credentials of unknown consumers are left out; the configuration
-    /// was checked for them before.
-    pub fn new(table: &ConfigTable) -> Identities {
+    /// was checked for them before. The time of keys that do not say when they were made begins
+    /// at `loaded_s`, in seconds since 1970.
+    pub fn new(table: &ConfigTable, loaded_s: u64) -> Identities {
         let mut groups: AHashMap<Uuid, Vec<Box<str>>> = AHashMap::new();
         for acl in &table.acls {
             let of = groups.entry(acl.consumer.0).or_default();
@@ -165,7 +173,10 @@ impl Identities {
         };
         let keys = table.keyauth_credentials.iter().filter_map(|key| {
             let owner = owner(key.consumer, key.id, None)?;
-            Some((key.key.as_bytes().into(), owner))
+            let ttl = key.ttl.filter(|ttl| *ttl > 0);
+            let made_s = key.created_at.unwrap_or(loaded_s);
+            let expires_ms = ttl.map(|ttl| made_s.saturating_add(ttl).saturating_mul(1_000));
+            Some((key.key.as_bytes().into(), Key { owner, expires_ms }))
         });
         let passwords = table.basicauth_credentials.iter().filter_map(|basic| {
             let password = Password {
@@ -195,9 +206,11 @@ impl Identities {
         }
     }
 
-    /// Whose key this is.
-    pub fn key(&self, key: &[u8]) -> Option<&Owner> {
-        self.keys.get(key)
+    /// Whose key this is, if its time is not over at `now_ms`, in milliseconds since 1970.
+    pub fn key(&self, key: &[u8], now_ms: u64) -> Option<&Owner> {
+        let key = self.keys.get(key)?;
+        let is_good = key.expires_ms.is_none_or(|expires_ms| now_ms < expires_ms);
+        is_good.then_some(&key.owner)
     }
 
     /// The password of a user of `basic-auth`.

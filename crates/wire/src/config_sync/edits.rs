@@ -174,7 +174,8 @@ const WITHOUT_UPDATED_AT: [&str; 8] = [
 ];
 
 /// Takes out what a data plane of open-source Kong refuses a configuration for: consumer groups
-/// with their members and plugins, and vaults of the type `file`.
+/// with their members and plugins, and vaults of the type `file`. Keys that expire too: they would
+/// be good for longer there.
 fn only_kongs(config_table: &mut Value, noted: &mut Vec<Refused>) {
     let mut take = |table: &str, field: &str, is_known: &dyn Fn(&Value) -> bool| {
         let Some(list) = config_table.get_mut(table).and_then(Value::as_array_mut) else {
@@ -202,6 +203,10 @@ fn only_kongs(config_table: &mut Value, noted: &mut Vec<Refused>) {
         plugin["consumer_group"].is_null()
     });
     take("vaults", "name", &|vault| vault["name"] != "file");
+    // they would count its time from when the configuration came
+    take("keyauth_credentials", "ttl", &|key| {
+        key["ttl"].is_null() || key["ttl"] == 0
+    });
     if let Value::Object(table) = config_table {
         for list in ["consumer_groups", "consumer_group_consumers"] {
             table.remove(list);
@@ -513,6 +518,7 @@ mod tests {
             "plugins": [{"id": "p", "name": "rate-limiting", "consumer_group": "g"},
                         {"id": "q", "name": "rate-limiting"}],
             "vaults": [{"id": "v", "name": "file"}, {"id": "w", "name": "env"}],
+            "keyauth_credentials": [{"id": "k", "ttl": 60}, {"id": "l", "ttl": 0}, {"id": "m"}],
         });
         let newest = KongVersion::new(3, 10, 0);
         let mut own = table.clone();
@@ -523,10 +529,11 @@ mod tests {
         assert_eq!(
             kongs,
             json!({"plugins": [{"id": "q", "name": "rate-limiting"}],
-                   "vaults": [{"id": "w", "name": "env"}]})
+                   "vaults": [{"id": "w", "name": "env"}],
+                   "keyauth_credentials": [{"id": "l", "ttl": 0}, {"id": "m"}]})
         );
         let told: Vec<_> = noted.iter().map(|it| it.entity_id.as_str()).collect();
-        assert_eq!(told, ["g", "p", "v"]);
+        assert_eq!(told, ["g", "p", "v", "k"]);
         assert_eq!(class(KongVersion::new(3, 0, 0), false), CLASSES - 1);
     }
 
