@@ -35,8 +35,15 @@ struct Line {
 
 /// One of 64 kinds of name; names that differ only in case are of one kind.
 fn kind(name: &[u8]) -> u8 {
-    let letter = name.get(name.len() / 2).copied().unwrap_or_default() | 0x20;
-    (name.len() as u8).wrapping_mul(5).wrapping_add(letter) & 63
+    // names of one family begin alike, so the middle and the end tell more
+    let letter = |at: usize| name.get(at).copied().unwrap_or_default() | 0x20;
+    let end = letter(name.len().wrapping_sub(2)).wrapping_mul(3);
+    let middle = letter(name.len() / 2);
+    (name.len() as u8)
+        .wrapping_mul(5)
+        .wrapping_add(middle)
+        .wrapping_add(end)
+        & 63
 }
 
 impl Fields {

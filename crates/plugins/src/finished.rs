@@ -69,6 +69,18 @@ pub struct Finished<'a> {
     pub ended_ns: u64,
     /// Where the time went in detail; empty unless a handler [traces](crate::Handler::traces).
     pub parts: &'a [Part],
+    /// Set for a session of a stream: then method, target and headers mean nothing, the bytes are
+    /// those that the client sent and got, and `latencies.request` is how long it lasted.
+    pub stream: Option<StreamSession>,
+}
+
+/// What only a session of a stream has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamSession {
+    /// Bytes that came from the upstream.
+    pub upstream_received: u64,
+    /// Bytes that went there.
+    pub upstream_sent: u64,
 }
 
 /// A part of the time of a request, nanoseconds since the Unix epoch.
@@ -176,7 +188,57 @@ pub struct Try {
 
 /// The common schema of Kong's log plugins, ready to be written as JSON.
 #[derive(Debug, Serialize)]
-pub struct LogEntry<'a> {
+#[serde(transparent)]
+pub struct LogEntry<'a>(Logged<'a>);
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Logged<'a> {
+    Request(Box<RequestEntry<'a>>),
+    Stream(Box<StreamEntry<'a>>),
+}
+
+/// The form of a session.
+#[derive(Debug, Serialize)]
+struct StreamEntry<'a> {
+    session: LoggedSession,
+    upstream: LoggedUpstream,
+    latencies: StreamLatencies,
+    tries: &'a [Try],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<Entity<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<Entity<'a>>,
+    client_ip: IpAddr,
+    started_at: u64,
+    workspace_name: &'static str,
+    source: ResponseSource,
+}
+
+#[derive(Debug, Serialize)]
+struct LoggedSession {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsSession>,
+    received: u64,
+    sent: u64,
+    status: u16,
+    server_port: u16,
+}
+
+#[derive(Debug, Serialize)]
+struct LoggedUpstream {
+    received: u64,
+    sent: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct StreamLatencies {
+    kong: u64,
+    session: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct RequestEntry<'a> {
     request: LoggedRequest<'a>,
     upstream_uri: &'a str,
     upstream_status: String,
@@ -250,9 +312,43 @@ impl Finished<'_> {
     /// The entry that every log plugin writes. Values of `Authorization` and
     /// `Proxy-Authorization` are not in it.
     pub fn entry<'a>(&'a self, exchange: &'a Exchange) -> LogEntry<'a> {
+        LogEntry(match self.stream {
+            Some(stream) => Logged::Stream(Box::new(self.stream_entry(stream, exchange))),
+            None => Logged::Request(Box::new(self.request_entry(exchange))),
+        })
+    }
+
+    fn stream_entry<'a>(&'a self, stream: StreamSession, exchange: &Exchange) -> StreamEntry<'a> {
+        StreamEntry {
+            session: LoggedSession {
+                tls: self.tls,
+                received: self.request_bytes,
+                sent: self.response_bytes,
+                status: self.status.as_u16(),
+                server_port: self.port,
+            },
+            upstream: LoggedUpstream {
+                received: stream.upstream_received,
+                sent: stream.upstream_sent,
+            },
+            latencies: StreamLatencies {
+                kong: self.latencies.kong,
+                session: self.latencies.request,
+            },
+            tries: self.tries,
+            route: self.route,
+            service: self.service,
+            client_ip: exchange.client_ip,
+            started_at: exchange.now_ms,
+            workspace_name: "default",
+            source: self.source,
+        }
+    }
+
+    fn request_entry<'a>(&'a self, exchange: &'a Exchange) -> RequestEntry<'a> {
         let uri = target(self.uri);
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        LogEntry {
+        RequestEntry {
             request: LoggedRequest {
                 id: self.request_id,
                 url: format!("{scheme}://{}:{}{uri}", self.host, self.port),
@@ -379,6 +475,61 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_of_a_stream_has_its_own_names() {
+        let exchange = exchange(http::Request::get("/"));
+        let service = RawValue::from_string(r#"{"id":"s"}"#.to_owned()).unwrap();
+        let finished = Finished {
+            request_id: "",
+            method: &Method::GET,
+            uri: &Uri::default(),
+            host: "",
+            port: 9443,
+            tls: None,
+            request_bytes: 5,
+            status: StatusCode::OK,
+            response_headers: &Fields::new(),
+            response_bytes: 7,
+            source: ResponseSource::Upstream,
+            latencies: Latencies {
+                kong: 1,
+                proxy: -1,
+                request: 9,
+                receive: 0,
+            },
+            upstream_uri: "",
+            tries: &[],
+            route: None,
+            service: Some(Entity {
+                name: None,
+                json: &service,
+            }),
+            consumer: None,
+            peer: ([10, 0, 0, 1].into(), Some(40_000)),
+            started_ns: 0,
+            ended_ns: 9_000_000,
+            parts: &[],
+            stream: Some(StreamSession {
+                upstream_received: 7,
+                upstream_sent: 5,
+            }),
+        };
+        assert_eq!(
+            finished.entry(&exchange).to_value(),
+            json!({
+                "session": {"received": 5, "sent": 7, "status": 200, "server_port": 9443},
+                "upstream": {"received": 7, "sent": 5},
+                "latencies": {"kong": 1, "session": 9},
+                "tries": [],
+                "service": {"id": "s"},
+                "client_ip": "10.0.0.1",
+                "started_at": 0,
+                "workspace_name": "default",
+                "source": "upstream",
+            })
+        );
+    }
+
+    #[test]
     fn an_entry_has_the_names_of_kong() {
         let request = http::Request::get("/v1/orders?a=1&a=2&b&c=%2F+x")
             .header("Host", "Api.Example:8000")
@@ -428,6 +579,7 @@ mod tests {
             started_ns: 0,
             ended_ns: 9_000_000,
             parts: &[],
+            stream: None,
         };
         let entry = finished.entry(&exchange);
         let expected = json!({

@@ -66,7 +66,8 @@ pub use exchange::{
 };
 pub use fields::{Fields, decimal};
 pub use finished::{
-    Entity, Finished, Latencies, LogEntry, Part, PartOf, ResponseSource, TlsSession, Try,
+    Entity, Finished, Latencies, LogEntry, Part, PartOf, ResponseSource, StreamSession, TlsSession,
+    Try,
 };
 pub use identities::{Consumer, Identities, Owner};
 pub use node::{Facts, Node, Tracing};

@@ -26,6 +26,9 @@ const ABOUT: &str = "\
 without a name goes by its host, a route without one by its id. Requests without a service are not
 counted, as with Kong. Latencies are milliseconds.
 
+Sessions of streams (`tcp`, `tls`, `udp`, `tls_passthrough` in `protocols`) are
+`kong_stream_sessions_total` and `kong_session_duration_ms`.
+
 Counts outlive configurations and end with the process. A core keeps at most 20,000 series of a metric;
 what does not fit is counted in `kong_metrics_dropped_total`.
 
@@ -74,6 +77,19 @@ static UPSTREAM_LATENCY: Family = Family {
 static REQUEST_LATENCY: Family = Family {
     name: "kong_request_latency_ms",
     help: "Total latency incurred during requests for each service/route in Kong",
+    kind: LATENCY,
+    labels: &["service", "route", "workspace"],
+};
+
+static STREAM_SESSIONS: Family = Family {
+    name: "kong_stream_sessions_total",
+    help: "Stream status codes per service/route in Kong",
+    kind: Kind::Counter,
+    labels: &["service", "route", "code", "source", "workspace"],
+};
+static SESSION_DURATION: Family = Family {
+    name: "kong_session_duration_ms",
+    help: "latency incurred in stream session for each service/route in Kong",
     kind: LATENCY,
     labels: &["service", "route", "workspace"],
 };
@@ -213,13 +229,25 @@ impl Handler for Config {
                 ResponseSource::Kong => "kong",
             };
             let code = finished.status;
-            let labels = [service, route, code.as_str(), source, WORKSPACE, consumer];
-            metrics.add(&REQUESTS, &labels, 1);
+            match finished.stream {
+                None => {
+                    let labels = [service, route, code.as_str(), source, WORKSPACE, consumer];
+                    metrics.add(&REQUESTS, &labels, 1);
+                }
+                Some(_) => {
+                    let labels = [service, route, code.as_str(), source, WORKSPACE];
+                    metrics.add(&STREAM_SESSIONS, &labels, 1);
+                }
+            }
         }
         if Config::wants(self.latency_metrics) {
             let labels = [service, route, WORKSPACE];
             let latencies = finished.latencies;
-            metrics.observe(&REQUEST_LATENCY, &labels, latencies.request as f64);
+            let whole = match finished.stream {
+                None => &REQUEST_LATENCY,
+                Some(_) => &SESSION_DURATION,
+            };
+            metrics.observe(whole, &labels, latencies.request as f64);
             metrics.observe(&KONG_LATENCY, &labels, latencies.kong as f64);
             if latencies.proxy >= 0 {
                 metrics.observe(&UPSTREAM_LATENCY, &labels, latencies.proxy as f64);
@@ -248,6 +276,24 @@ mod tests {
             .filter(|line| !line.starts_with('#') && !line.contains("_bucket{"))
             .collect();
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn sessions_of_streams_have_names_of_their_own() {
+        let metrics = Metrics::default();
+        let config = json!({"status_code_metrics": true, "bandwidth_metrics": true});
+        logged_with(&Prometheus, config, &metrics, |finished| {
+            finished.stream = Some(crate::StreamSession::default());
+        });
+        let mut text = Exposition::default();
+        metrics.write(&mut text);
+        let text = text.into_text();
+        assert!(
+            text.contains("kong_stream_sessions_total{service=\"orders\""),
+            "{text}"
+        );
+        assert!(text.contains("kong_bandwidth_bytes{"), "{text}");
+        assert!(!text.contains("kong_http_requests_total"), "{text}");
     }
 
     #[test]

@@ -413,6 +413,7 @@ pub(crate) fn logged_at(
         started_ns: 1_000_000_000,
         ended_ns: 1_009_000_000,
         parts: &[],
+        stream: None,
     };
     change(&mut finished);
     let logs = handler.logs();

@@ -228,6 +228,7 @@ impl Flight {
             started_ns: self.worker.unix_ns(log.arrived),
             ended_ns: self.worker.unix_ns(now()),
             parts: &parts,
+            stream: None,
         };
         let env = Env {
             identities: &self.configuration.identities,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::lab::{Alone, Handshake, bytes_until_close, has_all, sallyport, soon, write};
 
 /// A TCP upstream that reads to the end of what it is sent, and then says it back after its name.
-fn parrot(name: &'static str) -> SocketAddr {
+pub(crate) fn parrot(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -54,7 +54,7 @@ fn connect(port: u16) -> TcpStream {
 }
 
 /// Says something, ends, and reads to the end.
-fn say(port: u16, text: &str) -> String {
+pub(crate) fn say(port: u16, text: &str) -> String {
     let mut stream = connect(port);
     stream.write_all(text.as_bytes()).unwrap();
     // who has no upstream resets at once
@@ -377,6 +377,33 @@ fn an_address_that_is_denied_is_disconnected() {
     program.signal("HUP");
     program.wait_for_line("reloaded", soon());
     assert_eq!(say(port, "hello"), "open: hello");
+}
+
+#[test]
+fn log_plugins_tell_of_sessions_in_kongs_form() {
+    let port = free_port();
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("sessions.log");
+    let route = json!({"protocols": ["tcp"], "destinations": [{"port": port}]});
+    let mut document = document(&[service("s", parrot("p"), route)]);
+    document["plugins"] = json!([
+        {"name": "file-log", "protocols": ["tcp"], "config": {"path": log}},
+    ]);
+    let _gateway = start(&document, &format!("stream_listen = 127.0.0.1:{port}"));
+    assert_eq!(say(port, "hello"), "p: hello");
+    let mut text = String::new();
+    eventually("the session is told", soon(), || {
+        text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.ends_with('\n')
+    });
+    let entry: Value = serde_json::from_str(text.trim()).unwrap();
+    let session = json!({"received": 5, "sent": 8, "status": 200, "server_port": port});
+    assert_eq!(entry["session"], session);
+    assert_eq!(entry["upstream"], json!({"received": 8, "sent": 5}));
+    assert_eq!(entry["service"]["name"], "s");
+    assert_eq!(entry["tries"][0]["ip"], "127.0.0.1");
+    assert_eq!(entry["client_ip"], "127.0.0.1");
+    assert!(entry["latencies"]["session"].is_u64() && entry["request"].is_null());
 }
 
 #[test]

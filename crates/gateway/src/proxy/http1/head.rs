@@ -9,6 +9,7 @@ use http::{HeaderName, Method, StatusCode, Uri, Version};
 use sallyport_plugins::{Fields, Request};
 
 use super::framing::Length;
+use super::h2c;
 
 /// Largest head, bytes: four buffers of 8 KiB, as Kong's nginx has.
 pub(crate) const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -104,6 +105,9 @@ pub(crate) fn take_request(buffer: &mut BytesMut) -> Result<Option<RequestHead>,
         return Err(HeadError::Bad);
     }
     if uri.authority().is_some() && method != Method::CONNECT && !agrees(&uri, headers.get(&HOST)) {
+        return Err(HeadError::Bad);
+    }
+    if !h2c::is_well_offered(&headers) {
         return Err(HeadError::Bad);
     }
     let length = match (facts.chunked, facts.length) {
@@ -203,12 +207,7 @@ impl Facts {
             return Ok(Note::Other); // none of those below
         }
         if is(name, b"content-length") {
-            let digits = value;
-            let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-            let length = plain
-                .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
-                .flatten()
-                .ok_or(HeadError::Bad)?;
+            let length = decimal(value).ok_or(HeadError::Bad)?;
             if self.length.replace(length).is_some() {
                 return Err(HeadError::Bad);
             }
@@ -255,6 +254,18 @@ impl Facts {
     fn keeps_alive(&self, version: Version) -> bool {
         !self.close && (version == Version::HTTP_11 || self.keep_alive)
     }
+}
+
+/// Digits and nothing else, as RFC 9110 section 8.6 wants a length; `None` if it is none, or one
+/// that nobody can count to.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 /// Whether a name is this one, which is in lower case.

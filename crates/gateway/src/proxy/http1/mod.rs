@@ -5,6 +5,7 @@
 //! [`trailers`] and [`write`] are pure; [`server`] is the loop of one client connection.
 
 pub(crate) mod framing;
+mod h2c;
 pub(crate) mod head;
 pub(super) mod server;
 pub(crate) mod trailers;

@@ -7,11 +7,16 @@ use std::sync::Arc;
 
 use http::{Extensions, Method, StatusCode, Uri, Version};
 use rustls::ClientConfig;
-use sallyport_plugins::{Captures, Env, Exchange, Fields, Flow, Request, RequestBody};
+use sallyport_model::Kind;
+use sallyport_plugins::{
+    Captures, Env, Exchange, Fields, Finished, Flow, Latencies, Request, RequestBody,
+    ResponseSource, StreamSession, TlsSession,
+};
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::super::clock::now;
+use super::super::tally::Tally;
 use super::super::worker::{Held, Worker};
 use super::routes::StreamRoute;
 use crate::balancer::{Choice, Hashable, Lease, PickError, Report, Watched};
@@ -35,8 +40,15 @@ pub(super) struct Session {
     pub(super) configuration: Rc<Held>,
     pub(super) ends: Ends,
     exchange: Exchange,
+    /// Handlers that were chosen, whose log phase runs too.
+    chosen: Vec<u32>,
+    tally: Tally,
     arrived: Instant,
+    /// When a peer was reached.
+    reached: Cell<Option<Instant>>,
     is_udp: bool,
+    /// The client's TLS session, if it ended here.
+    pub(super) tls: Option<TlsSession>,
     /// In nginx's meaning; 200 for what was passed on.
     status: Cell<u16>,
     /// Bytes that the client sent and got.
@@ -124,6 +136,7 @@ impl Session {
     pub(super) fn new(worker: &Rc<Worker>, ends: Ends, is_udp: bool) -> Session {
         let arrived = now();
         worker.counts_under_way(1);
+        let configuration = worker.configuration();
         let request = Request {
             method: Method::GET,
             uri: Uri::default(),
@@ -147,10 +160,14 @@ impl Session {
                 response_headers: Fields::new(),
             },
             worker: worker.clone(),
-            configuration: worker.configuration(),
+            chosen: Vec::new(),
+            tally: Tally::new(configuration.handlers.any_logs(), false),
+            configuration,
             ends,
             arrived,
+            reached: Cell::new(None),
             is_udp,
+            tls: None,
             status: Cell::new(200),
             received: Cell::new(0),
             sent: Cell::new(0),
@@ -187,22 +204,33 @@ impl Session {
             node: &self.worker.node,
             metrics: &self.worker.metrics,
         };
+        let mut refusal = None;
         for slot in 0..route.chain.len() {
             let caller = Caller::of(&exchange.consumer);
             let Some(index) = route.chain.pick(slot, caller) else {
                 continue;
             };
+            self.chosen.push(index);
+            if refusal.is_some() {
+                continue; // only its log phase still runs
+            }
             let mut flow = configuration.handlers.get(index).access(exchange, &env);
             loop {
                 match flow {
                     // a stream has no body to read
                     Flow::Continue | Flow::ReadBody(..) => break,
-                    Flow::Respond(reply) => return Err(Refused::Plugin(reply.status)),
+                    Flow::Respond(reply) => {
+                        refusal = Some(Refused::Plugin(reply.status));
+                        break;
+                    }
                     Flow::Wait(future) => flow = future.await(exchange, &env),
                 }
             }
         }
-        route.service.as_ref().ok_or(Refused::NoService)
+        match refusal {
+            Some(refusal) => Err(refusal),
+            None => route.service.as_ref().ok_or(Refused::NoService),
+        }
     }
 
     /// Reaches a peer of the service; tries again, elsewhere if it can, as often as the service
@@ -221,6 +249,7 @@ impl Session {
         let hashed = service.peers.hash(hashable, &worker.cursors);
         let hash = hashed.unwrap_or_default().hash;
         loop {
+            self.tally.tries();
             let choice = Choice {
                 names: &worker.balancers.names,
                 cursors: &worker.cursors,
@@ -231,10 +260,13 @@ impl Session {
             };
             let picked = service.peers.pick(&choice).await.map_err(Refused::Pick)?;
             let address = picked.socket;
+            self.tally.dials(address);
             let opening = open(address, picked.host_header.as_bytes());
             let opened = tokio::time::timeout(service.connect_timeout, opening).await;
             let failed = match opened {
                 Ok(Ok(to)) => {
+                    self.tally.connected(false);
+                    self.reached.set(Some(now()));
                     return Ok(Reached {
                         to,
                         lease: picked.lease.and_then(|it| it.answered(StatusCode::OK)),
@@ -245,6 +277,11 @@ impl Session {
                 Ok(Err(error)) => Refused::Connect(error),
                 Err(_) => Refused::ConnectTimeout,
             };
+            let counts_as = match failed {
+                Refused::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
+                _ => StatusCode::BAD_GATEWAY,
+            };
+            self.tally.failed(counts_as);
             debug!(service = %service.id, %address, reason = %failed, "try failed");
             if let (Some(watched), Some(report)) = (&picked.watched, failed.report()) {
                 service.peers.report(watched, report);
@@ -299,9 +336,85 @@ pub(super) async fn open_tcp(
     super::super::forward::open(&key, tls.map(|(_, config)| config)).await
 }
 
+impl Session {
+    /// The log phase of the plugins that were chosen.
+    fn log_phase(&mut self) {
+        let handlers = &self.configuration.handlers;
+        if !self.chosen.iter().any(|&index| handlers.get(index).logs()) {
+            return;
+        }
+        let Some(upstream) = self.tally.upstream(&self.worker) else {
+            return;
+        };
+        let ended = now();
+        let reached = self.reached.get();
+        let span = |to: Instant| to.saturating_duration_since(self.arrived).as_millis() as u64;
+        let entities = &self.configuration.entities;
+        let (received, sent) = (self.received.get(), self.sent.get());
+        let status = StatusCode::from_u16(self.status.get());
+        let through = |bytes: u64| reached.map_or(0, |_| bytes);
+        let finished = Finished {
+            request_id: "",
+            method: &Method::GET,
+            uri: &Uri::default(),
+            host: "",
+            port: self.ends.destination.port(),
+            tls: self.tls,
+            request_bytes: received,
+            status: status.unwrap_or(StatusCode::OK),
+            response_headers: &Fields::new(),
+            response_bytes: sent,
+            source: match reached {
+                Some(_) => ResponseSource::Upstream,
+                None => ResponseSource::Kong,
+            },
+            latencies: Latencies {
+                kong: span(reached.unwrap_or(ended)),
+                proxy: -1,
+                request: span(ended),
+                receive: 0,
+            },
+            upstream_uri: "",
+            tries: &upstream.tries,
+            route: self
+                .exchange
+                .route
+                .and_then(|id| entities.logged(Kind::Route, id)),
+            service: self
+                .exchange
+                .service
+                .and_then(|id| entities.logged(Kind::Service, id)),
+            consumer: None,
+            peer: (self.ends.source.ip(), Some(self.ends.source.port())),
+            started_ns: self.worker.unix_ns(self.arrived),
+            ended_ns: self.worker.unix_ns(ended),
+            parts: &[],
+            stream: Some(StreamSession {
+                upstream_received: through(sent),
+                upstream_sent: through(received),
+            }),
+        };
+        let env = Env {
+            identities: &self.configuration.identities,
+            node: &self.worker.node,
+            metrics: &self.worker.metrics,
+        };
+        for &index in &self.chosen {
+            let handler = handlers.get(index);
+            if handler.logs() {
+                handler.log(&mut self.exchange, &finished, &env);
+            }
+        }
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         self.worker.counts_under_way(-1);
+        // a plugin that panicked must not be asked again while that unwinds
+        if !std::thread::panicking() {
+            self.log_phase();
+        }
         let Some(log) = &self.worker.stream_access else {
             return;
         };

@@ -63,6 +63,7 @@ async fn serve_tls(
     let stream = accepted
         .map_err(|_| Refused::Silent)?
         .map_err(Refused::Handshake)?;
+    session.tls = Some(super::super::session::session(stream.get_ref().1));
     forward(session, configuration, route, stream).await
 }
 
