@@ -81,6 +81,9 @@ struct Args {
     /// Entities that the workload `store` exports
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     exported: u32,
+    /// Control planes of 1,000 entities whose memory the workload `store` measures; 0 for none
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    planes: u32,
     /// Size of the body that the backend answers with
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=3_500))]
     body_bytes: u32,
@@ -257,6 +260,7 @@ fn run_store(args: &Args) -> anyhow::Result<()> {
         services: args.services,
         puts: args.puts,
         exported: args.exported,
+        planes: args.planes,
     };
     let table = store::run(&executable, sizes).context("workload store")?;
     let machine = machine::describe(args.date.clone(), &[])?;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::control::Control;
 use crate::measure::median;
-use crate::process::cpu;
+use crate::process::{cpu, memory_kib};
 
 /// How long decK and the server may take altogether.
 const LIMIT: Duration = Duration::from_secs(1_800);
@@ -34,7 +34,16 @@ pub(crate) struct Sizes {
     pub(crate) puts: u32,
     /// Entities of the control plane that is exported.
     pub(crate) exported: u32,
+    /// Control planes of [`PLANE`] entities, whose memory is measured; 0 leaves that out.
+    pub(crate) planes: u32,
 }
+
+/// Entities of each of many control planes.
+const PLANE: u32 = 1_000;
+/// Of these, those that are read.
+const READ: usize = 10;
+/// Those whose hash is asked for, which takes all of their entities.
+const HASHED: usize = 100;
 
 /// What one engine did; times in seconds, CPU of user and kernel.
 struct Result {
@@ -66,7 +75,73 @@ pub(crate) fn run(executable: &Path, sizes: Sizes) -> anyhow::Result<String> {
         }
         None => eprintln!("no PostgreSQL here (Debian package postgresql), SQLite only"),
     }
-    Ok(table(&results, sizes))
+    let mut text = table(&results, sizes);
+    if sizes.planes > 0 {
+        text.push_str(&memory(executable, sizes.planes)?);
+    }
+    Ok(text)
+}
+
+/// Memory of the process with many control planes on SQLite; a table in Markdown.
+fn memory(executable: &Path, planes: u32) -> anyhow::Result<String> {
+    eprintln!("SQLite: {planes} control planes of {PLANE} entities");
+    let dir = tempfile::tempdir().context("no temporary directory")?;
+    let start = || Control::start(None, executable, dir.path(), None);
+    let rss = |control: &Control| memory_kib(control.server.0.pid()).map(|(rss, _)| rss);
+    let mut control = start()?;
+    let empty = rss(&control)?;
+    // the file has one user at a time
+    control.server.0.terminate();
+    control.server.0.wait(Deadline::secs(60));
+    let ids = fill(&control.home.join("store.sqlite"), planes)?;
+    drop(control);
+    let control = start()?;
+    let full = rss(&control)?;
+    let mut stream = control.connect()?;
+    for id in ids.iter().take(READ) {
+        let path = format!("/v2/control-planes/{id}/core-entities/services?size=1000");
+        control.call(&mut stream, "GET", &path, None)?;
+    }
+    let read = rss(&control)?;
+    for id in ids.iter().take(HASHED) {
+        let path = format!("/v2/control-planes/{id}/expected-config-hash");
+        control.call(&mut stream, "GET", &path, None)?;
+    }
+    let hashed = rss(&control)?;
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    Ok(format!(
+        "\nRSS of `sallyport control` on SQLite\n\n| with | MiB |\n|---|---|\n\
+         | one control plane without entities | {:.1} |\n\
+         | {planes} control planes of {PLANE} entities, after its start | {:.1} |\n\
+         | and after the entities of {READ} were listed | {:.1} |\n\
+         | and after the expected hashes of {HASHED} were asked for | {:.1} |\n",
+        mib(empty),
+        mib(full),
+        mib(read),
+        mib(hashed),
+    ))
+}
+
+/// Makes control planes with their entities in a database file; their ids.
+fn fill(file: &Path, planes: u32) -> anyhow::Result<Vec<Uuid>> {
+    let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
+    runtime.block_on(async {
+        let store = Store::open(file)?;
+        let actor = Actor("benchmark".to_owned());
+        let mut ids = Vec::new();
+        for number in 0..planes {
+            let new = sallyport_store::NewControlPlane {
+                name: format!("plane-{number:06}"),
+                ..Default::default()
+            };
+            let cp = store.create_control_plane(&actor, new).await?.id;
+            let writes = (0..PLANE).map(|number| Write::Put(service(number)));
+            store.apply(cp, &actor, None, writes.collect()).await?;
+            ids.push(cp);
+        }
+        store.close().await;
+        Ok(ids)
+    })
 }
 
 fn table(results: &[Result], sizes: Sizes) -> String {
@@ -74,6 +149,7 @@ fn table(results: &[Result], sizes: Sizes) -> String {
         services,
         puts,
         exported,
+        ..
     } = sizes;
     let mut text = format!(
         "{services} services with a route each; {puts} single PUTs; {exported} entities exported\n\n\
@@ -250,7 +326,7 @@ fn kong_yml(services: u32) -> String {
     for number in 0..services {
         _ = write!(
             yml,
-            "- name: service-{number:06}\n  host: backend.example\n  routes:\n  \
+            "- name: service-{number:06}\n  host: backend.example\n  retries: 5\n  routes:\n  \
              - name: route-{number:06}\n    paths: [/route-{number:06}]\n    strip_path: true\n    \
              https_redirect_status_code: 426\n    path_handling: v0\n    \
              request_buffering: true\n    response_buffering: true\n"

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sallyport_wire::rate_limit::frame::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
-use sallyport_wire::rate_limit::{Frame, Request, Response, split};
+use sallyport_wire::rate_limit::{Frame, Request, Response, Windows, split};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut rest = bytes;
@@ -21,6 +21,11 @@ fn message(body: &[u8]) {
         request.encode(&mut out);
         let frame = split(&out, usize::MAX).expect("what we write").expect("whole");
         assert_eq!(Request::decode(frame.body), Ok(request));
+        if let Ok(windows) = Windows::decode(request.windows) {
+            let mut out = Vec::new();
+            windows.encode(&mut out);
+            assert_eq!(Windows::decode(&out), Ok(windows));
+        }
     }
     out.clear();
     if let Ok(response) = Response::decode(body) {

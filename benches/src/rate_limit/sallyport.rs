@@ -33,6 +33,7 @@ fn request<'a>(bucket: &'a str, key: &'a str) -> Request<'a> {
         all: false,
         skip_response: false,
         lease: 0,
+        windows: b"",
     }
 }
 

@@ -109,6 +109,20 @@ impl PublishedList {
         text
     }
 
+    /// Adds every name and address of `other`; the date stays.
+    pub fn merge(&mut self, other: &PublishedList) {
+        fn add(into: &mut BTreeMap<String, Addresses>, from: &BTreeMap<String, Addresses>) {
+            for (key, addresses) in from {
+                into.entry(key.clone()).or_default().0.extend(&addresses.0);
+            }
+        }
+        for (geo, hosts) in &other.regions {
+            add(self.regions.entry(geo.clone()).or_default(), hosts);
+        }
+        add(&mut self.ingress_ips, &other.ingress_ips);
+        add(&mut self.egress_ips, &other.egress_ips);
+    }
+
     /// What changes from `self` to `newer`, geo by geo; empty if the addresses are the same.
     pub fn changes(&self, newer: &PublishedList) -> Vec<PublishedChange> {
         let sides = [
@@ -190,6 +204,25 @@ mod tests {
             ]
         );
         assert_eq!(old.changes(&old), []);
+    }
+
+    #[test]
+    fn merged_lists_have_the_addresses_of_both() {
+        let old = PublishedList::parse(HOSTED).unwrap();
+        let other = HOSTED
+            .replace("192.0.2.11\"", "192.0.2.12\"")
+            .replace("us.cp0", "eu.cp0");
+        let other = PublishedList::parse(&other).unwrap();
+        let mut both = old.clone();
+        both.merge(&other);
+        let json: serde_json::Value = serde_json::from_str(&both.json()).unwrap();
+        let three = serde_json::json!(["192.0.2.10", "192.0.2.11", "192.0.2.12"]);
+        assert_eq!(json["ingressIPs"]["us"], three);
+        assert_eq!(json["regions"]["us"]["*.eu.cp0.example"][0], "192.0.2.12");
+        assert_eq!(json["updateDate"], "2025-08-26-16-03-33");
+        let mut other = other;
+        other.merge(&old);
+        assert_eq!(other, both, "the order makes no difference");
     }
 
     proptest! {

@@ -34,6 +34,14 @@ pub(crate) fn routes() -> Vec<Route> {
             show,
         )
         .gives(200, "DpCertificateItem"),
+        Route::put(
+            &*one,
+            needs(Write),
+            "Pin a certificate of data planes under an id",
+            put,
+        )
+        .takes("NewDpCertificate")
+        .gives(200, "DpCertificateItem"),
         Route::delete(
             &*one,
             needs(Write),
@@ -127,8 +135,11 @@ impl From<StoreError> for Legacy {
     fn from(error: StoreError) -> Legacy {
         match error {
             StoreError::NotFound | StoreError::NoControlPlane(_) => Legacy::not_found(),
-            StoreError::UniqueTaken { value, .. } => {
-                let message = format!("this certificate is pinned already, as {value}");
+            StoreError::UniqueTaken { field, value } => {
+                let message = match field.as_str() {
+                    "id" => format!("the id {value} is taken, choose another one"),
+                    _ => format!("this certificate is pinned already, as {value}"),
+                };
                 Legacy(StatusCode::CONFLICT, message)
             }
             StoreError::Storage(StorageFailure::Full) => {
@@ -195,6 +206,34 @@ async fn show(
     ))
 }
 
+/// The certificate that a body brings.
+async fn given(headers: &HeaderMap, body: Body) -> Result<NewCertificate, Legacy> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct New {
+        cert: String,
+        title: Option<String>,
+    }
+    let new: New = serde_json::from_value(body::object(headers, body).await?)
+        .map_err(|error| Legacy::bad(error.to_string()))?;
+    read(&new.cert, new.title.unwrap_or_default())
+        .map_err(|error| Legacy::bad(format!("cert: {error}")))
+}
+
+async fn put(
+    State(store): State<Store>,
+    Extension(actor): Extension<Actor>,
+    Path((cp, text)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, Legacy> {
+    let new = given(&headers, body).await?;
+    let pinned = store
+        .put_certificate(id(&cp)?, &actor, id(&text)?, new)
+        .await?;
+    Ok(Json(json!({"item": shown(&pinned)})))
+}
+
 async fn pin(
     State(store): State<Store>,
     Extension(actor): Extension<Actor>,
@@ -202,16 +241,7 @@ async fn pin(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), Legacy> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct New {
-        cert: String,
-        title: Option<String>,
-    }
-    let new: New = serde_json::from_value(body::object(&headers, body).await?)
-        .map_err(|error| Legacy::bad(error.to_string()))?;
-    let new = read(&new.cert, new.title.unwrap_or_default())
-        .map_err(|error| Legacy::bad(format!("cert: {error}")))?;
+    let new = given(&headers, body).await?;
     let pinned = store.pin_certificate(id(&cp)?, &actor, new).await?;
     Ok((StatusCode::CREATED, Json(json!({"item": shown(&pinned)}))))
 }

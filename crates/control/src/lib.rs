@@ -44,7 +44,10 @@ pub use bootstrap::{Bootstrap, BootstrapError, bootstrap};
 pub use control_planes::host;
 pub use core_entities::{ImportError, import};
 pub use dp_certificates::{CertificateError, pin_certificate};
-pub use ip_addresses::{Feed, FeedError, HistoryError, SourcesError};
+pub use ip_addresses::{
+    Contribution, Contributor, Feed, FeedError, HistoryError, Seal, SourcesError,
+    described as described_addresses,
+};
 pub use start::{
     AdminSettings, NODE_PURGE_DELAY, Running, Settings, StartError, start, start_publishing,
 };

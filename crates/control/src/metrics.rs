@@ -4,19 +4,20 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Instant;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
-use sallyport_plugins::metrics::Exposition;
+use sallyport_plugins::metrics::{Exposition, Family, Kind};
+use sallyport_store::{Node, NodeSeen, SyncStatus};
 use serde_json::json;
 use tracing::debug;
 
 use crate::KONG_VERSION;
 use crate::app::App;
-use crate::identity::Needs;
+use crate::identity::{Access, Needs, Part, Principal};
 use crate::route::Route;
 
 /// Methods that are told apart; any other is `other`.
@@ -97,6 +98,56 @@ impl Metrics {
     }
 }
 
+/// Labels of what is told of a data plane.
+const DATA_PLANE: &[&str] = &["node_id", "hostname", "ip", "control_plane_id"];
+
+const fn of_data_planes(name: &'static str, help: &'static str) -> Family {
+    Family {
+        name,
+        help,
+        kind: Kind::Gauge,
+        labels: DATA_PLANE,
+    }
+}
+
+// Kong's names, with the control plane beside its labels, as there are several here.
+static LAST_SEEN: Family = of_data_planes(
+    "kong_data_plane_last_seen",
+    "Last time data plane contacted control plane",
+);
+static CONFIG_HASH: Family = of_data_planes(
+    "kong_data_plane_config_hash",
+    "Config hash numeric value of the data plane",
+);
+static COMPATIBLE: Family = of_data_planes(
+    "kong_data_plane_version_compatible",
+    "Version compatible status of the data plane, 0 is incompatible",
+);
+static CERT_EXPIRES: Family = of_data_planes(
+    "kong_data_plane_cluster_cert_expiry_timestamp",
+    "Unix timestamp of Data Plane's cluster_cert expiry time",
+);
+
+fn data_planes(text: &mut Exposition, nodes: &[Node]) {
+    let mut family = |family: &'static Family, value: fn(&NodeSeen) -> f64| {
+        for Node { seen, .. } in nodes {
+            let (id, cp) = (seen.id.to_string(), seen.control_plane.to_string());
+            let labels = [&*id, &*seen.hostname, &*seen.ip, &*cp];
+            text.value(family, &labels, value(seen));
+        }
+    };
+    family(&LAST_SEEN, |seen| seen.at as f64);
+    // the whole hash as a float, like Kong: enough to see whether two are equal
+    family(&CONFIG_HASH, |seen| {
+        u128::from_str_radix(&seen.config_hash, 16).unwrap_or(0) as f64
+    });
+    family(&COMPATIBLE, |seen| match seen.sync_status {
+        SyncStatus::Unknown | SyncStatus::Normal | SyncStatus::EntitiesRefused => 1.0,
+        _ => 0.0,
+    });
+    family(&CERT_EXPIRES, |seen| seen.cert_expires_at as f64);
+}
+
 /// Takes a request off the count when it ends, however it ends.
 struct InFlight<'a>(&'a AtomicI64);
 
@@ -148,19 +199,67 @@ async fn health(State(app): State<App>) -> Response {
     }
 }
 
-async fn text(State(app): State<App>) -> Response {
+async fn text(State(app): State<App>, Extension(caller): Extension<Principal>) -> Response {
     let control_planes = app.store.watch().borrow().len();
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     let mut text = app.metrics.text(control_planes);
     let mut more = Exposition::default();
     app.telemetry.metrics(&mut more);
+    let mut nodes = app.store.all_nodes().await.unwrap_or_else(|error| {
+        debug!(%error, "metrics without data planes");
+        Vec::new()
+    });
+    nodes.retain(|node| {
+        let cp = Some(node.seen.control_plane);
+        caller.may(Needs::ControlPlane(Part::Nodes, Access::Read), cp)
+    });
+    data_planes(&mut more, &nodes);
     text.push_str(&more.into_text());
     ([(CONTENT_TYPE, kind)], text).into_response()
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+
+    #[test]
+    fn data_planes_have_kongs_names() {
+        let seen = NodeSeen {
+            control_plane: Uuid::from_u128(1),
+            id: Uuid::from_u128(2),
+            hostname: "edge".to_owned(),
+            version: "3.4.0".to_owned(),
+            ip: "192.0.2.1".to_owned(),
+            labels: Default::default(),
+            at: 100,
+            config_hash: "0000000000000000000000000000001f".to_owned(),
+            sync_status: SyncStatus::PluginSetIncompatible,
+            sync_detail: String::new(),
+            cert_expires_at: 1_900_000_000,
+            revision: 7,
+            refused: Vec::new(),
+        };
+        let mut text = Exposition::default();
+        let created_at = 1;
+        data_planes(&mut text, &[Node { seen, created_at }]);
+        let text = text.into_text();
+        for (name, value) in [
+            ("last_seen", "100"),
+            ("config_hash", "31"),
+            ("version_compatible", "0"),
+            ("cluster_cert_expiry_timestamp", "1900000000"),
+        ] {
+            let line = format!(
+                "kong_data_plane_{name}{{node_id=\"{}\",hostname=\"edge\",ip=\"192.0.2.1\",\
+                 control_plane_id=\"{}\"}} {value}",
+                Uuid::from_u128(2),
+                Uuid::from_u128(1)
+            );
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        }
+    }
 
     #[test]
     fn requests_are_counted_in_the_format_of_prometheus() {

@@ -1,5 +1,6 @@
 //! Data planes of a control plane, as they were last seen, and the hash they should be on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -7,6 +8,7 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use sallyport_store::{Node, Store, SyncStatus};
 use sallyport_wire::config_sync::SILENCE_SECS_MAX;
+use sallyport_wire::config_sync::delta::SyncVersion;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -16,7 +18,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::arguments::Arguments;
-use crate::config_sync::{EXPIRY_WARN_SECS, now_secs};
+use crate::config_sync::{EXPIRY_WARN_SECS, Published, now_secs, plane};
 use crate::dp_certificates::{Legacy, id};
 use crate::identity::Access::{Read, Write};
 use crate::identity::{Needs, Part};
@@ -46,6 +48,13 @@ pub(crate) fn routes() -> Vec<Route> {
             expected_hash,
         )
         .gives(200, "ExpectedConfigHash"),
+        Route::get(
+            "/v2/control-planes/{cp}/expected-config-version",
+            needs(Read),
+            "The version that data planes in sync with deltas have",
+            expected_version,
+        )
+        .gives(200, "ExpectedConfigVersion"),
         Route::get(
             "/v2/control-planes/{cp}/rollout",
             needs(Read),
@@ -308,21 +317,37 @@ async fn forget(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// What the newest version makes of all entities.
+async fn newest(app: &App, cp: Uuid) -> Result<Arc<Published>, Legacy> {
+    let revision = app.store.revision(cp).await?;
+    let found = app.publishers.current(cp, revision).await;
+    found.ok_or_else(Legacy::not_found)
+}
+
 async fn expected_hash(
     State(app): State<App>,
     Path(cp): Path<String>,
 ) -> Result<Json<Value>, Legacy> {
-    let cp = id(&cp)?;
-    let revision = app.store.revision(cp).await?;
-    let state = app
-        .publishers
-        .current(cp, revision)
-        .await
-        .ok_or_else(Legacy::not_found)?;
+    let state = newest(&app, id(&cp)?).await?;
     Ok(Json(json!({
         "expected_hash": state.hash().as_str(),
         "revision": state.revision,
         "created_at": state.seen_at,
         "updated_at": state.seen_at,
+    })))
+}
+
+/// The name of the newest version as data planes that take deltas report it.
+async fn expected_version(
+    State(app): State<App>,
+    Path(cp): Path<String>,
+) -> Result<Json<Value>, Legacy> {
+    let cp = id(&cp)?;
+    let state = newest(&app, cp).await?;
+    let version = SyncVersion::new(plane(cp), state.revision);
+    Ok(Json(json!({
+        "expected_config_version": version.as_str(),
+        "revision": state.revision,
+        "created_at": state.seen_at,
     })))
 }

@@ -286,6 +286,10 @@ pub async fn start_publishing(
         }
     }
     let kic = kic::router(app.clone());
+    let feed = feed.map(Arc::new);
+    if let Some(feed) = feed.clone() {
+        tasks.spawn("ip_addresses", |stop| feed.follow(stop));
+    }
     let api = in_front_of(router(app), feed, &settings.base_domain);
     let doors = Arc::new(Doors {
         api: api.clone(),

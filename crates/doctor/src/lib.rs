@@ -27,4 +27,4 @@ pub use report::Outcome;
 pub use seen::{
     Answer, Attempt, CertFault, End, Handshake, Icmp, Resolution, Seen, Shown, Small, Talked,
 };
-pub use surface::{Socket, SurfaceError, surface, unknown};
+pub use surface::{Socket, SurfaceError, bound, surface, unknown};

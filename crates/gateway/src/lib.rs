@@ -19,6 +19,7 @@ pub mod last_known_good;
 mod log_queue;
 pub mod logs;
 mod proxy;
+mod rate_limit;
 mod redis;
 pub mod router;
 mod start;

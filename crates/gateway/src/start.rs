@@ -33,6 +33,7 @@ use crate::follow::{FollowError, Follower, Start, first, last_known_good};
 use crate::log_queue::{Queues, Ways, supervise};
 use crate::logs::{Access, AccessFormat, LogFileError, LogFiles};
 use crate::proxy::{Bound, Options, Shared, Speaks, Via, Workers, open};
+use crate::rate_limit;
 use crate::telemetry::{self, Inbox};
 
 /// Why the gateway did not start. Nothing is bound then.
@@ -176,7 +177,9 @@ impl Gateway {
             conf.syslog_socket.clone(),
         );
         let (log_queues, new_queues) = Queues::new(ways.clone());
-        let given = (by_name, log_queues.clone());
+        let (nodes, counting) = counting(&conf, &options);
+        let nodes_stats = nodes.stats();
+        let given = (by_name, log_queues.clone(), nodes);
         let shared = Shared::new(options, configuration, balancers.clone(), given);
         let shared = Arc::new(shared);
         let follower = match &material.cluster {
@@ -195,6 +198,10 @@ impl Gateway {
         {
             let stop = telemetry_stop.clone();
             background.spawn(telemetry::run(settings, folded, inbox.counters, stop));
+        }
+        if let Some(counting) = counting {
+            // for requests under way as well
+            background.spawn(rate_limit::run(counting, telemetry_stop.clone()));
         }
         // they are emptied once no request is left
         let log_queues_stop = CancellationToken::new();
@@ -216,6 +223,7 @@ impl Gateway {
             logs: logs.clone(),
             telemetry: counters,
             log_queues: log_queues.clone(),
+            nodes: nodes_stats,
             draining: AtomicBool::new(false),
             stop: stop.clone(),
         });
@@ -574,6 +582,24 @@ fn access_log(conf: &Conf, logs: &mut LogFiles) -> Result<Option<Access>, StartE
         }
         (opened, _) => Ok(opened?),
     }
+}
+
+/// The way to the nodes that count rate limits, as the settings name them.
+pub(crate) fn counting(
+    conf: &Conf,
+    options: &Options,
+) -> (rate_limit::Nodes, Option<rate_limit::Counting>) {
+    let settings = &conf.rate_limit;
+    let tls = settings.tls.then(|| {
+        let mut config = (*options.tls_verified).clone();
+        config.alpn_protocols.clear();
+        Arc::new(config)
+    });
+    rate_limit::Nodes::new(rate_limit::Settings {
+        nodes: settings.nodes.clone(),
+        tls,
+        timeout: settings.timeout,
+    })
 }
 
 pub(crate) fn options(

@@ -11,6 +11,10 @@ pub enum Kind {
     Sni,
     /// An authority whose certificates are believed.
     CaCertificate,
+    /// Keys that belong together.
+    KeySet,
+    /// A key to sign or encrypt with, or to verify.
+    Key,
     /// An upstream API that routes forward to.
     Service,
     /// A rule that matches requests and gives them to a service.
@@ -43,11 +47,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, parents before the entities that refer to them.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Vault,
         Kind::Certificate,
         Kind::CaCertificate,
         Kind::Sni,
+        Kind::KeySet,
+        Kind::Key,
         Kind::Service,
         Kind::Consumer,
         Kind::ConsumerGroup,
@@ -66,6 +72,7 @@ impl Kind {
     /// The name in URLs of the Admin API and of core-entities, such as `key-auths`.
     pub fn collection(self) -> &'static str {
         match self {
+            Kind::KeySet => "key-sets",
             Kind::KeyAuth => "key-auths",
             Kind::BasicAuth => "basic-auths",
             Kind::HmacAuth => "hmac-auths",
@@ -81,6 +88,8 @@ impl Kind {
             Kind::Certificate => "certificates",
             Kind::Sni => "snis",
             Kind::CaCertificate => "ca_certificates",
+            Kind::KeySet => "key_sets",
+            Kind::Key => "keys",
             Kind::Service => "services",
             Kind::Route => "routes",
             Kind::Consumer => "consumers",
@@ -104,6 +113,8 @@ impl Kind {
             Kind::Certificate => "certificate",
             Kind::Sni => "sni",
             Kind::CaCertificate => "ca_certificate",
+            Kind::KeySet => "key-set",
+            Kind::Key => "key",
             Kind::Service => "service",
             Kind::Route => "route",
             Kind::Consumer => "consumer",

@@ -72,7 +72,7 @@ pub use finished::{
 pub use identities::{Consumer, Identities, Owner};
 pub use node::{Facts, Node, Tracing};
 pub use proxy_cache::Cache;
-pub use rate_limiting::Counters;
+pub use rate_limiting::{CountAnswer, CountError, CountNodes, Counters};
 pub use redis::{Redis, RedisAnswer, RedisCommand, RedisError, RedisServer, RedisTls, RedisValue};
 pub use reference::{page, scopes, table};
 pub use schemas::{Schemas, schemas};

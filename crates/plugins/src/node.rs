@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::log_queue::{LogQueues, NoQueues};
 use crate::proxy_cache::Cache;
-use crate::rate_limiting::Counters;
+use crate::rate_limiting::{CountNodes, Counters, NoNodes};
 use crate::redis::{NoRedis, Redis};
 
 /// What a gateway says about itself, to sinks of metrics and traces.
@@ -48,6 +48,8 @@ pub struct Node {
     pub cache: Cache,
     /// The way to Redis servers.
     pub redis: Box<dyn Redis>,
+    /// The way to the nodes that count for several gateways.
+    pub nodes: Box<dyn CountNodes>,
     /// The way to sinks of log plugins.
     pub log_queues: Box<dyn LogQueues>,
     /// What it says about itself.
@@ -66,9 +68,15 @@ impl Node {
             counters: Counters::default(),
             cache: Cache::new(cache_bytes_max),
             redis,
+            nodes: Box::new(NoNodes),
             log_queues,
             facts,
         }
+    }
+
+    /// The same, with a way to nodes that count.
+    pub fn counting_on(self, nodes: Box<dyn CountNodes>) -> Node {
+        Node { nodes, ..self }
     }
 }
 

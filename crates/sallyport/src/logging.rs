@@ -19,27 +19,60 @@ use tracing_subscriber::registry::LookupSpan;
 /// The variable that overrules the level, in `tracing`'s filter syntax.
 const VARIABLE: &str = "SALLYPORT_LOG";
 
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+/// What a command line says of the log.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct LogArgs {
+    /// How lines of the log look: text for people, json for programs (one object a line)
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        env = "SALLYPORT_LOG_FORMAT"
+    )]
+    pub(crate) log_format: Format,
+}
+
 /// Starts logging at a level; `SALLYPORT_LOG` overrules it.
 pub(crate) fn start(level: LevelFilter) {
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(filter(level))
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .try_init();
-    // a second start, as quickstart's roles would make, changes nothing
-    drop(started);
+    start_to(level, Format::Text, io::stderr);
 }
 
 /// As [`start`], and keeps the last lines.
-pub(crate) fn start_with_tail(level: LevelFilter) -> LogTail {
+pub(crate) fn start_with_tail(level: LevelFilter, args: LogArgs) -> LogTail {
     let tail = LogTail::default();
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(filter(level))
-        .with_writer(io::stderr.and(tail.clone()))
-        .with_ansi(io::stderr().is_terminal())
-        .try_init();
-    drop(started);
+    start_to(level, args.log_format, io::stderr.and(tail.clone()));
     tail
+}
+
+fn start_to<W>(level: LevelFilter, format: Format, to: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter(level))
+        .with_writer(to)
+        .with_ansi(io::stderr().is_terminal());
+    let started = match format {
+        Format::Text => log.try_init(),
+        Format::Json => log
+            .json()
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init(),
+    };
+    // a second start, as quickstart's roles would make, changes nothing
+    drop(started);
 }
 
 /// The last lines of the log.

@@ -7,9 +7,17 @@
 mod bad_input;
 #[path = "cluster/faults.rs"]
 mod faults;
+#[path = "cluster/ip_addresses.rs"]
+mod ip_addresses;
 #[path = "cluster/lab.rs"]
 mod lab;
 #[path = "cluster/life.rs"]
 mod life;
+#[path = "shared/limitd_client.rs"]
+mod limitd_client;
+#[path = "cluster/matrix.rs"]
+mod matrix;
+#[path = "cluster/rate_limit.rs"]
+mod rate_limit;
 #[path = "cluster/single.rs"]
 mod single;

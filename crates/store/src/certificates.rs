@@ -50,6 +50,25 @@ impl Store {
             .await
     }
 
+    /// Makes the pin with this id what is given, whether it is there or not; with what is there
+    /// already it changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::UniqueTaken`] on `cert` if another pin of the control plane has it, on `id` if
+    /// the id is taken elsewhere; [`StoreError::NoControlPlane`].
+    pub async fn put_certificate(
+        &self,
+        cp: Uuid,
+        actor: &Actor,
+        id: Uuid,
+        new: NewCertificate,
+    ) -> Result<Certificate, StoreError> {
+        let actor = actor.clone();
+        self.engine
+            .write(move |tx| Box::pin(sql::certificates::put(tx, cp, actor, id, new)))
+            .await
+    }
+
     /// The certificates pinned to a control plane, oldest first.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! Groups: control planes whose data planes get the entities of all members.
 
 use sallyport_model::Kind;
+use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Actor, ControlPlane, Store, StoreError, sql};
+use crate::{Actor, ControlPlane, ListQuery, Page, Store, StoreError, sql};
 
 /// A change of who is in a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,66 @@ pub struct Conflict {
     pub reason: String,
 }
 
+/// What a group serves: the entities of its members without those that clash; see
+/// [`Store::together`]. Every read merges all of them.
+#[derive(Clone, Debug)]
+pub struct Together {
+    store: Store,
+    group: Uuid,
+}
+
+impl Together {
+    /// As [`Store::get`].
+    ///
+    /// # Errors
+    /// [`StoreError::NoControlPlane`].
+    pub async fn get(&self, kind: Kind, id: Uuid) -> Result<Option<Value>, StoreError> {
+        let group = self.group;
+        self.store
+            .engine
+            .read(move |tx| Box::pin(sql::groups::get(tx, group, kind, id)))
+            .await
+    }
+
+    /// As [`Store::find`].
+    ///
+    /// # Errors
+    /// [`StoreError::NoControlPlane`].
+    pub async fn find(
+        &self,
+        kind: Kind,
+        field: &str,
+        value: &str,
+    ) -> Result<Option<Value>, StoreError> {
+        let group = self.group;
+        let (field, value) = (field.to_owned(), value.to_owned());
+        self.store
+            .engine
+            .read(move |tx| Box::pin(sql::groups::find(tx, group, kind, field, value)))
+            .await
+    }
+
+    /// As [`Store::list`], in the order of `created_at` and id.
+    ///
+    /// # Errors
+    /// [`StoreError::BadOffset`], [`StoreError::NoControlPlane`].
+    pub async fn list(&self, kind: Kind, query: ListQuery) -> Result<Page, StoreError> {
+        let group = self.group;
+        self.store
+            .engine
+            .read(move |tx| Box::pin(sql::groups::list(tx, group, kind, query)))
+            .await
+    }
+}
+
 impl Store {
+    /// The entities of a group's members together, as its data planes get them. A control plane
+    /// without members has none.
+    pub fn together(&self, group: Uuid) -> Together {
+        let store = self.clone();
+        Together { store, group }
+    }
+
     /// Members of a group, in the order in which their entities count.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ mod error;
 mod groups;
 mod heads;
 mod identity;
+mod ip_addresses;
 mod kic;
 mod nodes;
 mod postgres;
@@ -45,9 +46,10 @@ pub use entities::{
     Tags,
 };
 pub use error::{ClusterRefusal, OpenError, StorageFailure, StoreError};
-pub use groups::{Conflict, Members};
+pub use groups::{Conflict, Members, Together};
 pub use heads::{Head, Heads};
 pub use identity::{NewOrganization, Organization, User, UserUpdate};
+pub use ip_addresses::{IpAddresses, IpAddressesKey};
 pub use kic::{KIC_NODES_MAX, KicNode};
 pub use nodes::{Node, NodeSeen, SyncStatus};
 pub use teams::{AssignedRole, Holder, NameUpdate, NewRole, SystemAccount, Team};

@@ -123,6 +123,16 @@ impl Store {
             .await
     }
 
+    /// The data planes of all control planes, by control plane.
+    ///
+    /// # Errors
+    /// Only failures of the engine.
+    pub async fn all_nodes(&self) -> Result<Vec<Node>, StoreError> {
+        self.engine
+            .read(move |tx| Box::pin(sql::nodes::all(tx)))
+            .await
+    }
+
     /// Forgets data planes, of all control planes, that were last seen before a Unix second; how
     /// many.
     ///

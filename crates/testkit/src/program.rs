@@ -11,9 +11,9 @@ use std::time::Duration;
 use regex::Regex;
 use tempfile::TempDir;
 
-use crate::Deadline;
 use crate::deadline::poll;
 use crate::output::{Found, NoSuchLine, Output, Stream};
+use crate::{Deadline, eventually};
 
 /// How long an ended program's output may take to arrive: a child of it may hold the pipe open.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -287,6 +287,7 @@ impl Program {
     }
 
     /// Sends the signal of this name, such as `HUP`; nothing if it has ended.
+    /// After `STOP` none of its threads runs any more.
     ///
     /// # Panics
     /// When the signal has no such name.
@@ -303,7 +304,24 @@ impl Program {
                 "{}",
                 String::from_utf8_lossy(&sent.stderr)
             );
+            if name == "STOP" {
+                eventually("the program stands still", Deadline::secs(20), || {
+                    self.stands_still()
+                });
+            }
         }
+    }
+
+    /// Whether `STOP` has reached all of its threads: one that has not run since goes on.
+    fn stands_still(&self) -> bool {
+        let Ok(mut tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else {
+            return true;
+        };
+        tasks.all(|task| {
+            let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+            // the name in brackets may hold anything
+            stat.is_ok_and(|it| it.rsplit_once(") ").is_some_and(|it| it.1.starts_with('T')))
+        })
     }
 
     /// Whether it has not ended yet.

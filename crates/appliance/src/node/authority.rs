@@ -38,6 +38,38 @@ pub struct Authority {
     pub nodes: LocalCa,
     /// Of the servers of APIs, which gateways and operators trust.
     pub api: PemPair,
+    /// For what only nodes may read in the database.
+    pub sealer: Sealer,
+}
+
+/// Seals with the secret that only the cluster's nodes have.
+pub struct Sealer {
+    cluster: Uuid,
+    secret: Vec<u8>,
+}
+
+impl std::fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sealer").finish_non_exhaustive()
+    }
+}
+
+impl Sealer {
+    /// Seals `plain`, so that it can only be opened as the same `what`.
+    ///
+    /// # Errors
+    /// [`SealError::Randomness`].
+    pub fn seal(&self, what: &str, plain: &[u8]) -> Result<Vec<u8>, SealError> {
+        seal(&self.secret, self.cluster, what, plain)
+    }
+
+    /// Opens what was sealed as `what`.
+    ///
+    /// # Errors
+    /// [`SealError::Sealed`].
+    pub fn open(&self, what: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+        open(&self.secret, self.cluster, what, sealed)
+    }
 }
 
 impl Authority {
@@ -61,6 +93,10 @@ impl Authority {
         Ok(Authority {
             nodes: LocalCa::load(nodes)?,
             api,
+            sealer: Sealer {
+                cluster: cluster.id,
+                secret: secret.to_vec(),
+            },
         })
     }
 
@@ -180,6 +216,11 @@ mod tests {
         let leaf = sallyport_runtime::tls::Leaf::parse(identity.leaf()).unwrap();
         assert_eq!(leaf.names, names_of(id));
         founding.identity.tls().unwrap();
+
+        let sealed = authority.sealer.seal("list", b"a key").unwrap();
+        assert_eq!(authority.sealer.open("list", &sealed).unwrap(), b"a key");
+        assert!(authority.sealer.open("nodes", &sealed).is_err());
+        assert!(!format!("{:?}", authority.sealer).contains("secret"));
 
         let mut other = secret.clone();
         other[0] ^= 1;

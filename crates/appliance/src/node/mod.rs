@@ -5,6 +5,7 @@
 //! other is in [`crate::node_control`]; the control plane is a handle that the executable passes in
 //! ([`Plane`]).
 
+mod accepts;
 mod admission;
 mod authority;
 mod database;
@@ -22,7 +23,7 @@ mod work;
 
 pub use admission::{AdmissionError, new_token};
 pub(crate) use admission::{admit, admitted};
-pub use authority::{Authority, Founding, SealError, found};
+pub use authority::{Authority, Founding, SealError, Sealer, found};
 pub use database::Fatal;
 pub(crate) use database::learn;
 pub use identity::{Identity, IdentityError, MemberFile};
@@ -37,5 +38,5 @@ pub use settings::{
     SettingsError,
 };
 pub(crate) use state::Vitals;
-pub use state::{Facts, LeaseView, State, socket_of};
+pub use state::{Accepts, Facts, LeaseView, State, socket_of};
 pub use status::{NodeStatus, Status};

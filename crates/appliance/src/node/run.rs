@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::accepts;
 use super::database::{Fatal, follow, has_database};
 use super::identity::{Identity, IdentityError, MemberFile};
 use super::limiter::{self, LimiterError};
@@ -131,8 +132,14 @@ impl Node {
         if has_database(state.identity.role)
             && let Some(section) = &state.settings.rate_limit
         {
-            let limiter = limiter::start(section)?;
-            node.part("rate_limit", |stop| limiter::keep(limiter, stop));
+            let own = Arc::clone(&state);
+            let limiter = limiter::start(&own, section, tls.as_ref())?;
+            _ = state.rate_limit_bound.set(limiter.address()); // once for each state
+            node.part("rate_limit", |stop| limiter::keep(own, limiter, stop));
+        }
+        if clustered {
+            let (own, plane) = (Arc::clone(&state), Arc::clone(&plane));
+            node.part("accepts", |stop| accepts::follow(own, plane, stop));
         }
         if has_database(state.identity.role) {
             let own = Arc::clone(&state);

@@ -6,10 +6,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use sallyport_contract::Net;
 use sallyport_store::NodeRole;
 use serde::Deserialize;
 
 use crate::backup;
+use crate::rate_limit::ANSWER_MS;
 
 /// What a node is told by its file.
 #[derive(Clone, Debug)]
@@ -98,8 +100,13 @@ pub struct ControlPlane {
     pub audit_log: Option<PathBuf>,
     /// Settings of telemetry (see docs/telemetry.md).
     pub telemetry: Option<PathBuf>,
-    /// Addresses to publish.
+    /// Addresses to publish beside those of the nodes (see docs/ip_addresses.md).
     pub ip_addresses: Option<PathBuf>,
+    /// Addresses under which clients reach this node, for the published list; `None` takes the
+    /// listener's, or the one of [`NodeControl`].
+    pub ingress: Option<Vec<Net>>,
+    /// Addresses from which this node connects to others; `None` as there.
+    pub egress: Option<Vec<Net>>,
 }
 
 /// `[rate_limit]`.
@@ -109,6 +116,11 @@ pub struct RateLimitSection {
     pub conf: PathBuf,
     /// Address of the listener, unless the bucket configuration says it.
     pub listen: Option<SocketAddr>,
+    /// What other nodes dial; the listener's address, or that of `node_control` if it listens
+    /// everywhere.
+    pub advertise: Option<SocketAddr>,
+    /// How long another node may take to answer, in milliseconds.
+    pub answer_ms: u32,
 }
 
 /// Why settings cannot be used.
@@ -205,6 +217,8 @@ struct RawControlPlanes {
     audit_log: Option<PathBuf>,
     telemetry: Option<PathBuf>,
     ip_addresses: Option<PathBuf>,
+    ingress: Option<Vec<Net>>,
+    egress: Option<Vec<Net>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -212,6 +226,33 @@ struct RawControlPlanes {
 struct RawRateLimit {
     conf: PathBuf,
     listen: Option<SocketAddr>,
+    advertise: Option<SocketAddr>,
+    answer_ms: Option<u32>,
+}
+
+impl RawRateLimit {
+    fn typed(
+        self,
+        beside: &impl Fn(PathBuf) -> PathBuf,
+    ) -> Result<RateLimitSection, (&'static str, String)> {
+        if let Some(address) = self.advertise
+            && (address.ip().is_unspecified() || address.port() == 0)
+        {
+            let what = format!("{address} is no address that other nodes could dial");
+            return Err(("rate_limit.advertise", what));
+        }
+        let answer_ms = self.answer_ms.unwrap_or(ANSWER_MS);
+        if !(1..=10_000).contains(&answer_ms) {
+            let what = format!("it is {answer_ms}, it has to be 1 to 10000");
+            return Err(("rate_limit.answer_ms", what));
+        }
+        Ok(RateLimitSection {
+            conf: beside(self.conf),
+            listen: self.listen,
+            advertise: self.advertise,
+            answer_ms,
+        })
+    }
 }
 
 impl Settings {
@@ -317,6 +358,10 @@ impl Settings {
                 Some(read.map_err(|error| bad("backup", error.to_string()))?)
             }
         };
+        let rate_limit = match raw.rate_limit {
+            None => None,
+            Some(raw) => Some(raw.typed(&beside).map_err(|(key, what)| bad(key, what))?),
+        };
         Ok(Settings {
             file: path.to_owned(),
             name,
@@ -340,16 +385,32 @@ impl Settings {
                 audit_log: planes.audit_log.map(beside),
                 telemetry: planes.telemetry.map(beside),
                 ip_addresses: planes.ip_addresses.map(beside),
+                ingress: planes.ingress,
+                egress: planes.egress,
             },
-            rate_limit: raw.rate_limit.map(|raw| RateLimitSection {
-                conf: beside(raw.conf),
-                listen: raw.listen,
-            }),
+            rate_limit,
             appliance_cli: raw
                 .appliance_cli
                 .map(|raw| raw.listen.unwrap_or_else(|| everywhere("appliance_cli"))),
             backup,
         })
+    }
+
+    /// Addresses of this node for the published list: those to which connections go, and those
+    /// from which it connects. By default the one that its control plane or its listener for nodes
+    /// is on, if that is a single one that others can dial; else none.
+    pub fn published(&self) -> (Vec<Net>, Vec<Net>) {
+        let listens = [
+            Some(self.control_planes.listen),
+            self.node_control.advertise,
+            Some(self.node_control.listen),
+        ];
+        let single = |it: &IpAddr| !it.is_unspecified() && !it.is_loopback();
+        let listens = listens.into_iter().flatten().map(|it| it.ip());
+        let own: Vec<Net> = listens.filter(single).map(Net::from).take(1).collect();
+        let planes = &self.control_planes;
+        let or_own = |told: &Option<Vec<Net>>| told.clone().unwrap_or_else(|| own.clone());
+        (or_own(&planes.ingress), or_own(&planes.egress))
     }
 
     /// What the other nodes dial: `node_control.advertise`, or the listener's address.

@@ -99,3 +99,42 @@ fn secrets_are_not_printed() {
         "{printed}"
     );
 }
+
+#[test]
+fn a_node_publishes_its_own_address_unless_it_is_told_others() {
+    #[track_caller]
+    fn check(text: &str, ingress: &[&str], egress: &[&str]) {
+        let (to, from) = parse(text).unwrap().published();
+        let words = |nets: Vec<sallyport_contract::Net>| -> Vec<String> {
+            nets.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            (words(to), words(from)),
+            (
+                ingress.iter().map(|it| (*it).to_owned()).collect(),
+                egress.iter().map(|it| (*it).to_owned()).collect(),
+            )
+        );
+    }
+    check("", &[], &[]);
+    let own = ["192.0.2.11/32"];
+    check(
+        "[node_control]\nadvertise = \"192.0.2.11:7777\"",
+        &own,
+        &own,
+    );
+    check("[node_control]\nlisten = \"192.0.2.11:7777\"", &own, &own);
+    check(
+        "[node_control]\nadvertise = \"10.0.0.1:7777\"\n[control_planes]\nlisten = \"192.0.2.11:443\"",
+        &own,
+        &own,
+    );
+    check("[control_planes]\nlisten = \"127.0.0.1:443\"", &[], &[]);
+    let behind = "[node_control]\nlisten = \"10.0.0.1:7777\"\n[control_planes]\ningress = []\n\
+                  egress = [\"192.0.2.11\"]";
+    check(behind, &[], &own);
+    refused(
+        "[control_planes]\ningress = [\"192.0.2.1/24\"]",
+        &["node.toml:2:", "192.0.2.0/24"],
+    );
+}

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sallyport_store::{Member, NodeRole, Roster, Store, Wanted};
@@ -36,6 +36,11 @@ pub struct State {
     pub(crate) lease: watch::Sender<LeaseView>,
     pub(crate) plane: watch::Sender<Option<SocketAddr>>,
     pub(crate) vitals: watch::Sender<Vitals>,
+    pub(crate) accepts: watch::Sender<Accepts>,
+    /// Where its rate limiter listens.
+    pub(crate) rate_limit_bound: OnceLock<SocketAddr>,
+    /// Where the others reach this node's rate limiter, while it runs.
+    pub(crate) rate_limit: watch::Sender<Option<SocketAddr>>,
     epoch_seen: AtomicU64,
 }
 
@@ -73,7 +78,14 @@ pub struct Facts {
     pub serving: bool,
     /// Whether its last query of the database succeeded.
     pub database: bool,
+    /// Where it listens for other nodes.
+    pub accepts: Accepts,
+    /// Where its rate limiter takes keys; `None` if it takes none.
+    pub rate_limit: Option<SocketAddr>,
 }
+
+/// Ports by contract id, as `9001/tcp`.
+pub type Accepts = BTreeMap<String, Vec<String>>;
 
 /// What the health part found out last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +142,9 @@ impl State {
             lease: watch::Sender::new(LeaseView::default()),
             plane: watch::Sender::new(None),
             vitals: watch::Sender::new(Vitals::default()),
+            accepts: watch::Sender::new(Accepts::default()),
+            rate_limit_bound: OnceLock::new(),
+            rate_limit: watch::Sender::new(None),
             epoch_seen: AtomicU64::new(epoch.unwrap_or(0)),
         })
     }
@@ -147,6 +162,11 @@ impl State {
     /// The nodes that are there now, this one included, with what they say.
     pub fn live(&self) -> Arc<BTreeMap<Uuid, Facts>> {
         Arc::clone(&self.live.borrow())
+    }
+
+    /// Where its rate limiter listens, if it runs one.
+    pub fn rate_limit(&self) -> Option<SocketAddr> {
+        self.rate_limit_bound.get().copied()
     }
 
     /// Who leads.
@@ -194,7 +214,14 @@ impl State {
             leads: self.lease().mine(),
             serving: self.serving().0,
             database: vitals.database,
+            accepts: self.accepts.borrow().clone(),
+            rate_limit: self.rate_limit.borrow().filter(|_| self.counts_here()),
         }
+    }
+
+    /// Whether this node's rate limiter owns keys: not when it is drained.
+    pub(crate) fn counts_here(&self) -> bool {
+        self.duty() != Wanted::Drained
     }
 
     /// Takes note of a leader's epoch; `false` if a later one was seen before, whose leader has

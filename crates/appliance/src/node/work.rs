@@ -80,5 +80,5 @@ async fn begin(
     let cluster = store.cluster().await?;
     let cluster = cluster.ok_or_else(|| anyhow::anyhow!("the database holds no cluster"))?;
     let authority = Authority::open(&cluster, &state.identity.secret)?;
-    plane.start(store, authority.api).await
+    plane.start(state, store, authority).await
 }

@@ -1,9 +1,8 @@
 //! The one listener between nodes: mTLS, and ALPN chooses what is spoken.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::{Extension, Router};
 use rustls::server::Acceptor;
@@ -21,7 +20,7 @@ use tracing::{debug, error, warn};
 
 use super::gossip::{Heard, hear};
 use super::tls::{Stranger, recognise};
-use super::{Tls, commands, converse, join};
+use super::{Refusals, Tls, commands, converse, join};
 use crate::node::{Fatal, Plane, State};
 
 /// Connections at once; more wait in the kernel's queue.
@@ -32,10 +31,6 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 const JOIN_TIME_MAX: Duration = Duration::from_secs(20);
 /// For a command; draining takes a while.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(120);
-/// How often the same refusal is logged.
-const REFUSAL_LOG_EVERY: Duration = Duration::from_secs(60);
-/// Refusals that are remembered.
-const REFUSALS_MAX: usize = 64;
 
 /// What is behind the listener.
 pub(crate) struct Door {
@@ -46,7 +41,7 @@ pub(crate) struct Door {
     /// Commands of other nodes.
     commands: Router,
     joining: Router,
-    refused: Mutex<HashMap<String, Instant>>,
+    refused: Refusals,
 }
 
 impl Door {
@@ -62,22 +57,12 @@ impl Door {
             heard,
             commands: commands::router(Arc::clone(state), plane),
             joining: join::router(Arc::clone(state)),
-            refused: Mutex::default(),
+            refused: Refusals::default(),
         }
     }
 
-    /// Logs a refusal, the same one seldom: a machine that was cast out keeps trying.
     fn refuse(&self, peer: SocketAddr, why: &str) {
-        let key = format!("{} {why}", peer.ip());
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        refused.retain(|_, at| now.duration_since(*at) < REFUSAL_LOG_EVERY);
-        if refused.contains_key(&key) || refused.len() >= REFUSALS_MAX {
-            debug!(%peer, why, "refused between nodes");
-        } else {
-            refused.insert(key, now);
-            warn!(%peer, why, "refused between nodes");
-        }
+        self.refused.note(&peer.ip().to_string(), why);
     }
 }
 

@@ -13,6 +13,7 @@ mod join;
 mod leader;
 mod listener;
 mod membership;
+mod refusals;
 mod tls;
 
 pub(crate) use alone::alone;
@@ -25,8 +26,9 @@ pub use join::{JoinError, Joined, join};
 pub(crate) use leader::{follow_leader, lead};
 pub(crate) use listener::{Door, serve};
 pub(crate) use membership::membership;
+pub(crate) use refusals::Refusals;
 use sallyport_wire::node_control::{ANY_NODE, name_of};
-pub(crate) use tls::Tls;
+pub(crate) use tls::{Tls, recognise};
 use uuid::Uuid;
 
 /// Names in a node's certificate: its own, and that of any node.

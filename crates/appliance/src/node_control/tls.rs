@@ -12,6 +12,7 @@ use sallyport_store::{Member, Roster, Wanted};
 use sallyport_wire::node_control::{COMMANDS, GOSSIP, JOIN};
 
 use crate::node::Identity;
+use crate::rate_limit;
 
 /// Why a node's certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,8 @@ pub(crate) struct Tls {
     pub(crate) nodes: Arc<ServerConfig>,
     pub(crate) gossip: Arc<ClientConfig>,
     pub(crate) commands: Arc<ClientConfig>,
+    /// Both ends between rate limiters, on their own port.
+    pub(crate) limits: (Arc<ServerConfig>, Arc<ClientConfig>),
 }
 
 impl Tls {
@@ -51,12 +54,14 @@ impl Tls {
             config.alpn_protocols = vec![alpn.to_vec()];
             Ok(Arc::new(config))
         };
-        let issued = ClientAuth::IssuedBy(Arc::clone(&roots));
+        let issued = || ClientAuth::IssuedBy(Arc::clone(&roots));
+        let limits = server_config(&identity, issued(), &[rate_limit::ALPN])?;
         Ok(Tls {
             joining: Arc::new(server_config(&identity, ClientAuth::Off, &[JOIN])?),
-            nodes: Arc::new(server_config(&identity, issued, &[GOSSIP, COMMANDS])?),
+            nodes: Arc::new(server_config(&identity, issued(), &[GOSSIP, COMMANDS])?),
             gossip: client(GOSSIP)?,
             commands: client(COMMANDS)?,
+            limits: (Arc::new(limits), client(rate_limit::ALPN)?),
         })
     }
 }

@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use sallyport_wire::rate_limit::{Body, ErrorKind, Extra, Item, Level, Method, Request, Taken};
+use sallyport_wire::rate_limit::{
+    Body, ErrorKind, Extra, Item, Level, Method, Request, Taken, Windows,
+};
 use tracing::{debug, warn};
 
 use super::bucket::{Now, Waiting};
+use super::counts;
 use super::snapshot::{self, Kept};
 use super::table::{Absent, Table, Unlimited};
 use super::types::{BucketType, Known, Limit, Types};
@@ -29,6 +32,8 @@ const PONG_VERSION: u32 = 0;
 pub struct Limits {
     types: ArcSwap<Types>,
     table: Table,
+    /// What gateways count in calendar windows.
+    counts: counts::Table,
     /// Numbers of types by name, also of those that are gone.
     ids: Mutex<HashMap<String, u32>>,
     started: Instant,
@@ -55,6 +60,7 @@ impl Limits {
         let limits = Limits {
             types: ArcSwap::default(),
             table: Table::new(buckets_max),
+            counts: counts::Table::new(buckets_max),
             ids: Mutex::default(),
             started: Instant::now(),
             uncounted: AtomicU64::new(0),
@@ -95,7 +101,7 @@ impl Limits {
 
     /// How many buckets are in memory.
     pub fn len(&self) -> usize {
-        self.table.len()
+        self.table.len() + self.counts.len()
     }
 
     /// Whether there is none.
@@ -110,6 +116,9 @@ impl Limits {
             return done(Body::Pong {
                 version: PONG_VERSION,
             });
+        }
+        if request.method == Method::Count {
+            return done(self.count(request, now));
         }
         let Some(known) = types.get(request.bucket) else {
             debug!(
@@ -133,7 +142,7 @@ impl Limits {
             (Method::Put, None) => done(Body::Put(self.get(types, known, request.key, now))),
             (Method::Get, _) => done(Body::Get(self.get(types, known, request.key, now))),
             (Method::Status, _) => done(Body::Status(self.status(types, known, request.key, now))),
-            (Method::Ping, _) => unreachable!("answered above"),
+            (Method::Ping | Method::Count, _) => unreachable!("answered above"),
         }
     }
 
@@ -227,6 +236,15 @@ impl Limits {
         }
     }
 
+    fn count(&self, request: &Request<'_>, now: Now) -> Body {
+        let Ok(windows) = Windows::decode(request.windows) else {
+            return Body::Error(ErrorKind::UnknownBucketType);
+        };
+        let (counted, kept) = self.counts.count(request.key, &windows, now.unix_ms);
+        self.note(kept);
+        Body::Count(counted)
+    }
+
     fn status(&self, types: &Types, known: &Known, prefix: &[u8], now: Now) -> Vec<Item> {
         self.table.scan(types, known, prefix, now, STATUS_MAX)
     }
@@ -301,6 +319,7 @@ impl Limits {
 
     pub(super) fn sweep_at(&self, part: usize, now: Now) {
         self.table.sweep(part, &self.types(), now);
+        self.counts.sweep(part, now.unix_ms);
     }
 
     /// How many parts [`sweep`](Limits::sweep) goes through.

@@ -69,6 +69,7 @@ fn request<'a>(method: Method, bucket: &'a str, key: &'a str) -> Request<'a> {
         all: false,
         skip_response: false,
         lease: 0,
+        windows: b"",
     }
 }
 

@@ -10,15 +10,17 @@ pub mod bucket;
 mod bucket_tests;
 mod cluster;
 pub mod config;
+mod counts;
 pub mod limits;
 #[cfg(test)]
 mod limits_tests;
+mod redis;
 pub mod server;
 mod snapshot;
 mod table;
 pub mod types;
 
-pub use cluster::owner_of;
-pub use config::{Config, ConfigError};
+pub use cluster::{ALPN, Admits, Members, Peer, Peers, owner_of};
+pub use config::{ANSWER_MS, Config, ConfigError};
 pub use limits::Limits;
 pub use server::{RateLimit, StartError};

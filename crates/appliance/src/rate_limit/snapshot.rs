@@ -215,6 +215,7 @@ mod tests {
                 all: false,
                 skip_response: false,
                 lease: 0,
+                windows: b"",
             };
             match limits.answer(&limits.types(), &request, limits.now()) {
                 Answer::Now(Body::Take(taken), _) => (taken.conformant, taken.level.remaining),

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 pub(crate) use outlet::{Host, agree_to_upgrade, serve};
 pub(crate) use publishers::{Publishers, supervise};
 pub(crate) use recorder::{Recorder, record};
-pub(crate) use state::exported;
+pub(crate) use state::{State as Published, exported, plane};
 pub(crate) use trust::{
     Dialled, EXPIRY_WARN_SECS, Guest, Refusal, admit, check as check_trust, is_trusted, now_secs,
 };

@@ -106,6 +106,10 @@ impl CoreError {
             CoreError::Argument(message) => (bad, body(3, message, vec![])),
             CoreError::Unsupported(name) => {
                 let message = format!("{name} are not supported by this build");
+                let message = match why_absent(&name) {
+                    Some(reason) => format!("{message}: {reason}"),
+                    None => message,
+                };
                 (bad, body(3, message, vec![]))
             }
             CoreError::Method(method, path) => {
@@ -147,6 +151,23 @@ impl CoreError {
             CoreError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, body(13, "", vec![])),
         }
     }
+}
+
+/// Why this build does not have a kind of entity, and what to do instead.
+fn why_absent(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "partials" | "degraphql_routes" | "degraphql" | "graphql-rate-limiting-advanced" => {
+            "they are of Kong's enterprise edition, and data planes of the open-source one refuse \
+             them; write the configuration into each plugin"
+        }
+        "plugin-schemas" | "custom-plugins" | "cloned-plugins" => {
+            "its plugins are part of the executable, and schemas and handlers in Lua are not run; \
+             GET schemas/plugins/{name} shows those that there are"
+        }
+        "workspaces" => "a control plane of its own does what a workspace is for",
+        "licenses" => "nothing needs one",
+        _ => return None,
+    })
 }
 
 fn store(error: &StoreError, kind: Option<Kind>) -> (StatusCode, Value) {
@@ -340,6 +361,12 @@ mod tests {
             400,
             3,
             "vaults are not supported",
+        );
+        check(
+            CoreError::Unsupported("plugin-schemas".to_owned()),
+            400,
+            3,
+            "plugin-schemas are not supported by this build: its plugins are part of",
         );
         check(BodyError::TooLarge.into(), 413, 8, "larger than");
         check(

@@ -87,6 +87,8 @@ struct Ask {
     prefix: String,
     /// Whether it is one of several writes that are stored together.
     is_batch: bool,
+    /// Whether it is about a group: what it reads are the entities of the members.
+    is_group: bool,
 }
 
 impl Ask {
@@ -100,6 +102,7 @@ impl Ask {
             version: None,
             prefix: String::new(),
             is_batch: true,
+            is_group: false,
         }
     }
 
@@ -107,6 +110,7 @@ impl Ask {
     async fn stored(&self, kind: Kind, id: Uuid) -> Result<Option<Value>, StoreError> {
         match self.version {
             Some(version) => self.app.store.at(self.cp, version).get(kind, id).await,
+            None if self.is_group => self.app.store.together(self.cp).get(kind, id).await,
             None => self.app.store.get(self.cp, kind, id).await,
         }
     }
@@ -121,6 +125,7 @@ impl Ask {
         let (store, cp) = (&self.app.store, self.cp);
         match self.version {
             Some(version) => store.at(cp, version).find(kind, field, value).await,
+            None if self.is_group => store.together(cp).find(kind, field, value).await,
             None => store.find(cp, kind, field, value).await,
         }
     }
@@ -129,6 +134,7 @@ impl Ask {
     async fn page(&self, kind: Kind, query: ListQuery) -> Result<Page, StoreError> {
         match self.version {
             Some(version) => self.app.store.at(self.cp, version).list(kind, query).await,
+            None if self.is_group => self.app.store.together(self.cp).list(kind, query).await,
             None => self.app.store.list(self.cp, kind, query).await,
         }
     }
@@ -276,6 +282,11 @@ impl Asked<'_> {
         if writes && !validates && version.is_some() {
             return Err(CoreError::Past);
         }
+        let is_group = control_plane.cluster_type == ClusterType::ControlPlaneGroup;
+        if is_group && version.is_some() {
+            let message = "a group has no past versions of its own; read those of its members";
+            return Err(CoreError::ListOption(message.to_owned()));
+        }
         let ask = Ask {
             app,
             cp,
@@ -284,6 +295,7 @@ impl Asked<'_> {
             version,
             prefix,
             is_batch: false,
+            is_group,
         };
         match (method, place) {
             (Method::GET, Place::Unsupported(_))

@@ -86,7 +86,7 @@ pub(super) struct Child {
 }
 
 /// Every collection below an entity.
-pub(super) const CHILDREN: [Child; 12] = [
+pub(super) const CHILDREN: [Child; 13] = [
     Child {
         parent: Kind::Service,
         segment: "routes",
@@ -154,6 +154,12 @@ pub(super) const CHILDREN: [Child; 12] = [
         field: "certificate",
     },
     Child {
+        parent: Kind::KeySet,
+        segment: "keys",
+        kind: Kind::Key,
+        field: "set",
+    },
+    Child {
         parent: Kind::Upstream,
         segment: "targets",
         kind: Kind::Target,
@@ -162,9 +168,7 @@ pub(super) const CHILDREN: [Child; 12] = [
 ];
 
 /// Collections of other builds.
-const UNSUPPORTED: [&str; 16] = [
-    "keys",
-    "key-sets",
+const UNSUPPORTED: [&str; 14] = [
     "partials",
     "mtls-auths",
     "oauth2",
@@ -394,8 +398,8 @@ mod tests {
             Place::Collection(nested(Certificate, "x", "certificate", Sni)),
         );
         let other = |name: &str| Place::Unsupported(name.to_owned());
-        check("/keys", other("keys"));
-        check("/keys/x", other("keys"));
+        check("/partials", other("partials"));
+        check("/partials/x", other("partials"));
         check("/vaults/my-vault", one(flat(Kind::Vault), "my-vault"));
         check("/schemas/vaults/env", Place::VaultSchema("env".to_owned()));
         check("/consumer_groups/g", one(flat(Kind::ConsumerGroup), "g"));

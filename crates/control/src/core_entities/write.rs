@@ -63,7 +63,7 @@ pub(super) async fn prepared_upsert(
 ) -> Result<Put, CoreError> {
     let parent = refer_to_parent(ask, collection, &mut body).await?;
     if let Some(id) = uuid(key) {
-        body["id"] = json!(same_id(&body, id)?);
+        set_id(&mut body, id)?;
         return prepare(ask, collection.kind, body, id, IfExists::Replace).await;
     }
     let Some(field) = schema::of(collection.kind).endpoint_key else {
@@ -81,13 +81,10 @@ pub(super) async fn prepared_upsert(
     }
     let found = by_key(ask, collection.kind, parent, key).await?;
     let found = found.as_ref().and_then(id);
-    let id = match found {
-        Some(id) => same_id(&body, id)?,
-        None => Uuid::new_v4(),
-    };
-    if found.is_some() {
-        body["id"] = json!(id);
+    if let Some(id) = found {
+        set_id(&mut body, id)?;
     }
+    let id = found.unwrap_or_else(Uuid::new_v4);
     prepare(ask, collection.kind, body, id, IfExists::Replace).await
 }
 
@@ -102,7 +99,7 @@ pub(super) async fn change(
     let id = id(&body).ok_or(CoreError::Internal)?;
     let hashed = collection.kind == Kind::BasicAuth && changes["password"].is_null();
     merge(&mut body, changes);
-    body["id"] = json!(same_id(&body, id)?);
+    set_id(&mut body, id)?;
     let kind = collection.kind;
     if !hashed {
         let put = prepare(ask, kind, body, id, IfExists::Replace).await?;
@@ -168,14 +165,18 @@ async fn refer_to_parent(
     Ok(Some(id))
 }
 
-/// The id of the path, unless the body has another one.
-fn same_id(body: &Value, id: Uuid) -> Result<Uuid, CoreError> {
+/// Sets the id of the path, unless the body has another one.
+fn set_id(body: &mut Value, id: Uuid) -> Result<(), CoreError> {
     match body["id"].as_str() {
-        Some(other) if uuid(other) != Some(id) => Err(CoreError::Argument(format!(
-            "the body has the id '{other}', the path has '{id}'"
-        ))),
-        _ => Ok(id),
+        Some(other) if uuid(other) != Some(id) => {
+            return Err(CoreError::Argument(format!(
+                "the body has the id '{other}', the path has '{id}'"
+            )));
+        }
+        None if !body["id"].is_null() => {} // for the schema to refuse
+        _ => body["id"] = json!(id),
     }
+    Ok(())
 }
 
 /// Whether a body's name is the one of the path; a target may lack its port in either.

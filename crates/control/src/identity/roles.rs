@@ -22,6 +22,8 @@ pub(crate) enum Part {
     DpCertificates,
     /// Data planes.
     Nodes,
+    /// What data planes counted.
+    Telemetry,
     /// All entities together: versions, drafts, batches.
     Configuration,
     /// Entities of one kind, by the name of their collection.
@@ -47,7 +49,7 @@ pub(crate) enum Needs {
 }
 
 use Access::Read;
-use Part::{Configuration, DpCertificates, Entities, Itself, Nodes};
+use Part::{Configuration, DpCertificates, Entities, Itself, Nodes, Telemetry};
 
 /// A role that can be assigned.
 pub(crate) struct Role {
@@ -98,7 +100,10 @@ pub(crate) const ROLES: [Role; 16] = [
         "Reads a control plane; writes its entities, versions, nodes and their certificates.",
         |needs| match needs {
             Needs::ControlPlane(Itself, access) => access == Read,
-            Needs::ControlPlane(Configuration | DpCertificates | Nodes | Entities(_), _) => true,
+            Needs::ControlPlane(
+                Configuration | DpCertificates | Nodes | Telemetry | Entities(_),
+                _,
+            ) => true,
             _ => false,
         },
     ),
@@ -165,6 +170,15 @@ pub(crate) const ROLES: [Role; 16] = [
     },
 ];
 
+/// To see which control planes there are, and what was counted at them.
+fn telemetry_of(needs: Needs, wanted: Access) -> bool {
+    match needs {
+        Needs::ControlPlane(Itself, Read) => true,
+        Needs::ControlPlane(Telemetry, access) => access == Read || wanted == Access::Write,
+        _ => false,
+    }
+}
+
 /// A team that every organisation has.
 pub(crate) struct PredefinedTeam {
     pub(crate) name: &'static str,
@@ -172,8 +186,34 @@ pub(crate) struct PredefinedTeam {
     pub(crate) allows: fn(Needs) -> bool,
 }
 
-/// Every predefined team of this build.
-pub(crate) const TEAMS: [PredefinedTeam; 3] = [
+/// Every predefined team of the hosted API, so that whoever looks one up by its name finds it. Those
+/// for what is not in this build open nothing, and say so.
+pub(crate) const TEAMS: [PredefinedTeam; 8] = [
+    PredefinedTeam {
+        name: "Analytics Admin",
+        description: "Members may do everything with the telemetry of every control plane.",
+        allows: |needs| telemetry_of(needs, Access::Write),
+    },
+    PredefinedTeam {
+        name: "Analytics Viewer",
+        description: "Members may read the telemetry of every control plane.",
+        allows: |needs| telemetry_of(needs, Read),
+    },
+    PredefinedTeam {
+        name: "API Product Admin",
+        description: "For API products, which are not in this build: opens nothing.",
+        allows: |_| false,
+    },
+    PredefinedTeam {
+        name: "API Product Developer",
+        description: "For API products, which are not in this build: opens nothing.",
+        allows: |_| false,
+    },
+    PredefinedTeam {
+        name: "Portal Admin",
+        description: "For developer portals, which are not in this build: opens nothing.",
+        allows: |_| false,
+    },
     PredefinedTeam {
         name: "Organization Admin",
         description: "Members may do everything in the organization.",

@@ -15,10 +15,10 @@ use super::{Documents, Feed};
 /// `api`, with `feed` in front of it under its own host name.
 ///
 /// Without a feed everything goes to `api`.
-pub(crate) fn in_front_of(api: Router, feed: Option<Feed>, base_domain: &str) -> Router {
+pub(crate) fn in_front_of(api: Router, feed: Option<Arc<Feed>>, base_domain: &str) -> Router {
     let Some(feed) = feed else { return api };
     let own = Own {
-        feed: Arc::new(feed),
+        feed,
         base_domain: base_domain.into(),
     };
     api.layer(middleware::from_fn_with_state(own, by_host))
@@ -43,8 +43,13 @@ fn document(feed: &Documents, request: &Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")]).into_response();
     }
+    let path = request.uri().path();
+    if feed.list.is_empty() && path != "/ip-addresses.pem" {
+        let message = "no addresses are published yet: neither a node nor a file tells any";
+        return (StatusCode::NOT_FOUND, Json(json!({"message": message}))).into_response();
+    }
     let typed = |kind: &'static str| [(CONTENT_TYPE, kind)];
-    match request.uri().path() {
+    match path {
         "/ip-addresses.json" => list(feed, request.headers()),
         "/ip-addresses.json.sig" => {
             (typed("application/octet-stream"), feed.signature.clone()).into_response()

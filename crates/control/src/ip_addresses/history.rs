@@ -1,24 +1,36 @@
 //! Every version that was published: what changed, and when.
+//!
+//! The database holds it; a file of an older build is read once.
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 use sallyport_contract::{PublishedChange, PublishedList};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-/// Version of the file's form.
+use super::contribution::Planned;
+
+/// Version of the form of an older build's file.
 const FORMAT: u32 = 1;
 /// Versions that are kept; older ones are forgotten.
-const VERSIONS_MAX: usize = 200;
+pub(super) const VERSIONS_MAX: u32 = 200;
 const DATE: &str = "%Y-%m-%d-%H-%M-%S";
 
 /// Versions, oldest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
-    format: u32,
     versions: Vec<PublishedList>,
     /// What was announced and is not in force yet, soonest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    announced: Vec<Announced>,
+}
+
+/// The file of an older build.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OldFile {
+    format: u32,
+    versions: Vec<PublishedList>,
+    #[serde(default)]
     announced: Vec<Announced>,
 }
 
@@ -44,11 +56,11 @@ pub(super) struct Announcement<'a> {
     pub(super) changes: Vec<PublishedChange>,
 }
 
-/// Why a change log cannot be used.
+/// Why a history cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// Not the JSON that this program wrote.
-    #[error("is not a change log of addresses: {0}")]
+    #[error("is not a history of addresses: {0}")]
     Json(#[from] serde_json::Error),
     /// Written by a newer program.
     #[error("is of format {0}, this build reads {FORMAT}")]
@@ -68,45 +80,87 @@ pub(super) struct Version<'a> {
     pub(super) changes: Vec<PublishedChange>,
 }
 
-impl Default for History {
-    fn default() -> History {
-        History {
-            format: FORMAT,
-            versions: Vec::new(),
-            announced: Vec::new(),
-        }
-    }
-}
-
 impl History {
-    pub(super) fn parse(text: &str) -> Result<History, HistoryError> {
-        let history: History = serde_json::from_str(text)?;
-        if history.format != FORMAT {
-            return Err(HistoryError::Format(history.format));
+    /// Reads the file of an older build.
+    ///
+    /// # Errors
+    /// See [`HistoryError`].
+    pub(super) fn of_file(text: &str) -> Result<History, HistoryError> {
+        let file: OldFile = serde_json::from_str(text)?;
+        if file.format != FORMAT {
+            return Err(HistoryError::Format(file.format));
         }
-        let dates = history.versions.iter().map(|it| &it.update_date);
-        let more = history
+        History {
+            versions: file.versions,
+            announced: file.announced,
+        }
+        .checked()
+    }
+
+    /// Reads what the database holds.
+    ///
+    /// # Errors
+    /// See [`HistoryError`].
+    pub(super) fn of_rows(
+        versions: Vec<Value>,
+        announced: Vec<Value>,
+    ) -> Result<History, HistoryError> {
+        let versions = versions.into_iter().map(serde_json::from_value);
+        let announced = announced.into_iter().map(serde_json::from_value);
+        History {
+            versions: versions.collect::<Result<_, _>>()?,
+            announced: announced.collect::<Result<_, _>>()?,
+        }
+        .checked()
+    }
+
+    fn checked(self) -> Result<History, HistoryError> {
+        let dates = self.versions.iter().map(|it| &it.update_date);
+        let more = self
             .announced
             .iter()
             .flat_map(|it| [&it.at, &it.list.update_date]);
         let bad = dates.chain(more).find(|date| instant(date).is_none());
         match bad.cloned() {
             Some(bad) => Err(HistoryError::Date(bad)),
-            None => Ok(history),
+            None => Ok(self),
         }
     }
 
-    pub(super) fn json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("strings, numbers and lists always become JSON")
+    /// For the database: the newest `count` versions, and what is announced.
+    pub(super) fn rows(&self, count: usize) -> (Vec<Value>, Vec<Value>) {
+        fn rows<T: Serialize>(those: &[T]) -> Vec<Value> {
+            let rows = those.iter().map(serde_json::to_value);
+            rows.map(|it| it.expect("strings, numbers and lists always become JSON"))
+                .collect()
+        }
+        let from = self.versions.len().saturating_sub(count);
+        (rows(&self.versions[from..]), rows(&self.announced))
+    }
+
+    /// How many versions there are.
+    pub(super) fn len(&self) -> usize {
+        self.versions.len()
     }
 
     pub(super) fn newest(&self) -> Option<&PublishedList> {
         self.versions.last()
     }
 
-    /// Adds `list` as the version of `now`, unless it is the newest already. Dates always rise.
+    /// `now`, or the date of the newest version if that is later: what one process found due stays
+    /// due for all, also for those whose clock is behind.
+    pub(super) fn not_before_newest(&self, now: i64) -> i64 {
+        let newest = self.newest().and_then(|it| instant(&it.update_date));
+        newest.map_or(now, |it| it.as_second().max(now))
+    }
+
+    /// Adds `list` as the version of `now`, unless it is the newest already, or the first and empty.
+    /// Dates always rise.
     pub(super) fn publish(&mut self, list: PublishedList, now: i64) -> bool {
         let mut at = now;
+        if self.versions.is_empty() && list == PublishedList::default() {
+            return false;
+        }
         if let Some(newest) = self.versions.last() {
             let undated = PublishedList {
                 update_date: newest.update_date.clone(),
@@ -121,18 +175,18 @@ impl History {
             update_date: date(at),
             ..list
         });
-        let surplus = self.versions.len().saturating_sub(VERSIONS_MAX);
+        let surplus = self.versions.len().saturating_sub(VERSIONS_MAX as usize);
         self.versions.drain(..surplus);
         true
     }
 
     /// Announces at `now` what will be in force from which second, soonest first; whether that
     /// is news.
-    pub(super) fn announce(&mut self, planned: &[(i64, PublishedList)], now: i64) -> bool {
-        let announced = planned.iter().map(|(from, list)| {
+    pub(super) fn announce(&mut self, planned: &[Planned], now: i64) -> bool {
+        let announced = planned.iter().map(|it| {
             let list = PublishedList {
-                update_date: date(*from),
-                ..list.clone()
+                update_date: date(it.from),
+                ..it.list.clone()
             };
             let known = self.announced.iter().find(|it| it.list == list);
             let at = known.map_or_else(|| date(now), |it| it.at.clone());

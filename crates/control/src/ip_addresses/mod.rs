@@ -1,10 +1,16 @@
 //! `ip_addresses`: the published list of addresses, its change log, signature and RSS feed.
 //!
 //! Served without a token under the contract's host of this name, for firewalls and people. The shape
-//! of the list is [`PublishedList`]; docs/ip_addresses.md describes all documents.
+//! of the list is [`PublishedList`]; docs/ip_addresses.md describes all documents. What the list is
+//! made of and its history are in the database, so that all processes on it publish the same bytes:
+//! each puts there what it contributes ([`Contribution`]) and whoever sees a change first writes the
+//! version.
 
 mod api;
+mod contribution;
+mod files;
 mod history;
+mod key;
 mod rss;
 mod sources;
 #[cfg(test)]
@@ -13,46 +19,59 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{KeyPair, SigningKey};
 use sallyport_contract::PublishedList;
+use sallyport_store::{Store, StoreError};
 use sha2::{Digest, Sha256};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
 
 pub(crate) use api::in_front_of;
+pub use contribution::Contribution;
 pub use history::HistoryError;
+pub use key::Seal;
 pub use sources::SourcesError;
 
-use history::History;
-use sources::Sources;
-use tracing::error;
+use history::{History, VERSIONS_MAX};
 
-/// What is published: the documents of this moment, made anew when a planned change comes into
-/// force.
-#[derive(Debug)]
+/// Between looks at what other processes changed, and whether a planned change is due.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Times that a version is written anew because another process was faster.
+const TRIES_MAX: usize = 16;
+
+/// Who contributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contributor {
+    /// A control plane that is no node: what the last one that started says counts.
+    ControlPlane,
+    /// A node of the cluster with this id: until it is removed.
+    Node(Uuid),
+}
+
+/// What is published: the documents of this moment, the same for all processes on the database.
 pub struct Feed {
-    source: Source,
+    store: Store,
+    base_domain: String,
+    key: KeyPair,
     current: Mutex<Arc<Documents>>,
 }
 
-/// What the documents are made of.
-#[derive(Debug)]
-struct Source {
-    sources: Sources,
-    base_domain: String,
-    directory: PathBuf,
-    key: KeyPair,
-}
-
 /// The documents from one change to the next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Documents {
+    /// Empty before anything is published.
     list: String,
     etag: String,
     signature: Vec<u8>,
     public_key: String,
     rss: String,
     history: History,
+    /// The database's revision that they are made of.
+    revision: u64,
     /// Unix second of the next planned change.
     until: Option<i64>,
 }
@@ -63,7 +82,7 @@ pub enum FeedError {
     /// The description of the addresses cannot be used.
     #[error(transparent)]
     Sources(#[from] SourcesError),
-    /// The change log cannot be used.
+    /// The history of an older build cannot be used.
     #[error("{path}: {source}")]
     History {
         /// The file.
@@ -71,6 +90,15 @@ pub enum FeedError {
         /// What is wrong with it.
         source: HistoryError,
     },
+    /// What is in the database cannot be used.
+    #[error("what the database holds of published addresses {0}")]
+    Stored(String),
+    /// The database does not answer, or refuses.
+    #[error("the published addresses: {0}")]
+    Store(#[from] StoreError),
+    /// Other processes publish without an end.
+    #[error("the published addresses change too fast")]
+    Busy,
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
     File {
@@ -80,75 +108,140 @@ pub enum FeedError {
         source: io::Error,
     },
     /// The signing key cannot be used.
-    #[error("the signing key cannot be used: {0}")]
+    #[error("the key that signs the published addresses cannot be used: {0}")]
     Key(String),
 }
 
+impl std::fmt::Debug for Feed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Feed").finish_non_exhaustive()
+    }
+}
+
+/// What a description of addresses (TOML, see docs/ip_addresses.md) contributes, for names below
+/// `base_domain`.
+///
+/// # Errors
+/// See [`SourcesError`].
+pub fn described(text: &str, base_domain: &str) -> Result<Contribution, SourcesError> {
+    sources::read(sallyport_contract::catalogue(), text, base_domain)
+}
+
 impl Feed {
-    /// Publishes the addresses that `sources` (TOML) describes, for names below `base_domain`.
+    /// Contributes to the list in `store`, and publishes it under `base_domain`.
     ///
-    /// `directory` keeps the change log (`ip_addresses.json`) and the signing key
-    /// (`ip_addresses.key`); both are made when they are missing. If the addresses differ from the last
-    /// ones published, a version of the Unix second `now` is added.
+    /// `directory` is where an older build kept its history (taken over into a database that has
+    /// none) and, without a `seal`, where the signing key is (`ip_addresses.key`, made when it is
+    /// missing). If the addresses differ from the last ones published, a version of the Unix second
+    /// `now` is added.
     ///
     /// # Errors
     /// See [`FeedError`].
-    pub fn open(
-        sources: &str,
+    pub async fn open(
+        store: Store,
+        contributor: Contributor,
+        contribution: Contribution,
         base_domain: &str,
         directory: &Path,
+        seal: Option<&dyn Seal>,
         now: i64,
     ) -> Result<Feed, FeedError> {
-        let source = Source {
-            sources: sources::read(sallyport_contract::catalogue(), sources, base_domain)?,
+        let key = key::key(&store, directory, seal).await?;
+        import(&store, directory).await?;
+        let body = serde_json::to_value(&contribution)
+            .map_err(|error| FeedError::Stored(error.to_string()))?;
+        match contributor {
+            Contributor::ControlPlane => store.contribute_ip_addresses("control", body).await?,
+            Contributor::Node(id) => store.report_ip_addresses(id, body).await?,
+        }
+        let feed = Feed {
+            store,
             base_domain: base_domain.to_owned(),
-            directory: directory.to_owned(),
-            key: key(&directory.join("ip_addresses.key"))?,
+            key,
+            current: Mutex::default(),
         };
-        let documents = source.documents(now)?;
-        Ok(Feed {
-            source,
-            current: Mutex::new(Arc::new(documents)),
-        })
+        feed.publish(now).await?;
+        Ok(feed)
     }
 
     /// The documents of this moment.
     fn now(&self) -> Arc<Documents> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.at(now.map_or(0, |it| it.as_secs().cast_signed()))
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&current)
     }
 
-    /// The documents of the Unix second `now`.
-    fn at(&self, now: i64) -> Arc<Documents> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.until.is_some_and(|until| until <= now) {
-            match self.source.documents(now) {
-                Ok(documents) => *current = Arc::new(documents),
-                // the list of before is served on; the next request tries again
-                Err(error) => {
-                    error!(%error, "a planned change of addresses could not be published");
+    /// Follows what other processes change and what becomes due, until `stop`. While the database
+    /// does not answer, the last list is served on.
+    pub(crate) async fn follow(self: Arc<Feed>, stop: CancellationToken) {
+        let mut told = false;
+        let followed = async {
+            loop {
+                sleep(LOOK_EVERY).await;
+                let now = SystemTime::now().duration_since(UNIX_EPOCH);
+                let now = now.map_or(0, |it| it.as_secs().cast_signed());
+                match self.refresh(now).await {
+                    Ok(()) => told = false,
+                    Err(error) if !told => {
+                        told = true;
+                        warn!(%error, "the published addresses stay as they are");
+                    }
+                    Err(_) => {}
                 }
             }
-        }
-        current.clone()
-    }
-}
-
-impl Source {
-    fn documents(&self, now: i64) -> Result<Documents, FeedError> {
-        let path = self.directory.join("ip_addresses.json");
-        let mut history = match read(&path)? {
-            Some(text) => History::parse(&text).map_err(|source| FeedError::History {
-                path: path.clone(),
-                source,
-            })?,
-            None => History::default(),
         };
-        let coming = self.sources.after(now);
-        let changed = history.publish(self.sources.at(now).clone(), now);
-        if history.announce(coming, now) || changed {
-            write(&path, &history.json(), 0o644)?;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = followed => {}
         }
+    }
+
+    /// Publishes anew if something changed, or is due at the Unix second `now`.
+    async fn refresh(&self, now: i64) -> Result<(), FeedError> {
+        let known = self.now();
+        let due = known.until.is_some_and(|until| until <= now);
+        if !due && self.store.ip_addresses_revision().await? == known.revision {
+            return Ok(());
+        }
+        self.publish(now).await
+    }
+
+    async fn publish(&self, now: i64) -> Result<(), FeedError> {
+        let bad = |error: &dyn std::fmt::Display| FeedError::Stored(error.to_string());
+        for _ in 0..TRIES_MAX {
+            let there = self.store.ip_addresses().await?;
+            let parts = there.sources.into_values().map(serde_json::from_value);
+            let parts: Vec<Contribution> =
+                parts.collect::<Result<_, _>>().map_err(|it| bad(&it))?;
+            let history = History::of_rows(there.versions, there.announced);
+            let mut history = history.map_err(|it| bad(&it))?;
+            let moment = history.not_before_newest(now);
+            let (list, coming) = Contribution::together(&parts).split(moment);
+            let new = history.publish(list, now);
+            let mut revision = there.revision;
+            if history.announce(&coming, now) || new {
+                let (versions, announced) = history.rows(usize::from(new));
+                let written =
+                    self.store
+                        .publish_ip_addresses(revision, versions, announced, VERSIONS_MAX);
+                if !written.await? {
+                    continue; // another process was faster; perhaps it wrote just this
+                }
+                revision += 1;
+            }
+            let until = coming.first().map(|it| it.from);
+            let documents = self.documents(history, revision, until)?;
+            *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(documents);
+            return Ok(());
+        }
+        Err(FeedError::Busy)
+    }
+
+    fn documents(
+        &self,
+        history: History,
+        revision: u64,
+        until: Option<i64>,
+    ) -> Result<Documents, FeedError> {
         let list = history
             .newest()
             .map(PublishedList::json)
@@ -159,59 +252,47 @@ impl Source {
             .take(16)
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        let key = &self.key;
-        let signature = key
+        let signature = self
+            .key
             .sign(list.as_bytes())
             .map_err(|it| FeedError::Key(it.to_string()))?;
         let host = format!("ip-addresses.origin.{}", self.base_domain);
         Ok(Documents {
             etag: format!("\"{digits}\""),
             signature,
-            public_key: key.public_key_pem(),
+            public_key: self.key.public_key_pem(),
             rss: rss::rss(&history, &host),
             list,
             history,
-            until: coming.first().map(|(from, _)| *from),
+            revision,
+            until,
         })
     }
 }
 
-fn key(path: &Path) -> Result<KeyPair, FeedError> {
-    let bad = |error: rcgen::Error| FeedError::Key(format!("{}: {error}", path.display()));
-    if let Some(pem) = read(path)? {
-        return KeyPair::from_pem(&pem).map_err(bad);
-    }
-    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(bad)?;
-    write(path, &key.serialize_pem(), 0o600)?;
-    Ok(key)
-}
-
-fn read(path: &Path) -> Result<Option<String>, FeedError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(FeedError::File {
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
-/// Writes beside and renames, so that a crash leaves the old file or the new one.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), FeedError> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let new = path.with_extension("new");
-    let written = || {
-        let _ = std::fs::remove_file(&new); // of a start that was cut short
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(mode).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)
+/// Takes the history of an older build over, unless the database has one.
+async fn import(store: &Store, directory: &Path) -> Result<(), FeedError> {
+    let path = directory.join("ip_addresses.json");
+    let Some(text) = files::read(&path)? else {
+        return Ok(());
     };
-    written().map_err(|source| FeedError::File {
-        path: path.to_owned(),
+    let history = History::of_file(&text).map_err(|source| FeedError::History {
+        path: path.clone(),
         source,
-    })
+    })?;
+    let there = store.ip_addresses().await?;
+    let taken = there.versions.is_empty() && {
+        let (versions, announced) = history.rows(history.len());
+        let written = store.publish_ip_addresses(there.revision, versions, announced, VERSIONS_MAX);
+        written.await?
+    };
+    let aside = files::set_aside(&path)?;
+    match taken {
+        true => info!(file = %aside.display(), "history of published addresses taken over"),
+        false => info!(
+            file = %aside.display(),
+            "history of published addresses set aside, the database has one already"
+        ),
+    }
+    Ok(())
 }

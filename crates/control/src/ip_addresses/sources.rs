@@ -6,31 +6,10 @@ use jiff::Timestamp;
 use sallyport_contract::{Addresses, Catalogue, Names, Net, PublishedList, is_label};
 use serde::Deserialize;
 
+use super::contribution::{Contribution, Planned};
+
 /// What TOML says: geo → addresses.
 type Raw = BTreeMap<String, RawGeo>;
-
-/// Addresses by time.
-#[derive(Clone, Debug)]
-pub(super) struct Sources {
-    /// In force until the first of `planned`.
-    first: PublishedList,
-    /// Unix second from which a list is in force, and the list; in order.
-    planned: Vec<(i64, PublishedList)>,
-}
-
-impl Sources {
-    /// The list that is in force at `now`, without a date.
-    pub(super) fn at(&self, now: i64) -> &PublishedList {
-        let due = self.planned.iter().rev().find(|(from, _)| *from <= now);
-        due.map_or(&self.first, |(_, list)| list)
-    }
-
-    /// The lists that come after `now`, and from which second each is in force.
-    pub(super) fn after(&self, now: i64) -> &[(i64, PublishedList)] {
-        let due = self.planned.partition_point(|(from, _)| *from <= now);
-        &self.planned[due..]
-    }
-}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -52,7 +31,7 @@ pub enum SourcesError {
     Problems(Vec<String>),
 }
 
-/// The lists of a description.
+/// What a description contributes.
 ///
 /// # Errors
 /// See [`SourcesError`].
@@ -60,7 +39,7 @@ pub(super) fn read(
     catalogue: &Catalogue,
     text: &str,
     base_domain: &str,
-) -> Result<Sources, SourcesError> {
+) -> Result<Contribution, SourcesError> {
     let mut table: toml::Table = text.parse()?;
     let mut problems = Vec::new();
     let planned = match table.remove("planned") {
@@ -93,14 +72,14 @@ pub(super) fn read(
     if changes.windows(2).any(|pair| pair[0].0 == pair[1].0) {
         problems.push("planned: two changes have the same `from`; make them one".to_owned());
     }
-    let mut planned: Vec<(i64, PublishedList)> = Vec::new();
+    let mut planned: Vec<Planned> = Vec::new();
     for (from, raw) in changes {
-        let mut list = planned.last().map_or(&first, |(_, list)| list).clone();
+        let mut list = planned.last().map_or(&first, |it| &it.list).clone();
         make.put(&mut list, raw, &mut problems);
-        planned.push((from, list));
+        planned.push(Planned { from, list });
     }
     if problems.is_empty() {
-        Ok(Sources { first, planned })
+        Ok(Contribution { first, planned })
     } else {
         Err(SourcesError::Problems(problems))
     }
@@ -142,7 +121,7 @@ impl Make<'_> {
 }
 
 /// The name of `id` in `geo`, with `*` for what differs between control planes or portals.
-fn host(catalogue: &Catalogue, id: &str, geo: &str, base: &str) -> Option<String> {
+pub(super) fn host(catalogue: &Catalogue, id: &str, geo: &str, base: &str) -> Option<String> {
     // A label that no name has, so that it can be found again.
     const ANY: &str = "any-label-0";
     debug_assert!(is_label(ANY));

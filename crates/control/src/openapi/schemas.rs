@@ -145,6 +145,10 @@ const OBJECTS: &[(&str, &str)] = &[
         "expected_hash string, created_at int, updated_at int",
     ),
     (
+        "ExpectedConfigVersion",
+        "expected_config_version string, revision int, created_at int",
+    ),
+    (
         "Version",
         "version int, created_at time?, actor string?, changes int",
     ),

@@ -44,8 +44,7 @@ const ARGUMENTS: &[&str] = &[
 ];
 
 pub(crate) fn routes() -> Vec<Route> {
-    // who may see the data planes may see what they counted
-    let needs = Needs::ControlPlane(Part::Nodes, Access::Read);
+    let needs = Needs::ControlPlane(Part::Telemetry, Access::Read);
     vec![
         Route::get(
             "/v2/telemetry",

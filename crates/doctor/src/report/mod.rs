@@ -10,7 +10,7 @@ use crate::check::Check;
 use crate::judge::Verdict;
 use crate::plan::Skipped;
 
-pub use junit::junit;
+pub use junit::{Case, CaseEnd, junit, suite};
 pub use text::{line, text};
 
 /// One check, tried and judged.

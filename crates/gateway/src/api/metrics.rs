@@ -97,6 +97,15 @@ static LOG_ENTRIES_WAITING: Family = gauge(
     "Entries of log plugins that wait for their sink",
     &["plugin"],
 );
+static NODES_CONNECTED: Family = gauge(
+    "sallyport_rate_limit_connected",
+    "Whether a node that counts rate limits is connected",
+    &[],
+);
+static WITHOUT_NODES: Family = counter(
+    "sallyport_rate_limit_without_nodes_total",
+    "Requests whose rate limit was decided without the nodes that count",
+);
 static ROUTES: Family = gauge(
     "sallyport_routes",
     "Routes of the configuration in force",
@@ -184,6 +193,12 @@ pub(super) fn text(node: &Node) -> String {
     out.value(&LOG_LINES_DROPPED, &[], node.logs.dropped() as f64);
     if let Some(counters) = &node.telemetry {
         telemetry(&mut out, counters);
+    }
+    if let Some(nodes) = &node.nodes {
+        let connected = nodes.connected.load(Ordering::Relaxed);
+        out.value(&NODES_CONNECTED, &[], f64::from(u8::from(connected)));
+        let without = nodes.without.load(Ordering::Relaxed);
+        out.value(&WITHOUT_NODES, &[], without as f64);
     }
     for (plugin, loss, count) in node.log_queues.lost() {
         out.value(&LOG_ENTRIES_LOST, &[plugin, loss.as_str()], count as f64);

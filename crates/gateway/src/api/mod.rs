@@ -27,6 +27,7 @@ use crate::follow::Stats;
 use crate::log_queue::Queues;
 use crate::logs::LogFiles;
 use crate::proxy::Shared;
+use crate::rate_limit;
 use crate::telemetry::Counters;
 
 /// An answer of either API.
@@ -52,6 +53,8 @@ pub(crate) struct Node {
     /// How telemetry goes, if this node sends any.
     pub(crate) telemetry: Option<Arc<Counters>>,
     pub(crate) log_queues: Queues,
+    /// How counting on nodes goes, if there are any.
+    pub(crate) nodes: Option<Arc<rate_limit::Stats>>,
     /// Asked to get no new traffic, by a request.
     pub(crate) draining: AtomicBool,
     /// Cancelled when the gateway stops.

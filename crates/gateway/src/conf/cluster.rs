@@ -173,7 +173,7 @@ pub(super) fn read(reader: &mut Reader, role: Role) -> Option<Cluster> {
     })
 }
 
-fn host_and_port(text: &str) -> Option<ControlPlaneAddr> {
+pub(super) fn host_and_port(text: &str) -> Option<ControlPlaneAddr> {
     let (host, port) = text.rsplit_once(':')?;
     let good = is_name(host) || host.parse::<std::net::Ipv4Addr>().is_ok();
     let port = port.parse().ok().filter(|port| *port > 0)?;

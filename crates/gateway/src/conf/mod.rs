@@ -13,6 +13,7 @@ pub mod listener;
 mod material;
 mod names;
 mod proxy;
+mod rate_limit;
 mod reader;
 mod settings;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use material::{ClusterMaterial, Declarative, Material};
 pub use proxy::{
     ClientLimits, ErrorType, HeadersAdded, LogLevel, LogTarget, RealIp, UpstreamKeepalive,
 };
+pub use rate_limit::RateLimit;
 pub use sallyport_model::RouterFlavor;
 pub use settings::{Problem, Source, Warning};
 
@@ -169,6 +171,8 @@ pub struct Conf {
     pub tracing: Tracing,
     /// Where the syslog daemon of the machine listens (`sallyport_syslog_socket`).
     pub syslog_socket: PathBuf,
+    /// The nodes that count rate limits (`sallyport_rate_limit*`).
+    pub rate_limit: RateLimit,
     sources: BTreeMap<String, Source>,
 }
 
@@ -302,6 +306,7 @@ impl Conf {
             syslog_socket: PathBuf::from(
                 reader.text("sallyport_syslog_socket").unwrap_or_default(),
             ),
+            rate_limit: rate_limit::rate_limit(reader),
             sources: reader.settings.sources(),
             prefix,
         }

@@ -114,11 +114,13 @@ impl Lab {
         let listeners = open(&[bound], 1, "test").unwrap();
         let proxy = listeners[0][0].0.address;
         let options = crate::start::options(&conf, Uuid::nil(), None).unwrap();
-        let balancers = Arc::new(Balancers::new(conf.dns));
+        let balancers = Arc::new(Balancers::new(conf.dns.clone()));
         let named = ByName::new(Certificates::new(&[]));
         let unused = Ways::new(&options.tls_verified, &options.tls_unverified, "".into());
         let (queues, _) = Queues::new(unused);
-        let shared = Shared::new(options, configuration, balancers, (named, queues));
+        let (nodes, _) = crate::start::counting(&conf, &options);
+        let given = (named, queues, nodes);
+        let shared = Shared::new(options, configuration, balancers, given);
         let shared = Arc::new(shared);
         let stop = CancellationToken::new();
         let workers = Workers::start(&shared, listeners, &stop, SOON).unwrap();

@@ -3,6 +3,7 @@
 mod body;
 mod calls;
 mod clock;
+mod connection;
 mod fault;
 mod flight;
 mod forward;

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -15,31 +14,28 @@ use http::HeaderValue;
 use rustls::ClientConfig;
 use sallyport_plugins::Node;
 use sallyport_plugins::metrics::Metrics;
-use sallyport_wire::proxy_protocol::Header;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use super::calls::Connections;
 use super::clock::now;
 use super::forward::open;
-use super::headers::Client;
-use super::listeners::{Bound, Listeners, Socket, Speaks};
+use super::listeners::{Bound, Listeners, Socket};
 use super::options::Options;
 use super::pool::{Key, Pool};
 use super::request_ids::RequestIds;
 use super::spare::Spare;
-use super::stream::Ends;
 use super::upstream::Upstream;
-use super::{http1, http2, proxy_header, stream};
+use super::{connection, stream};
 use crate::balancer::{Balancers, Cursors};
 use crate::certificates::ByName;
 use crate::configuration::Configuration;
 use crate::log_queue::Queues;
-use crate::logs::{CLIENT_FAULTS, Lines, LocalTime};
+use crate::logs::{Lines, LocalTime};
+use crate::rate_limit::Nodes;
 use crate::redis::Links;
 use crate::telemetry::Fold;
 
@@ -75,7 +71,7 @@ impl Shared {
         options: Options,
         configuration: Configuration,
         balancers: Arc<Balancers>,
-        (certificates, log_queues): (ByName, Queues),
+        (certificates, log_queues, nodes): (ByName, Queues, Nodes),
     ) -> Shared {
         balancers.put_in_force(&configuration.balancers);
         certificates.put_in_force(&configuration.named);
@@ -86,7 +82,8 @@ impl Shared {
             Box::new(log_queues),
             options.cache_bytes_max,
             options.facts.clone(),
-        );
+        )
+        .counting_on(Box::new(nodes));
         Shared {
             configuration: ArcSwap::from_pointee(configuration),
             generation: AtomicU64::new(1),
@@ -432,7 +429,7 @@ async fn accept(
                     let seen = busy.clone();
                     let task = connections.spawn_local(async move {
                         let _counted = counted;
-                        connection(&worker, &bound, stream, peer, stop, &busy).await;
+                        connection::serve(&worker, &bound, stream, peer, stop, &busy).await;
                     });
                     open.insert(task.id(), Open { busy: seen, task });
                 }
@@ -510,135 +507,6 @@ fn report(open: &mut HashMap<Id, Open>, ended: Result<(Id, ()), JoinError>) {
             if error.is_panic() {
                 warn!(%error, "a connection's task panicked");
             }
-        }
-    }
-}
-
-// What a connection speaks is boxed: one task of the size of all of it would hold, for each plain
-// HTTP/1 connection that waits, the room that HTTP/2 with TLS needs.
-async fn connection(
-    worker: &Rc<Worker>,
-    bound: &Bound,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    stop: CancellationToken,
-    busy: &Cell<bool>,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        return debug!(%error, "connection lost");
-    }
-    let options = &worker.options;
-    let told = match bound.proxy_protocol {
-        false => None,
-        true => match told(bound, &mut stream, peer, options.client.head).await {
-            Ok(told) => told,
-            Err(()) => return,
-        },
-    };
-    if bound.speaks == Speaks::Streams {
-        let ends = stream_ends(options, bound, &stream, peer, told);
-        return Box::pin(stream::tcp::run(worker, stream, ends, bound.tls.as_ref())).await;
-    }
-    let port = bound.address.port();
-    let ip = peer.ip();
-    let Some(tls) = &bound.tls else {
-        let client = Client::new(options, ip, port, false, None)
-            .on(&stream, options)
-            .for_whom(told);
-        return match bound.http2 {
-            true => Box::pin(speak_either(worker, client, stream, stop, busy)).await,
-            false => Box::pin(http1::server::run(worker, &client, stream, busy)).await,
-        };
-    };
-    match timeout(
-        options.client.head,
-        TlsAcceptor::from(tls.clone()).accept(stream),
-    )
-    .await
-    {
-        Err(_) => debug!("TLS handshake timed out"),
-        Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
-        Ok(Ok(stream)) => {
-            let (tcp, session) = stream.get_ref();
-            let h2 = session.alpn_protocol() == Some(b"h2");
-            let mut client =
-                Client::new(options, ip, port, true, session.server_name()).on(tcp, options);
-            client = client.for_whom(told);
-            client.session = Some(super::session::session(session));
-            match h2 {
-                true => Box::pin(http2::run(worker, client, stream, stop)).await,
-                false => Box::pin(http1::server::run(worker, &client, stream, busy)).await,
-            }
-        }
-    }
-}
-
-/// For whom a load balancer has connected, by the header that has to be there.
-async fn told(
-    bound: &Bound,
-    stream: &mut TcpStream,
-    peer: SocketAddr,
-    head: Duration,
-) -> Result<Option<(SocketAddr, SocketAddr)>, ()> {
-    let reason = match timeout(head, proxy_header::take(stream)).await {
-        Ok(Ok(Header::Local)) => return Ok(None),
-        Ok(Ok(Header::Proxied {
-            source,
-            destination,
-        })) => return Ok(Some((source, destination))),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "no PROXY protocol header came in time".to_owned(),
-    };
-    let address = bound.address;
-    info!(target: CLIENT_FAULTS, fault = "client", %reason, client = %peer, listener = %address, "connection closed");
-    Err(())
-}
-
-/// Where a stream comes from and goes to, as far as the header of a trusted peer says so.
-fn stream_ends(
-    options: &Options,
-    bound: &Bound,
-    stream: &TcpStream,
-    peer: SocketAddr,
-    told: Option<(SocketAddr, SocketAddr)>,
-) -> Ends {
-    let own = stream.local_addr().unwrap_or(bound.address);
-    let believed = told.filter(|_| options.trusts(peer.ip().to_canonical()));
-    Ends {
-        source: believed.map_or(peer, |(source, _)| source),
-        destination: options.outside(own),
-    }
-}
-
-/// HTTP/1.1, or HTTP/2 with prior knowledge.
-async fn speak_either(
-    worker: &Rc<Worker>,
-    client: Client,
-    stream: TcpStream,
-    stop: CancellationToken,
-    busy: &Cell<bool>,
-) {
-    busy.set(false); // nothing came yet
-    let first = timeout(worker.options.client.head, knows_http2(&stream)).await;
-    busy.set(true);
-    match first {
-        Ok(Some(true)) => Box::pin(http2::run(worker, client, stream, stop)).await,
-        Ok(Some(false)) => http1::server::run(worker, &client, stream, busy).await,
-        Ok(None) | Err(_) => debug!("connection closed before a request"),
-    }
-}
-
-/// Whether a connection starts with the HTTP/2 preface; `None` if it ends before that shows.
-async fn knows_http2(stream: &TcpStream) -> Option<bool> {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
-    let mut start = [0; PREFACE.len()];
-    loop {
-        match stream.peek(&mut start).await {
-            Err(_) | Ok(0) => return None,
-            Ok(length) if start[..length] != PREFACE[..length] => return Some(false),
-            Ok(length) if length == PREFACE.len() => return Some(true),
-            // readiness does not tell when more has come than was peeked at
-            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
 }

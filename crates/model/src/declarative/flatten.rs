@@ -48,7 +48,9 @@ fn label(kind: Kind) -> Option<&'static str> {
         | Kind::Plugin
         | Kind::Upstream
         | Kind::Sni
-        | Kind::ConsumerGroup => Some("name"),
+        | Kind::ConsumerGroup
+        | Kind::Key
+        | Kind::KeySet => Some("name"),
         Kind::Vault => Some("prefix"),
         Kind::Consumer | Kind::BasicAuth | Kind::HmacAuth => Some("username"),
         Kind::Target => Some("target"),
@@ -87,6 +89,7 @@ fn nested(kind: Kind) -> &'static [(&'static str, Kind, &'static str)] {
             // who is in it, by their names
             ("consumers", Kind::ConsumerGroupMember, "consumer_group"),
         ],
+        Kind::KeySet => &[("keys", Kind::Key, "set")],
         Kind::Certificate => &[("snis", Kind::Sni, "certificate")],
         Kind::Upstream => &[("targets", Kind::Target, "upstream")],
         _ => &[],
@@ -97,8 +100,6 @@ fn nested(kind: Kind) -> &'static [(&'static str, Kind, &'static str)] {
 const UNSUPPORTED: &[&str] = &[
     "acme_storage",
     "filter_chains",
-    "key_sets",
-    "keys",
     "mtls_auth_credentials",
     "oauth2_authorization_codes",
     "oauth2_credentials",

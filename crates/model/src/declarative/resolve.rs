@@ -187,6 +187,8 @@ fn natural_key(kind: Kind, body: &Map<String, Value>) -> Option<String> {
         Kind::Service | Kind::Route | Kind::Upstream | Kind::Sni | Kind::ConsumerGroup => {
             text("name").map(str::to_owned)
         }
+        Kind::KeySet => text("name").map(str::to_owned),
+        Kind::Key => Some(format!("{}|{}", text("kid")?, id("set"))),
         // unique by itself; of several certificates one text may stand twice
         Kind::CaCertificate => text("cert").map(str::to_owned),
         Kind::Consumer => text("username")

@@ -561,6 +561,7 @@ fn any_document() -> impl Strategy<Value = Value> {
             "certificates": [{"cert": EC_CERT, "key": EC_KEY}, {"cert": EC_CERT, "key": EC_KEY}],
             "snis": [], "ca_certificates": [], "vaults": [], "consumer_group_consumers": [],
             "consumer_groups": [{"name": "a"}, {"name": "b"}],
+            "key_sets": [{"name": "a"}, {"name": "b"}], "keys": [],
         });
         for table in [
             "services",
@@ -569,6 +570,7 @@ fn any_document() -> impl Strategy<Value = Value> {
             "consumer_groups",
             "upstreams",
             "certificates",
+            "key_sets",
         ] {
             for (n, id) in IDS.iter().enumerate() {
                 document[table][n]["id"] = json!(id);
@@ -598,6 +600,11 @@ fn any_document() -> impl Strategy<Value = Value> {
                 Kind::Vault => {
                     entity["name"] = json!("env");
                     entity["prefix"] = json!(format!("vault-{n}"));
+                }
+                Kind::Key => {
+                    entity["kid"] = json!(format!("k{n}"));
+                    entity["jwk"] = Value::Null;
+                    entity["pem"] = json!({"private_key": EC_KEY});
                 }
                 Kind::Acl => entity["group"] = json!(format!("g{n}")),
                 Kind::Target => entity["target"] = json!(format!("t{n}")),

@@ -142,7 +142,12 @@ fn pairs(body: &Map<String, Value>, path: &Path, errors: &mut Vec<FieldError>) {
 /// The digest is Kong's name for what is unique about a certificate; whoever writes it, it is that.
 fn digest(body: &mut Map<String, Value>, _: &mut Vec<FieldError>) {
     let text = body.get("cert").and_then(Value::as_str);
-    if let Some(certificate) = text.and_then(|text| Certificate::from_pem(text).ok()) {
+    // what is no text is for the schema to refuse
+    let given = body.get("cert_digest");
+    let replaceable = given.is_none_or(|given| given.is_null() || given.is_string());
+    if let Some(certificate) = text.and_then(|text| Certificate::from_pem(text).ok())
+        && replaceable
+    {
         body.insert("cert_digest".to_owned(), json!(certificate.digest));
     }
 }

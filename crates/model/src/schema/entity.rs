@@ -11,8 +11,8 @@ use super::plugin::PluginSchemas;
 use super::record::Record;
 use super::validate::{Mode, canonical_uuid, validate};
 use super::{
-    certificates, checks, consumer_groups, consumers, credentials, key_auths, plugins, routes,
-    services, targets, upstreams, vaults,
+    certificates, checks, consumer_groups, consumers, credentials, key_auths, keys, plugins,
+    routes, services, targets, upstreams, vaults,
 };
 use crate::Kind;
 
@@ -37,6 +37,8 @@ static SCHEMAS: LazyLock<[EntitySchema; Kind::ALL.len()]> = LazyLock::new(|| {
         Kind::Certificate => certificates::certificate(),
         Kind::Sni => certificates::sni(),
         Kind::CaCertificate => certificates::ca_certificate(),
+        Kind::KeySet => keys::key_set(),
+        Kind::Key => keys::key(),
         Kind::Service => services::schema(),
         Kind::Consumer => consumers::schema(),
         Kind::Upstream => upstreams::schema(),
@@ -274,6 +276,7 @@ fn unique_together_name(kind: Kind) -> &'static str {
         Kind::ConsumerGroupMember => "consumer_group, consumer",
         Kind::Target => "upstream, target",
         Kind::Acl => "consumer, group",
+        Kind::Key => "kid, set",
         _ => "",
     }
 }

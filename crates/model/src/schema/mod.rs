@@ -16,6 +16,7 @@ mod entity;
 mod error;
 mod field;
 mod key_auths;
+mod keys;
 mod plugin;
 mod plugins;
 #[cfg(test)]

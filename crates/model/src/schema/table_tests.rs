@@ -10,6 +10,8 @@ use crate::certificate::Certificate;
 use crate::certificate::tests::{CA_CERT, EC_CERT, EC_KEY, EC_OTHER_KEY, RSA_CERT, RSA_KEY};
 
 pub(super) const ID: &str = "0dc6f45b-8f8d-40d2-a504-473544ee190b";
+/// A public key on P-256 with the `kid` that [`smallest`] has.
+pub(super) const EC_JWK: &str = r#"{"kid":"k","kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#;
 pub(super) const OTHER: &str = "7f145bf9-0dce-4f91-98eb-debbce4b9f6b";
 
 pub(super) fn parse(kind: Kind, body: Value) -> Result<Value, Vec<String>> {
@@ -26,6 +28,8 @@ pub(super) fn smallest(kind: Kind) -> Value {
             let digest = Certificate::from_pem(CA_CERT).unwrap().digest;
             json!({"cert": CA_CERT, "cert_digest": digest})
         }
+        Kind::KeySet => json!({"name": "s"}),
+        Kind::Key => json!({"kid": "k", "jwk": EC_JWK}),
         Kind::Service => json!({"host": "a.example"}),
         Kind::Route => json!({"paths": ["/"]}),
         Kind::Consumer => json!({"username": "alice"}),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ahash::{AHashMap, RandomState};
 use uuid::Uuid;
 
-use super::window::{Period, Window};
+use sallyport_wire::rate_limit::{Period, Window};
 
 const SHARDS: usize = 64;
 /// Below this many keys a shard is never swept.

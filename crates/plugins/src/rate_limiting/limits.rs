@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::counters::Limit;
-use super::window::Period;
+use sallyport_wire::rate_limit::Period;
 
 /// The fields of the limits, shortest window first.
 pub(crate) const FIELDS: &[&str] = &["second", "minute", "hour", "day", "month", "year"];

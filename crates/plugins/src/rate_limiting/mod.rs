@@ -1,9 +1,9 @@
 //! `rate-limiting`: refuses requests over a number per calendar window.
 
+mod cluster;
 mod counters;
 mod limits;
 mod shared;
-mod window;
 
 use std::sync::Arc;
 
@@ -13,12 +13,14 @@ use sallyport_model::schema::{EntityCheck, Field, Match, Record};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub(crate) use cluster::NoNodes;
+pub use cluster::{CountAnswer, CountError, CountNodes};
 pub use counters::Counters;
 use counters::Taken;
 pub(crate) use counters::{Identity, Key, Limit};
 pub(crate) use limits::{Limits, RawLimits, Windows, checks, fields};
+use sallyport_wire::rate_limit::Period;
 pub(crate) use shared::{add, counts, read};
-use window::Period;
 
 use crate::exchange::{Env, Exchange, Flow, Handler, Reply, Resume};
 use crate::redis::{self, RedisError, RedisServer, RedisValue};
@@ -67,12 +69,20 @@ on a refusal (429 unless `error_code` says otherwise).
 |---|---|
 | `local` | in each gateway for itself, over all its cores; lost when the process ends |
 | `redis` | in one Redis (or Valkey) server for all gateways, under Kong's keys, so gateways of Kong count with them |
-| `cluster` | refused: it needs a gateway with a database |
+| `cluster` | on the nodes of the appliance, for all gateways that ask them |
 
 With `redis`, one script a request decides and counts, over one pipelined connection for each core. While
 the server is gone, requests pass without being counted and without headers (`fault_tolerant: true`) or get
 500; a server that cannot be reached is tried again after a second. With `ssl_verify`, its certificate must
 chain to `lua_ssl_trusted_certificate`. `sync_rate` other than -1 is refused.
+
+With `cluster`, the nodes that `sallyport_rate_limit` in `kong.conf` names (`host:port`, several separated by
+commas; port 9001) count, each key on one of them, in windows of their own clocks, and decide in the same step.
+One pipelined connection goes to the first of them that can be reached, over TLS with
+`sallyport_rate_limit_ssl = on` (the certificate must chain to `lua_ssl_trusted_certificate`). While no node
+answers within `sallyport_rate_limit_timeout` (500 ms), each gateway counts for itself with the same limits
+(`fault_tolerant: true`) or answers 500; the log says so once, and `sallyport_rate_limit_without_nodes_total`
+counts those requests. A node that dies takes the counts of its keys along.
 ";
 
 /// The plugin, as the registry lists it.
@@ -109,12 +119,16 @@ impl Plugin for RateLimiting {
             Field::string("policy")
                 .one_of(&["local", "cluster", "redis"])
                 .default(json!("local"))
-                .check(redis::policy)
-                .about("Where is counted: in each gateway, or in Redis for all of them."),
+                .about(
+                    "Where is counted: in each gateway, on the appliance's nodes or in Redis for all.",
+                ),
             Field::boolean("fault_tolerant")
                 .required()
                 .default(json!(true))
-                .about("Whether requests pass uncounted while Redis is gone; 500 otherwise."),
+                .about(
+                    "Whether requests pass while who counts is gone: uncounted without Redis, counted by \
+                     each gateway without nodes; 500 otherwise.",
+                ),
             Field::record("redis", redis::record())
                 .required()
                 .about("The server, for `policy: redis`."),
@@ -176,6 +190,7 @@ impl Plugin for RateLimiting {
             error_message: config.error_message,
         };
         Ok(match redis {
+            None if config.policy == "cluster" => Box::new(cluster::Cluster(Arc::new(rules))),
             None => Box::new(Local(rules)),
             Some(server) => Box::new(Shared {
                 rules: Arc::new(rules),
@@ -204,6 +219,8 @@ fn always_in_step(sync_rate: &Value) -> Result<(), String> {
 
 #[derive(Deserialize)]
 struct Config {
+    #[serde(default)]
+    policy: String,
     limit_by: RawLimitBy,
     header_name: Option<String>,
     path: Option<String>,

@@ -6,8 +6,8 @@
 use uuid::Uuid;
 
 use super::counters::{Key, Limit, Taken};
-use super::window::Period;
 use crate::redis::{RedisCommand, RedisValue};
+use sallyport_wire::rate_limit::Period;
 
 /// Reads every count; if none has reached its limit, adds one to each. `ARGV` holds limit and
 /// seconds to live for each key.

@@ -110,9 +110,10 @@ fn bad_configurations_are_named() {
         json!({"second": 10, "hour": 5}),
         Err("cannot be lower than the limit for second"),
     );
+    check_config(json!({"minute": 5, "policy": "cluster"}), Ok(()));
     check_config(
-        json!({"minute": 5, "policy": "cluster"}),
-        Err("needs a gateway with a database"),
+        json!({"minute": 5, "policy": "clusters"}),
+        Err("expected one of"),
     );
     check_config(
         json!({"minute": 5, "policy": "redis"}),

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sallyport_appliance::backup::{self, Sources};
-use sallyport_control::{AdminSettings, AuditLogSettings, Feed, Settings, TelemetrySettings};
+use sallyport_control::{
+    AdminSettings, AuditLogSettings, Contributor, Feed, Settings, TelemetrySettings,
+    described_addresses,
+};
 use sallyport_runtime::Tasks;
 use sallyport_runtime::tls::Identity;
 use tokio::sync::watch;
@@ -140,6 +143,8 @@ pub(crate) struct Args {
     /// closed without it
     #[arg(long, value_name = "ADDRESS", env = "SALLYPORT_CLI_LISTEN")]
     cli_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    log: logging::LogArgs,
 }
 
 /// What may be administered from other machines, if the port is to be open.
@@ -216,20 +221,30 @@ fn shared_identity(args: &Args) -> anyhow::Result<Option<Identity>> {
 }
 
 /// The published list of addresses, if there is one.
-fn feed(args: &Args, home: &Home) -> anyhow::Result<Option<Feed>> {
+async fn feed(args: &Args, home: &Home) -> anyhow::Result<Option<Feed>> {
     let Some(path) = &args.ip_addresses else {
         return Ok(None);
     };
     let sources = std::fs::read_to_string(path)
         .with_context(|| format!("could not read the addresses {}", path.display()))?;
+    let contribution = described_addresses(&sources, &args.base_domain);
+    let contribution = contribution.with_context(|| path.display().to_string())?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     let now = i64::try_from(now.as_secs())?;
-    let feed = Feed::open(&sources, &args.base_domain, &home.path, now);
-    feed.with_context(|| path.display().to_string()).map(Some)
+    let feed = Feed::open(
+        home.store.clone(),
+        Contributor::ControlPlane,
+        contribution,
+        &args.base_domain,
+        &home.path,
+        None,
+        now,
+    );
+    Ok(Some(feed.await?))
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let logs = logging::start_with_tail(LevelFilter::INFO);
+    let logs = logging::start_with_tail(LevelFilter::INFO, args.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -254,7 +269,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             }
         };
         let port = sallyport_contract::entry("config_sync").port().get();
-        let feed = feed(&args, &home)?;
+        let feed = feed(&args, &home).await?;
         let audit_log = audit_log(&args, &home)?;
         let telemetry = telemetry(&args, &home)?;
         let admin = (args.admin_listen.is_some() || args.admin_listen_tls.is_some()).then_some(

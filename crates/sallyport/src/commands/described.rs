@@ -63,6 +63,27 @@ impl Described {
         catalogue(&self.catalogue)
     }
 
+    /// The features that the file or the flags name; all of them known to `catalogue`.
+    pub(crate) fn features(&self, catalogue: &Catalogue) -> anyhow::Result<BTreeSet<String>> {
+        let named = match &self.installation {
+            Some(path) => read_installation(path)?.features,
+            None => self.feature.iter().cloned().collect(),
+        };
+        match named
+            .iter()
+            .find(|it| !catalogue.features.contains_key(*it))
+        {
+            None => Ok(named),
+            Some(unknown) => {
+                let known: Vec<&str> = catalogue.features.keys().map(String::as_str).collect();
+                bail!(
+                    "there is no feature {unknown:?}; there are: {}",
+                    known.join(", ")
+                )
+            }
+        }
+    }
+
     /// The installation of the file, or a plain one of the flags: `role` and what it connects to, in
     /// `geo` or all geos.
     pub(crate) fn installation(

@@ -51,7 +51,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let mut shutdown = Shutdown::listen();
         let mut hangup = signal(SignalKind::hangup()).context("could not listen for SIGHUP")?;
         let (address, setting) = address(&args, &config);
-        let mut running = RateLimit::start(config, args.conf, address, &setting)?;
+        let mut running = RateLimit::start(config, args.conf, address, &setting, None)?;
         if let Some(path) = args.snapshot {
             let kept = running.keep_in(path.clone());
             kept.with_context(|| format!("the snapshot {} cannot be used", path.display()))?;

@@ -34,6 +34,8 @@ pub(crate) struct Lab {
     pub(crate) server: Arc<Postgres>,
     pub(crate) database: String,
     pub(crate) running: BTreeMap<&'static str, Program>,
+    /// What data nodes have in their settings beside the rest.
+    pub(crate) more: String,
 }
 
 impl Lab {
@@ -62,6 +64,7 @@ impl Lab {
             database: server.local_url(name),
             server,
             running: BTreeMap::new(),
+            more: String::new(),
         };
         let switch = lab.ns("sw");
         sh(&format!(
@@ -106,7 +109,7 @@ impl Lab {
     pub(crate) fn settings(&self, node: &str, named: &str) {
         let database = match node {
             "w1" => String::new(),
-            _ => format!("[database]\nurl = \"{}\"\n", self.database),
+            _ => format!("[database]\nurl = \"{}\"\n{}", self.database, self.more),
         };
         let address = self.address(node);
         let text = format!(

@@ -79,7 +79,8 @@ fn three_nodes_and_a_witness_are_founded_asked_drained_and_parted() {
         .collect();
     assert_eq!(words[0], ["from", "n1", "n2", "n3", "w1"]);
     assert_eq!(words[2], ["n2", "ok", "-", "ok", "ok"]);
-    assert_eq!(words.len(), 5, "{matrix}");
+    assert_eq!(words.len(), 6, "{matrix}");
+    assert_eq!(words[5][0], "tried:", "{matrix}");
     let json = lab
         .doctor("w1", &["--from", "n3", "--json"])
         .success()

@@ -298,7 +298,14 @@ fn prometheus_reads_the_metrics() {
         assert_eq!(gateway.get("/v1").send().unwrap().status, 200);
     }
     let url = format!("http://127.0.0.1:{status}/metrics");
-    let text = get(url).send().unwrap().text();
+    let mut text = String::new();
+    // a client may have its answer before that is counted
+    eventually("all three are counted", soon(), || {
+        text = get(&url).send().unwrap().text();
+        let counted =
+            |line: &str| line.starts_with("kong_http_requests_total") && line.ends_with(" 3");
+        text.lines().any(counted)
+    });
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("metrics");
     write(&file, text);

@@ -13,6 +13,7 @@ const STEPS: &[&str] = &[
     include_str!("../../migrations/postgres/0003_cluster.sql"),
     include_str!("../../migrations/postgres/0004_identity.sql"),
     include_str!("../../migrations/postgres/0005_nodes.sql"),
+    include_str!("../../migrations/postgres/0006_ip_addresses.sql"),
 ];
 
 /// Two processes that start at once on an empty database: the number stands for this lock.

@@ -30,6 +30,12 @@ pub(crate) async fn pin(
     new: NewCertificate,
 ) -> Outcome<Certificate> {
     let number = lock(tx, cp).await?.number;
+    is_free(tx, number, &new, None).await?;
+    insert(tx, cp, number, &actor, Uuid::new_v4(), new).await
+}
+
+/// Refuses a certificate that another pin of the control plane has.
+async fn is_free(tx: &mut Tx, number: i64, new: &NewCertificate, own: Option<Uuid>) -> Outcome<()> {
     let holder = tx
         .first(
             "SELECT id FROM dp_certificate WHERE cp = ?1 AND digest = ?2",
@@ -37,16 +43,30 @@ pub(crate) async fn pin(
             |row| row.uuid(0),
         )
         .await?;
-    if let Some(holder) = holder {
-        let taken = StoreError::UniqueTaken {
-            field: "cert".to_owned(),
-            value: holder.to_string(),
-        };
-        return Err(taken.into());
+    match holder.filter(|holder| Some(*holder) != own) {
+        None => Ok(()),
+        Some(holder) => Err(taken("cert", holder).into()),
     }
+}
+
+fn taken(field: &str, holder: Uuid) -> StoreError {
+    StoreError::UniqueTaken {
+        field: field.to_owned(),
+        value: holder.to_string(),
+    }
+}
+
+async fn insert(
+    tx: &mut Tx,
+    cp: Uuid,
+    number: i64,
+    actor: &Actor,
+    id: Uuid,
+    new: NewCertificate,
+) -> Outcome<Certificate> {
     let now = tx.now_ms() / 1_000;
     let certificate = Certificate {
-        id: Uuid::new_v4(),
+        id,
         control_plane: cp,
         pem: new.pem,
         digest: new.digest,
@@ -67,8 +87,47 @@ pub(crate) async fn pin(
         ],
     )
     .await?;
-    log(tx, &actor, number, &certificate, true).await?;
+    log(tx, actor, number, None, Some(&certificate)).await?;
     Ok(certificate)
+}
+
+pub(crate) async fn put(
+    tx: &mut Tx,
+    cp: Uuid,
+    actor: Actor,
+    id: Uuid,
+    new: NewCertificate,
+) -> Outcome<Certificate> {
+    let number = lock(tx, cp).await?.number;
+    is_free(tx, number, &new, Some(id)).await?;
+    let found = tx
+        .first(&format!("{SELECT} WHERE c.id = ?1"), args![&id], from_row)
+        .await?;
+    let Some(before) = found else {
+        return insert(tx, cp, number, &actor, id, new).await;
+    };
+    if before.control_plane != cp {
+        return Err(taken("id", id).into());
+    }
+    let same = before.pem == new.pem && before.title == new.title;
+    if same {
+        return Ok(before);
+    }
+    let now = tx.now_ms() / 1_000;
+    let after = Certificate {
+        pem: new.pem,
+        digest: new.digest,
+        title: new.title,
+        updated_at: now,
+        ..before.clone()
+    };
+    tx.run(
+        "UPDATE dp_certificate SET digest = ?2, pem = ?3, title = ?4, updated_s = ?5 WHERE id = ?1",
+        args![&id, &after.digest, &after.pem, &after.title, now],
+    )
+    .await?;
+    log(tx, &actor, number, Some(&before), Some(&after)).await?;
+    Ok(after)
 }
 
 pub(crate) async fn list(tx: &mut Tx, cp: Uuid) -> Outcome<Vec<Certificate>> {
@@ -89,32 +148,31 @@ pub(crate) async fn unpin(tx: &mut Tx, cp: Uuid, actor: Actor, id: Uuid) -> Outc
     let certificate = certificate.ok_or(StoreError::NotFound)?;
     tx.run("DELETE FROM dp_certificate WHERE id = ?1", args![&id])
         .await?;
-    log(tx, &actor, number, &certificate, false).await
+    log(tx, &actor, number, Some(&certificate), None).await
 }
 
 async fn log(
     tx: &mut Tx,
     actor: &Actor,
     number: i64,
-    certificate: &Certificate,
-    added: bool,
+    before: Option<&Certificate>,
+    after: Option<&Certificate>,
 ) -> Outcome<()> {
+    let Some(certificate) = after.or(before) else {
+        return Ok(());
+    };
     let cp = certificate.control_plane;
     let revision = bump(tx, cp, number, Bump::Trust).await?.revision;
-    let body = json!({"id": certificate.id, "cert": certificate.pem, "title": certificate.title});
-    let (before, after) = if added {
-        (None, Some(&body))
-    } else {
-        (Some(&body), None)
-    };
+    let body = |it: &Certificate| json!({"id": it.id, "cert": it.pem, "title": it.title});
+    let (before, after) = (before.map(body), after.map(body));
     let row = LogRow {
         cp: Some(cp),
         revision,
         actor,
         kind: "dp_certificate",
         id: certificate.id,
-        before,
-        after,
+        before: before.as_ref(),
+        after: after.as_ref(),
     };
     change_log::append(tx, &row).await
 }

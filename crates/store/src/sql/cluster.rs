@@ -277,6 +277,9 @@ pub(crate) async fn want(
         json!({"name": name, "wanted": wanted.as_str()}),
     );
     let id = there.id;
+    if wanted == Wanted::Removed {
+        super::ip_addresses::forget(tx, id).await?;
+    }
     log(tx, &actor, "cluster_node", id, Some(&before), Some(&after)).await?;
     Ok(Member {
         wanted,

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::control_planes::{self, Bump, COLUMNS, bump, from_row, lock, number};
 use super::delete::kind_at;
-use super::{Outcome, Tx, args, drafts, identity};
-use crate::{Actor, ClusterType, Conflict, ControlPlane, Members, StoreError};
+use super::{Outcome, Tx, args, drafts, identity, past};
+use crate::{Actor, ClusterType, Conflict, ControlPlane, ListQuery, Members, Page, StoreError};
 
 pub(crate) async fn members(tx: &mut Tx, group: Uuid) -> Outcome<Vec<ControlPlane>> {
     let number = number(tx, group).await?;
@@ -114,6 +114,38 @@ pub(super) async fn together(
         merged.add(member, own);
     }
     Ok(Some((merged.entities, merged.conflicts)))
+}
+
+/// What a group serves of one kind, in the order of creation and id.
+async fn of_kind(tx: &mut Tx, group: Uuid, kind: Kind) -> Outcome<Vec<Value>> {
+    let number = number(tx, group).await?;
+    let found = together(tx, number).await?;
+    let all = found.and_then(|(mut entities, _)| entities.remove(&kind));
+    let mut all = all.unwrap_or_default();
+    all.sort_by_cached_key(past::order);
+    Ok(all)
+}
+
+pub(crate) async fn get(tx: &mut Tx, group: Uuid, kind: Kind, id: Uuid) -> Outcome<Option<Value>> {
+    let all = of_kind(tx, group, kind).await?;
+    let id = id.to_string();
+    Ok(all.into_iter().find(|body| body["id"] == id.as_str()))
+}
+
+pub(crate) async fn find(
+    tx: &mut Tx,
+    group: Uuid,
+    kind: Kind,
+    field: String,
+    value: String,
+) -> Outcome<Option<Value>> {
+    let all = of_kind(tx, group, kind).await?;
+    Ok(past::found_in(all, kind, &field, &value))
+}
+
+pub(crate) async fn list(tx: &mut Tx, group: Uuid, kind: Kind, query: ListQuery) -> Outcome<Page> {
+    let all = of_kind(tx, group, kind).await?;
+    Ok(past::page_of(all, &query)?)
 }
 
 pub(crate) async fn conflicts(tx: &mut Tx, group: Uuid) -> Outcome<Vec<Conflict>> {

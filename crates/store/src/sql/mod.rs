@@ -19,6 +19,7 @@ pub(crate) mod entities;
 pub(crate) mod groups;
 pub(crate) mod identity;
 mod index;
+pub(crate) mod ip_addresses;
 pub(crate) mod kic;
 pub(crate) mod list;
 pub(crate) mod nodes;

@@ -49,21 +49,26 @@ pub(crate) async fn record(tx: &mut Tx, seen: Vec<NodeSeen>) -> Outcome<()> {
     Ok(())
 }
 
+/// What [`from_row`] reads, of the tables `node` and `control_plane`.
+const ROWS: &str = "SELECT node.id, hostname, version, ip, node.labels, first_seen_s, last_seen_s,
+         config_hash, sync_status, sync_detail, cert_expires_s, revision, refused,
+         control_plane.id
+     FROM node JOIN control_plane ON control_plane.cp = node.cp";
+
 pub(crate) async fn list(tx: &mut Tx, cp: Uuid) -> Outcome<Vec<Node>> {
     let number = number(tx, cp).await?;
-    tx.all(
-        "SELECT id, hostname, version, ip, labels, first_seen_s, last_seen_s, config_hash,
-             sync_status, sync_detail, cert_expires_s, revision, refused
-         FROM node WHERE cp = ?1 ORDER BY first_seen_s, id",
-        args![number],
-        |row| from_row(cp, row),
-    )
-    .await
+    let sql = format!("{ROWS} WHERE node.cp = ?1 ORDER BY first_seen_s, node.id");
+    tx.all(&sql, args![number], from_row).await
 }
 
-fn from_row(cp: Uuid, row: &Row<'_>) -> Outcome<Node> {
+pub(crate) async fn all(tx: &mut Tx) -> Outcome<Vec<Node>> {
+    let sql = format!("{ROWS} ORDER BY control_plane.id, first_seen_s, node.id");
+    tx.all(&sql, args![], from_row).await
+}
+
+fn from_row(row: &Row<'_>) -> Outcome<Node> {
     let seen = NodeSeen {
-        control_plane: cp,
+        control_plane: row.uuid(13)?,
         id: row.uuid(0)?,
         hostname: row.text(1)?,
         version: row.text(2)?,

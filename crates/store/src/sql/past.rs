@@ -58,11 +58,16 @@ pub(crate) async fn find(
     value: String,
 ) -> Outcome<Option<Value>> {
     let all = of_kind(tx, cp, revision, kind).await?;
-    Ok(all.into_iter().find(|body| {
+    Ok(found_in(all, kind, &field, &value))
+}
+
+/// The entity of a list by the value of a unique field.
+pub(super) fn found_in(all: Vec<Value>, kind: Kind, field: &str, value: &str) -> Option<Value> {
+    all.into_iter().find(|body| {
         let unique = schema::index(kind, body).unique;
-        let same = |(own, held): &(&str, String)| *own == field && *held == value;
+        let same = |(own, held): &(&str, String)| *own == field && held == value;
         unique.iter().any(same)
-    }))
+    })
 }
 
 pub(crate) async fn list(
@@ -72,11 +77,16 @@ pub(crate) async fn list(
     kind: Kind,
     query: ListQuery,
 ) -> Outcome<Page> {
-    let mut all = of_kind(tx, cp, revision, kind).await?;
+    let all = of_kind(tx, cp, revision, kind).await?;
+    Ok(page_of(all, &query)?)
+}
+
+/// A page of a list that is in the order of creation and id.
+pub(super) fn page_of(mut all: Vec<Value>, query: &ListQuery) -> Result<Page, StoreError> {
     let offset = query.offset.as_deref().map(Offset::parse).transpose()?;
     all.retain(|body| {
         let after = |Offset(created, id): &Offset| order(body) > (*created, *id);
-        offset.as_ref().is_none_or(after) && wanted(body, &query)
+        offset.as_ref().is_none_or(after) && wanted(body, query)
     });
     let size = query.size.max(1);
     let more = all.len() > size;
@@ -110,7 +120,7 @@ fn wanted(body: &Value, query: &ListQuery) -> bool {
 }
 
 /// Where an entity stands in a list: the log has its creation in seconds only.
-fn order(body: &Value) -> (i64, Uuid) {
+pub(super) fn order(body: &Value) -> (i64, Uuid) {
     let id = body["id"].as_str().and_then(|id| Uuid::try_parse(id).ok());
     (
         body["created_at"].as_i64().unwrap_or(0),

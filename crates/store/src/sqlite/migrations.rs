@@ -30,6 +30,10 @@ const STEPS: &[(&str, Code)] = &[
         include_str!("../../migrations/sqlite/0005_nodes.sql"),
         |_| Ok(()),
     ),
+    (
+        include_str!("../../migrations/sqlite/0006_ip_addresses.sql"),
+        |_| Ok(()),
+    ),
 ];
 
 /// The newest schema version of this build.

@@ -84,6 +84,10 @@ conformance![
     cluster::the_roster_counts_its_changes_and_frees_names_of_removed_nodes,
     cluster::a_lease_has_one_holder_and_fences_what_a_leader_writes,
     cluster::of_many_who_want_to_lead_one_does,
+    ip_addresses::what_nodes_report_stays_until_they_are_removed,
+    ip_addresses::of_many_publishers_one_writes_a_version,
+    ip_addresses::the_newest_versions_are_kept,
+    ip_addresses::the_first_key_is_the_key,
     versions::a_change_since_the_caller_looked_is_refused,
 ];
 

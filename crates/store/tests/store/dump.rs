@@ -8,7 +8,8 @@ use sallyport_store::dump::{
     ColumnKind, Database, DumpError, Loaded, Piece, Table, dump, load, snapshot_file,
 };
 use sallyport_store::{
-    NewCertificate, NewOrganization, NewToken, NodeSeen, OnDelete, OpenError, Store, SyncStatus,
+    IpAddressesKey, NewCertificate, NewOrganization, NewToken, NodeSeen, OnDelete, OpenError,
+    Store, SyncStatus,
 };
 use sallyport_testkit::Postgres;
 use uuid::Uuid;
@@ -127,6 +128,16 @@ async fn fill(store: &Store) -> Uuid {
         refused: Vec::new(),
     };
     store.record_nodes(vec![seen]).await.unwrap();
+    let list = serde_json::json!({"a": "list"});
+    let contributed = store.contribute_ip_addresses("control", list.clone());
+    contributed.await.unwrap();
+    let published = store.publish_ip_addresses(1, vec![list.clone()], vec![list], 9);
+    assert!(published.await.unwrap());
+    let key = IpAddressesKey {
+        public_key: "-----BEGIN".to_owned(),
+        sealed: vec![0, 255],
+    };
+    store.keep_ip_addresses_key(key).await.unwrap();
     cp
 }
 
@@ -166,6 +177,14 @@ async fn a_file_is_dumped_while_it_is_written_and_loaded_again() {
     );
     assert_eq!(
         (rows["access_token"], rows["dp_certificate"], rows["node"]),
+        (1, 1, 1)
+    );
+    assert_eq!(
+        (
+            rows["ip_addresses"],
+            rows["ip_addresses_version"],
+            rows["ip_addresses_key"]
+        ),
         (1, 1, 1)
     );
 

@@ -209,6 +209,9 @@ async fn both_engines_have_one_schema() {
         "cp_head(cp) unique",
         "draft(cp) unique",
         "entity(eid) unique",
+        "ip_addresses(one) unique",
+        "ip_addresses_key(one) unique",
+        "ip_addresses_version(seq) unique",
     ];
     sqlite.extend(keys.map(str::to_owned));
     sqlite.sort();

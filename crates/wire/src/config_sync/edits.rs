@@ -239,10 +239,7 @@ pub fn edit(config_table: &mut Value, class: usize) -> Vec<Refused> {
             (3, 4) => lists.header_type("aws"),
             (3, 3) => lists.before_queues(),
             (3, 2) => lists.before_sessions(),
-            (3, 1) => lists.each("upstreams", |upstream, note| {
-                let set = upstream.remove("use_srv_name") == Some(Value::Bool(true));
-                note(set.then_some("use_srv_name"));
-            }),
+            (3, 1) => lists.before_keys(),
             _ => {}
         }
         for (_, plugin, paths) in PLUGIN_FIELDS
@@ -406,6 +403,27 @@ impl Lists<'_> {
         });
     }
 
+    fn before_keys(&mut self) {
+        self.each("upstreams", |upstream, note| {
+            let set = upstream.remove("use_srv_name") == Some(Value::Bool(true));
+            note(set.then_some("use_srv_name"));
+        });
+        for table in ["keys", "key_sets"] {
+            let list = self.table.as_object_mut().and_then(|it| it.remove(table));
+            for entity in list.iter().filter_map(Value::as_array).flatten() {
+                let text = |field: &str| entity[field].as_str().unwrap_or_default().to_owned();
+                self.noted.push(Refused {
+                    entity_type: table.to_owned(),
+                    entity_id: text("id"),
+                    entity_name: text("name"),
+                    field: String::new(),
+                    message: "not sent: data planes before 3.1 have no keys".to_owned(),
+                    kept: false,
+                });
+            }
+        }
+    }
+
     fn before_sessions(&mut self) {
         const RENAMED: [(&str, &str); 6] = [
             ("idling_timeout", "cookie_idletime"),
@@ -541,6 +559,21 @@ mod tests {
     fn nothing_is_edited_for_the_newest() {
         let config = json!({"allow_origin_absent": true, "private_network": true});
         check((3, 10), "cors", &config, &config, &[]);
+    }
+
+    #[test]
+    fn keys_are_not_sent_to_those_that_have_none() {
+        let all = json!({
+            "keys": [{"id": "k", "name": "n", "kid": "1", "set": "s"}],
+            "key_sets": [{"id": "s"}],
+        });
+        let mut table = all.clone();
+        assert_eq!(edit(&mut table, class(KongVersion::new(3, 1, 0))), []);
+        assert_eq!(table, all);
+        let noted = edit(&mut table, class(KongVersion::new(3, 0, 2)));
+        assert_eq!(table, json!({}));
+        let told: Vec<_> = noted.iter().map(|it| (&*it.entity_id, it.kept)).collect();
+        assert_eq!(told, [("k", false), ("s", false)]);
     }
 
     /// The version skew table.

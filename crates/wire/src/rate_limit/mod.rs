@@ -7,19 +7,22 @@
 //!
 //! Source: limitd/protocol v2.1.1 `messages/*.proto`; what the server 7.0.2 was seen to send.
 //! Between nodes of ours the same messages carry three fields more ([`Request::lease`] and
-//! [`Extra`]), which everybody else skips as unknown.
+//! [`Extra`]), which everybody else skips as unknown. [`Method::Count`] is ours as well: it counts in
+//! calendar windows ([`window`]) for gateways, and no client of limitd uses it.
 
 pub mod frame;
 pub mod request;
 pub mod response;
 #[cfg(test)]
 mod tests;
+pub mod window;
 
 use crate::protobuf::ProtobufError;
 
 pub use frame::{Frame, FrameError, split};
 pub use request::{Method, Request};
-pub use response::{Body, ErrorKind, Extra, Item, Level, Response, Taken};
+pub use response::{Body, Counted, ErrorKind, Extra, Item, Level, Response, Taken};
+pub use window::{Period, Window, Windows};
 
 /// What connects a response to its request, in the form the client chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -12,6 +12,7 @@ const ALL: u32 = 6;
 const SKIP_RESPONSE: u32 = 7;
 const ID_NUMBER: u32 = 20;
 const LEASE: u32 = 100;
+const WINDOWS: u32 = 101;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,17 +29,20 @@ pub enum Method {
     Ping = 4,
     /// Looks at a bucket.
     Get = 5,
+    /// Counts one more in calendar windows, unless one of them is full. Ours, for gateways.
+    Count = 100,
 }
 
 impl Method {
     /// All methods, in the order of their numbers.
-    pub const ALL: [Method; 6] = [
+    pub const ALL: [Method; 7] = [
         Method::Take,
         Method::Wait,
         Method::Put,
         Method::Status,
         Method::Ping,
         Method::Get,
+        Method::Count,
     ];
 }
 
@@ -62,6 +66,8 @@ pub struct Request<'a> {
     /// Between nodes: for TAKE, so many tokens more are debited ahead if they are there; 0 from
     /// others.
     pub lease: u32,
+    /// For COUNT: the [`Windows`](super::Windows), encoded; empty otherwise.
+    pub windows: &'a [u8],
 }
 
 impl<'a> Request<'a> {
@@ -80,6 +86,7 @@ impl<'a> Request<'a> {
             all: false,
             skip_response: false,
             lease: 0,
+            windows: b"",
         };
         let mut method = None;
         let mut fields = Fields(body);
@@ -94,13 +101,12 @@ impl<'a> Request<'a> {
                 ALL => request.all = value.varint(field)? != 0,
                 SKIP_RESPONSE => request.skip_response = value.varint(field)? != 0,
                 LEASE => request.lease = value.varint(field)? as u32,
+                WINDOWS => request.windows = value.bytes(field)?,
                 _ => {}
             }
         }
         let number = method.ok_or(MessageError::NoMethod)?;
-        let known = usize::try_from(number)
-            .ok()
-            .and_then(|n| Method::ALL.get(n));
+        let known = Method::ALL.iter().find(|it| **it as i32 == number);
         request.method = *known.ok_or(MessageError::UnknownMethod(number))?;
         Ok(request)
     }
@@ -125,6 +131,9 @@ impl<'a> Request<'a> {
             }
             if self.lease > 0 {
                 protobuf::number(out, LEASE, u64::from(self.lease));
+            }
+            if !self.windows.is_empty() {
+                protobuf::bytes(out, WINDOWS, self.windows);
             }
         });
     }

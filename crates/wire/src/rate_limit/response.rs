@@ -1,6 +1,6 @@
 //! What a client is told.
 
-use super::{Id, MessageError, frame};
+use super::{Id, MessageError, Period, frame};
 use crate::protobuf::{self, Fields};
 
 const ID: u32 = 1;
@@ -13,12 +13,17 @@ const PONG: u32 = 104;
 const GET: u32 = 105;
 const LEASED: u32 = 200;
 const REFUSED_MS: u32 = 201;
+const COUNTED: u32 = 202;
+/// Within the answer to COUNT, after one field for each period.
+const REFUSED_BY: u32 = 7;
 
 /// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// No bucket type has this name.
     UnknownBucketType = 1,
+    /// To COUNT: who counts the key cannot be reached. Ours.
+    Unreachable = 2,
 }
 
 /// How full a bucket is.
@@ -52,6 +57,15 @@ pub struct Item {
     pub level: Level,
 }
 
+/// The answer to COUNT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// What was counted before in the window of each period, in the order of [`Period::ALL`].
+    pub used: [u64; Period::ALL.len()],
+    /// The shortest full window, if there is one; then nothing was counted.
+    pub refused_by: Option<Period>,
+}
+
 /// What a response says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -70,6 +84,8 @@ pub enum Body {
     },
     /// To GET.
     Get(Level),
+    /// To COUNT.
+    Count(Counted),
 }
 
 /// What nodes tell each other beyond the protocol.
@@ -132,6 +148,14 @@ impl<'a> Response<'a> {
                         });
                     }
                 }),
+                Body::Count(of) => protobuf::message(out, COUNTED, |out| {
+                    for (field, used) in (1..).zip(of.used) {
+                        protobuf::number(out, field, used);
+                    }
+                    if let Some(period) = of.refused_by {
+                        protobuf::number(out, REFUSED_BY, 1 + period as u64);
+                    }
+                }),
                 Body::Pong { version } => protobuf::message(out, PONG, |out| {
                     if *version > 0 {
                         protobuf::number(out, 1, u64::from(*version));
@@ -165,6 +189,7 @@ impl<'a> Response<'a> {
                 PUT => body = Some(Body::Put(item(value.bytes(field)?, 1)?.level)),
                 GET => body = Some(Body::Get(item(value.bytes(field)?, 1)?.level)),
                 STATUS => body = Some(Body::Status(items(value.bytes(field)?)?)),
+                COUNTED => body = Some(Body::Count(counted(value.bytes(field)?)?)),
                 PONG => body = Some(pong(value.bytes(field)?)?),
                 LEASED => extra.leased = value.varint(field)? as u32,
                 REFUSED_MS => extra.refused_ms = value.varint(field)? as u32,
@@ -193,6 +218,7 @@ fn error(body: &[u8]) -> Result<ErrorKind, MessageError> {
     }
     match kind {
         1 => Ok(ErrorKind::UnknownBucketType),
+        2 => Ok(ErrorKind::Unreachable),
         _ => Err(MessageError::NoBody),
     }
 }
@@ -238,6 +264,23 @@ fn items(body: &[u8]) -> Result<Vec<Item>, MessageError> {
         }
     }
     Ok(items)
+}
+
+fn counted(body: &[u8]) -> Result<Counted, MessageError> {
+    let mut counted = Counted::default();
+    let mut fields = Fields(body);
+    while let Some((field, value)) = fields.next()? {
+        let number = value.varint(field)?;
+        match field {
+            1..REFUSED_BY => counted.used[field as usize - 1] = number,
+            REFUSED_BY => {
+                let at = usize::try_from(number).unwrap_or(0).checked_sub(1);
+                counted.refused_by = at.and_then(|at| Period::ALL.get(at).copied());
+            }
+            _ => {}
+        }
+    }
+    Ok(counted)
 }
 
 fn pong(body: &[u8]) -> Result<Body, MessageError> {

@@ -25,6 +25,7 @@ fn request<'a>(id: &'a str, bucket: &'a str, key: &'a str, method: Method) -> Re
         all: false,
         skip_response: false,
         lease: 0,
+        windows: b"",
     }
 }
 
@@ -272,6 +273,27 @@ fn frames_are_bounded() {
     assert_eq!(split(&[0xff; 4], usize::MAX), Ok(None));
 }
 
+#[test]
+fn windows_are_read_back_and_a_count_has_a_method_of_its_own() {
+    let windows = Windows([None, Some(5), None, Some(u64::MAX), Some(0), None]);
+    let mut out = Vec::new();
+    windows.encode(&mut out);
+    assert_eq!(Windows::decode(&out), Ok(windows));
+    let count = Request {
+        windows: &out,
+        ..request("1", "gateway", "k", Method::Count)
+    };
+    let mut frame = Vec::new();
+    count.encode(&mut frame);
+    let body = split(&frame, REQUEST_BYTES_MAX).unwrap().unwrap().body;
+    assert_eq!(Request::decode(body), Ok(count));
+    // what limitd does not know stays unknown: 6 is no method
+    assert_eq!(
+        Request::decode(&hex("0a0131 2006")),
+        Err(MessageError::UnknownMethod(6))
+    );
+}
+
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..300)
 }
@@ -298,6 +320,11 @@ fn any_body() -> impl Strategy<Value = Body> {
         any_level().prop_map(Body::Get),
         prop::collection::vec(item, 0..5).prop_map(Body::Status),
         any::<u32>().prop_map(|version| Body::Pong { version }),
+        (any::<[u64; 6]>(), 0..7_usize).prop_map(|(used, by)| Body::Count(Counted {
+            used,
+            refused_by: Period::ALL.get(by).copied(),
+        })),
+        Just(Body::Error(ErrorKind::Unreachable)),
     ]
 }
 
@@ -305,12 +332,14 @@ proptest! {
     #[test]
     fn a_request_comes_back(
         text in any_bytes(), number: Option<i32>, bucket in any_bytes(), key in any_bytes(),
-        method in 0..6_usize, count: Option<i32>, all: bool, skip_response: bool, lease: u32,
+        method in 0..Method::ALL.len(), count: Option<i32>, all: bool, skip_response: bool, lease: u32,
+        windows in any_bytes(),
     ) {
         let id = number.map_or(Id::Text(&text), Id::Number);
-        let (bucket, key) = (&bucket[..], &key[..]);
+        let (bucket, key, windows) = (&bucket[..], &key[..], &windows[..]);
         let method = Method::ALL[method];
-        let request = Request { id, bucket, key, method, count, all, skip_response, lease };
+        let request =
+            Request { id, bucket, key, method, count, all, skip_response, lease, windows };
         let mut out = vec![9];
         request.encode(&mut out);
         let frame = split(&out[1..], REQUEST_BYTES_MAX).unwrap().unwrap();
@@ -336,6 +365,11 @@ proptest! {
         _ = split(&bytes, REQUEST_BYTES_MAX);
         _ = Request::decode(&bytes);
         _ = Response::decode(&bytes);
+        if let Ok(windows) = Windows::decode(&bytes) {
+            let mut out = Vec::new();
+            windows.encode(&mut out);
+            prop_assert_eq!(Windows::decode(&out), Ok(windows));
+        }
     }
 
     /// A frame that is cut anywhere is not there yet, and is the same once the rest has come.

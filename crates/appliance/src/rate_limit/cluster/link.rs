@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::lease::Leases;
+use super::members::{Peer, Peers};
 use super::pending::{Pending, To, Why};
 use crate::rate_limit::Limits;
 use crate::rate_limit::limits::count;
-use crate::rate_limit::server::{Address, Nodes, OwnedRequest};
+use crate::rate_limit::server::OwnedRequest;
 
 /// How long a node may take for its part of a STATUS; then it is left out.
 const PART_MAX: Duration = Duration::from_millis(300);
@@ -56,7 +57,7 @@ struct State {
 /// The connection to one other node, up or down.
 pub(super) struct Link {
     name: String,
-    address: Address,
+    peer: Peer,
     tls: Arc<ClientConfig>,
     /// How long the node may take to answer; then the bucket type's policy does.
     answer_within: Duration,
@@ -75,16 +76,16 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(
         name: &str,
-        address: &Address,
-        nodes: &Nodes,
+        peer: &Peer,
+        peers: &Peers,
         leases: Arc<Leases>,
         limits: Arc<Limits>,
     ) -> Link {
         Link {
             name: name.to_owned(),
-            address: address.clone(),
-            tls: nodes.tls.clone(),
-            answer_within: nodes.answer_within,
+            peer: peer.clone(),
+            tls: peers.dial.clone(),
+            answer_within: peers.answer_within,
             leases,
             limits,
             state: Mutex::default(),
@@ -235,14 +236,15 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<impl AsyncRead + AsyncWrite + use<>, String> {
-        let Address { host, port } = &self.address;
+        let Peer {
+            host,
+            port,
+            certified,
+        } = &self.peer;
         let stream = dial("rate_limit", host, *port, CONNECT_MAX).await;
         let stream = stream.map_err(|error| error.to_string())?;
-        let shaken = timeout(
-            CONNECT_MAX,
-            tls::connect(self.tls.clone(), &self.name, stream),
-        )
-        .await;
+        let shaken = tls::connect(self.tls.clone(), certified, stream);
+        let shaken = timeout(CONNECT_MAX, shaken).await;
         let stream = shaken.map_err(|_| "the TLS handshake takes too long".to_owned())?;
         stream.map_err(|error| error.to_string())
     }
@@ -303,6 +305,7 @@ impl Link {
                     all: false,
                     skip_response: false,
                     lease: 0,
+                    windows: b"",
                 }),
                 lease: None,
             });

@@ -6,18 +6,21 @@
 
 mod lease;
 mod link;
+mod members;
 mod owner;
 mod pending;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use sallyport_runtime::Tasks;
 use sallyport_wire::rate_limit::{Method, Request, Taken};
 
 use super::limits::count;
-use super::server::{Nodes, Outbox};
+use super::server::Outbox;
 use lease::{Here, Leases};
-use link::Link;
+use members::Known;
+pub use members::{Admits, Members, Peer, Peers};
 use pending::Pending;
 pub(super) use pending::{Gathered, Why};
 
@@ -32,12 +35,11 @@ pub fn owner_of<'a>(nodes: &[&'a str], bucket: &[u8], key: &[u8]) -> Option<&'a 
 }
 
 /// What a node is asked for by ALPN on the listener that it shares with clients.
-pub(super) const ALPN: &[u8] = b"sallyport-rate-limit/1";
+pub const ALPN: &[u8] = b"sallyport-rate-limit/1";
 
 /// The nodes, as one of them sees them.
 pub(super) struct Cluster {
-    /// Of all nodes, this one's link is `None`.
-    nodes: Vec<(u64, Option<Arc<Link>>)>,
+    nodes: ArcSwap<Vec<Known>>,
     leases: Arc<Leases>,
     limits: Arc<super::Limits>,
 }
@@ -55,35 +57,34 @@ pub(super) enum Routed {
 }
 
 impl Cluster {
-    /// The nodes of the configuration; links to the others are made by `tasks`.
-    pub(super) fn start(nodes: Nodes, limits: &Arc<super::Limits>, tasks: &mut Tasks) -> Cluster {
-        let leases = Arc::new(Leases::new());
-        let mut all = Vec::new();
-        for (name, address) in &nodes.addresses {
-            let link = (*name != nodes.node).then(|| {
-                let link = Link::new(name, address, &nodes, leases.clone(), limits.clone());
-                let link = Arc::new(link);
-                tasks.spawn("rate_limit link", |stop| link::run(link.clone(), stop));
-                link
-            });
-            all.push((owner::seed(name), link));
-        }
-        Cluster {
-            nodes: all,
-            leases,
+    /// The node among its peers; links to the others are made by `tasks`.
+    pub(super) fn start(
+        peers: Peers,
+        limits: &Arc<super::Limits>,
+        tasks: &mut Tasks,
+    ) -> Arc<Cluster> {
+        let cluster = Arc::new(Cluster {
+            nodes: ArcSwap::default(),
+            leases: Arc::new(Leases::new()),
             limits: limits.clone(),
-        }
+        });
+        let own = cluster.clone();
+        tasks.spawn("rate_limit members", |stop| {
+            members::follow(own, peers, stop)
+        });
+        cluster
     }
 
     /// Finds who answers a request about a key, and sends it there if that is another node.
     pub(super) fn route(&self, request: &Request<'_>, outbox: &Arc<Outbox>) -> Routed {
-        let alive = |(at, (seed, link)): (usize, &(u64, Option<Arc<Link>>))| {
-            let alive = link.as_ref().is_none_or(|link| link.is_up());
-            alive.then_some((at, *seed))
+        let nodes = self.nodes.load();
+        let alive = |(at, known): (usize, &Known)| {
+            let alive = known.link.as_ref().is_none_or(|link| link.is_up());
+            alive.then_some((at, known.seed))
         };
-        let alive = self.nodes.iter().enumerate().filter_map(alive);
+        let alive = nodes.iter().enumerate().filter_map(alive);
         let key = owner::of_key(request.bucket, request.key);
-        let owner = owner::owner(alive, key).and_then(|at| self.nodes[at].1.as_ref());
+        let owner = owner::owner(alive, key).and_then(|at| nodes[at].link.as_ref());
         let Some(link) = owner else {
             return Routed::Here;
         };
@@ -109,7 +110,8 @@ impl Cluster {
 
     /// Asks every node that can be reached for its part of a STATUS.
     pub(super) fn gather(&self, request: &Request<'_>, gathered: &Arc<Gathered>) {
-        let links = self.nodes.iter().filter_map(|(_, link)| link.as_ref());
+        let nodes = self.nodes.load();
+        let links = nodes.iter().filter_map(|known| known.link.as_ref());
         for link in links.filter(|link| link.is_up()) {
             link.send(Pending::part(request, gathered.clone()));
         }

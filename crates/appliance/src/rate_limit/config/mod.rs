@@ -12,10 +12,15 @@ mod typed;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use problem::{ConfigError, Problem};
 
 use super::types::BucketType;
+use crate::node::Secret;
+
+/// Milliseconds that another node may take to answer; clients are promised an answer in 50.
+pub const ANSWER_MS: u32 = 30;
 
 /// One file's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +42,31 @@ pub struct Config {
     pub tls: Option<TlsSection>,
     /// The nodes that count together.
     pub cluster: Option<ClusterSection>,
+    /// The Redis server that holds the buckets instead of this process.
+    pub redis: Option<RedisSection>,
     /// The bucket types.
     pub types: Vec<BucketType>,
     /// What was passed over.
     pub warnings: Vec<Problem>,
+}
+
+/// The section `redis`: where buckets are instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisSection {
+    /// Name or address of the server.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// User to log in as; only with a password.
+    pub username: Option<String>,
+    /// Password to log in with.
+    pub password: Option<Secret>,
+    /// Number of the database.
+    pub database: u32,
+    /// Path of the authority of its certificate; without it the connection is not encrypted.
+    pub ca: Option<PathBuf>,
+    /// How long it may take to answer, before `when_unreachable` does.
+    pub answer_within: Duration,
 }
 
 /// The section `tls`: TLS for clients.

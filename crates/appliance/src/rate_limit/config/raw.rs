@@ -15,6 +15,7 @@ pub(super) struct Raw {
     pub(super) hostname: Option<At<String>>,
     pub(super) tls: Option<At<RawTls>>,
     pub(super) cluster: Option<At<RawCluster>>,
+    pub(super) redis: Option<At<RawRedis>>,
     pub(super) buckets: Option<Entries<RawLimit>>,
 }
 
@@ -39,6 +40,18 @@ pub(super) struct RawCluster {
     pub(super) ca: String,
     pub(super) certificate: String,
     pub(super) key: String,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRedis {
+    pub(super) address: At<String>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
+    #[serde(default)]
+    pub(super) database: u32,
+    pub(super) ca: Option<String>,
+    pub(super) answer_ms: Option<At<i64>>,
 }
 
 /// A bucket type or an override: they have nearly everything in common.

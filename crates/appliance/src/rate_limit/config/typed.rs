@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::problem::{ConfigError, Problem};
-use super::raw::{At, Entries, Names, Raw, RawCluster, RawLimit, RawTls};
-use super::{ClusterSection, Config, Source, TlsSection};
+use super::raw::{At, Entries, Names, Raw, RawCluster, RawLimit, RawRedis, RawTls};
+use super::{ANSWER_MS, ClusterSection, Config, RedisSection, Source, TlsSection};
+use crate::node::Secret;
 use crate::rate_limit::bucket::{Refill, Rule};
 use crate::rate_limit::types::{BucketType, Limit, Override, Unreachable};
 
 const TOKENS_MAX: i64 = i32::MAX as i64;
 /// Milliseconds of 31 days.
 const INTERVAL_MAX: i64 = 31 * 24 * 3600 * 1000;
-/// Milliseconds that another node may take to answer; clients are promised an answer in 50.
-const ANSWER_MS: u32 = 30;
 const ANSWER_MS_MAX: i64 = 10_000;
 /// Bytes that a compiled pattern may have.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
@@ -33,7 +33,7 @@ const LIMITD_ONLY: [&str; 6] = [
     "configurator",
     "profiler",
 ];
-const OURS: [&str; 5] = ["port", "hostname", "tls", "cluster", "buckets"];
+const OURS: [&str; 6] = ["port", "hostname", "tls", "cluster", "redis", "buckets"];
 
 pub(super) fn config(sources: &[Source], unix_ms: u64) -> Result<Config, ConfigError> {
     let mut config = Config {
@@ -41,6 +41,7 @@ pub(super) fn config(sources: &[Source], unix_ms: u64) -> Result<Config, ConfigE
         hostname: None,
         tls: None,
         cluster: None,
+        redis: None,
         types: Vec::new(),
         warnings: Vec::new(),
     };
@@ -62,7 +63,12 @@ pub(super) fn config(sources: &[Source], unix_ms: u64) -> Result<Config, ConfigE
             config.port = raw.port.and_then(|port| reader.port(&port));
             config.hostname = raw.hostname.and_then(|name| reader.hostname(&name));
             config.tls = raw.tls.map(|tls| reader.tls(tls.value));
+            if let (Some(_), Some(redis)) = (&raw.cluster, &raw.redis) {
+                let message = "buckets are in Redis or on the nodes of cluster, not both";
+                reader.problem(line(redis), message);
+            }
             config.cluster = raw.cluster.and_then(|cluster| reader.cluster(cluster));
+            config.redis = raw.redis.and_then(|redis| reader.redis(redis.value));
         }
         has_buckets |= raw.buckets.is_some();
         for (name, limit) in raw.buckets.map(|buckets| buckets.0).unwrap_or_default() {
@@ -228,6 +234,30 @@ impl Reader<'_> {
             ca: self.beside(&raw.ca),
             certificate: self.beside(&raw.certificate),
             key: self.beside(&raw.key),
+        })
+    }
+
+    fn redis(&mut self, raw: RawRedis) -> Option<RedisSection> {
+        let address = raw.address.value.rsplit_once(':');
+        let address = address.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        let Some((host, port)) = address.filter(|(host, port)| !host.is_empty() && *port > 0)
+        else {
+            let message = format!("{:?} is not host:port", raw.address.value);
+            self.problem(line(&raw.address), message);
+            return None;
+        };
+        let answer_ms = match &raw.answer_ms {
+            Some(value) => self.number("answer_ms", value, 1, ANSWER_MS_MAX)?,
+            None => ANSWER_MS,
+        };
+        Some(RedisSection {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port,
+            username: raw.username,
+            password: raw.password.map(Secret),
+            database: raw.database,
+            ca: raw.ca.map(|ca| self.beside(&ca)),
+            answer_within: Duration::from_millis(answer_ms.into()),
         })
     }
 

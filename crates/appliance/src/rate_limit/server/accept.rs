@@ -112,12 +112,19 @@ async fn serve_any(
     };
     let peer = peer.ip().to_string();
     let accepted = timeout(HANDSHAKE_MAX, shared.tls.accept(tls, &peer)).await;
-    let Accepted { stream, asking } = match accepted {
+    let Accepted {
+        stream,
+        asking,
+        certificate,
+    } = match accepted {
         Err(_) => return Err(Ended::Slow),
         Ok(Err(error)) => return Err(Ended::Bad(error)),
         Ok(Ok(accepted)) => accepted,
     };
-    serve(stream, Vec::new(), asking, shared, stop).await
+    tokio::select! {
+        ended = serve(stream, Vec::new(), asking, shared, stop) => ended,
+        why = shared.tls.cast_out(certificate) => Err(Ended::Bad(why)),
+    }
 }
 
 impl From<io::Error> for Ended {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sallyport_wire::rate_limit::{Body, Level, Method, Request, Response};
+use sallyport_wire::rate_limit::{Body, ErrorKind, Level, Method, Request, Response};
 
 use super::outbox::Outbox;
 use super::waits::Waits;
@@ -10,6 +10,7 @@ use super::{OwnedId, Shared};
 use crate::rate_limit::bucket::Now;
 use crate::rate_limit::cluster::{Cluster, Gathered, Routed};
 use crate::rate_limit::limits::{Answer, refused};
+use crate::rate_limit::redis::{Redis, Sent};
 use crate::rate_limit::types::{Types, Unreachable};
 
 /// What requests of one moment share.
@@ -23,11 +24,19 @@ pub(super) struct Batch<'a> {
 impl Batch<'_> {
     /// Answers a client: here, or through the node that the key belongs to.
     pub(super) fn route(&self, request: &Request<'_>, waits: &mut Waits<'_>, out: &mut Vec<u8>) {
+        if let Some(redis) = &self.shared.redis {
+            return self.through(redis, *request, waits, out);
+        }
         let Some(cluster) = &self.shared.cluster else {
             return self.here(*request, waits, out);
         };
         // No other node knows more of these.
-        if request.method == Method::Ping || !self.types.has(request.bucket) {
+        let alone = match request.method {
+            Method::Ping => true,
+            Method::Count => false,
+            _ => !self.types.has(request.bucket),
+        };
+        if alone {
             return self.here(*request, waits, out);
         }
         if request.method == Method::Status {
@@ -38,6 +47,24 @@ impl Batch<'_> {
             Routed::Here => self.here(*request, waits, out),
             Routed::Leased(taken) => self.say(request, Body::Take(taken), out),
             Routed::Silent => self.by_policy(*request, waits, out),
+        }
+    }
+
+    /// Answers from Redis.
+    fn through(
+        &self,
+        redis: &Redis,
+        mut request: Request<'_>,
+        waits: &mut Waits<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        if request.method == Method::Wait && !waits.has_room() {
+            request.method = Method::Take;
+        }
+        match redis.ask(self.types, &request, self.now, self.outbox) {
+            Sent::Sent => {}
+            Sent::Here => self.here(request, waits, out),
+            Sent::Silent => self.by_policy(request, waits, out),
         }
     }
 
@@ -58,6 +85,10 @@ impl Batch<'_> {
 
     /// Answers as the bucket type says for when the key's node is silent.
     pub(super) fn by_policy(&self, request: Request<'_>, waits: &mut Waits<'_>, out: &mut Vec<u8>) {
+        if request.method == Method::Count {
+            // the gateway has a policy of its own
+            return self.say(&request, Body::Error(ErrorKind::Unreachable), out);
+        }
         let takes = matches!(request.method, Method::Take | Method::Wait);
         match self.types.when_unreachable(request.bucket) {
             Some(Unreachable::Refuse) if takes => {

@@ -68,7 +68,12 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         stream,
         input,
         out: Vec::new(),
-        waits: Waits::new(&shared.limits, &shared.waiting, most),
+        waits: Waits::new(
+            &shared.limits,
+            shared.redis.as_deref(),
+            &shared.waiting,
+            most,
+        ),
         outbox: Arc::default(),
     };
     connection.run(stop).await
@@ -92,6 +97,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         loop {
             let answered = self.answer();
             self.answer_back();
+            for (wait, ms, body) in self.outbox.waits() {
+                self.waits.add_taken(wait, ms, body);
+            }
             self.waits.answer(&mut self.out);
             self.outbox.drain(&mut self.out);
             self.flush().await?;

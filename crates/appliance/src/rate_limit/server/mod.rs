@@ -23,15 +23,15 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Peers};
 use super::config::{Config, Problem};
 use super::limits::{BUCKETS_MAX, Limits};
+use super::redis::{self, Redis};
 use super::snapshot;
 
 pub(super) use outbox::Outbox;
 pub(super) use owned::{OwnedId, OwnedRequest};
 pub use tls::TlsError;
-pub(super) use tls::{Address, Nodes};
 
 /// Connections that are open at a time; further ones are closed at once.
 pub const CONNECTIONS_MAX: usize = 10_000;
@@ -58,7 +58,9 @@ pub enum StartError {
 /// What all connections share.
 struct Shared {
     limits: Arc<Limits>,
-    cluster: Option<Cluster>,
+    cluster: Option<Arc<Cluster>>,
+    /// Where buckets are, if not here.
+    redis: Option<Arc<Redis>>,
     tls: tls::Accept,
     connections: Arc<Semaphore>,
     /// WAITs under way.
@@ -76,7 +78,8 @@ pub struct RateLimit {
 
 impl RateLimit {
     /// Starts to listen and to follow the file at `path`, from which `config` was read. `setting`
-    /// names what changes the address. Runs on the current tokio runtime, on all of its threads.
+    /// names what changes the address. `peers` are the nodes that count together, if the file does not
+    /// list them. Runs on the current tokio runtime, on all of its threads.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -88,8 +91,22 @@ impl RateLimit {
         path: PathBuf,
         address: SocketAddr,
         setting: &str,
+        peers: Option<Peers>,
     ) -> Result<RateLimit, StartError> {
-        let (tls, nodes) = tls::Accept::new(&config)?;
+        let peers = match (&config.cluster, &config.redis) {
+            (Some(section), _) => Some(tls::listed(section)?),
+            // all nodes share what is there
+            (None, Some(_)) => None,
+            (None, None) => peers,
+        };
+        let redis = match &config.redis {
+            None => None,
+            Some(section) => {
+                let tls = tls::to_redis(section)?;
+                Some(Arc::new(Redis::new(section.clone(), tls)))
+            }
+        };
+        let tls = tls::Accept::new(&config, peers.clone())?;
         let listener = listen("rate_limit", address, setting, ListenOptions::default())?;
         let address = listener.local_addr().unwrap_or(address);
         warn_of(&config.warnings);
@@ -97,9 +114,13 @@ impl RateLimit {
         let sections = reload::Sections::of(&config);
         let limits = Arc::new(Limits::new(config.types, BUCKETS_MAX));
         let mut tasks = Tasks::new(CancellationToken::new());
+        if let Some(redis) = &redis {
+            tasks.spawn("rate_limit redis", |stop| redis::run(redis.clone(), stop));
+        }
         let shared = Arc::new(Shared {
+            redis,
             limits: limits.clone(),
-            cluster: nodes.map(|nodes| Cluster::start(nodes, &limits, &mut tasks)),
+            cluster: peers.map(|peers| Cluster::start(peers, &limits, &mut tasks)),
             tls,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             waiting: AtomicUsize::new(0),

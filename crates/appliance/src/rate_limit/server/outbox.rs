@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sallyport_wire::rate_limit::Body;
 use tokio::sync::Notify;
 
 use super::owned::OwnedRequest;
@@ -13,6 +14,8 @@ use crate::rate_limit::cluster::Why;
 pub(in crate::rate_limit) struct Outbox {
     bytes: Mutex<Vec<u8>>,
     back: Mutex<Vec<(OwnedRequest, Why)>>,
+    /// WAITs whose tokens are taken elsewhere, milliseconds until they are there, their answers.
+    later: Mutex<Vec<(OwnedRequest, u64, Body)>>,
     owed: AtomicUsize,
     ready: Notify,
 }
@@ -42,6 +45,20 @@ impl Outbox {
             .push((request, why));
         self.owed.fetch_sub(1, Ordering::Relaxed);
         self.ready.notify_one();
+    }
+
+    /// A WAIT's tokens are taken; it is to be answered so in `ms`.
+    pub(in crate::rate_limit) fn later(&self, request: OwnedRequest, ms: u64, body: Body) {
+        let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        later.push((request, ms, body));
+        self.owed.fetch_sub(1, Ordering::Relaxed);
+        self.ready.notify_one();
+    }
+
+    /// The WAITs whose tokens are taken.
+    pub(super) fn waits(&self) -> Vec<(OwnedRequest, u64, Body)> {
+        let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut later)
     }
 
     /// The requests that have come back.

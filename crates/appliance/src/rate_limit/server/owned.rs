@@ -42,9 +42,10 @@ impl OwnedId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::rate_limit) struct OwnedRequest {
     pub(in crate::rate_limit) id: OwnedId,
-    /// Bucket type and key, one after the other.
+    /// Bucket type, key and windows, one after the other.
     names: Box<[u8]>,
     bucket_bytes: usize,
+    windows_bytes: usize,
     method: Method,
     count: Option<i32>,
     all: bool,
@@ -55,8 +56,11 @@ impl From<&Request<'_>> for OwnedRequest {
     fn from(request: &Request<'_>) -> OwnedRequest {
         OwnedRequest {
             id: request.id.into(),
-            names: [request.bucket, request.key].concat().into(),
+            names: [request.bucket, request.key, request.windows]
+                .concat()
+                .into(),
             bucket_bytes: request.bucket.len(),
+            windows_bytes: request.windows.len(),
             method: request.method,
             count: request.count,
             all: request.all,
@@ -67,7 +71,8 @@ impl From<&Request<'_>> for OwnedRequest {
 
 impl OwnedRequest {
     pub(in crate::rate_limit) fn get(&self) -> Request<'_> {
-        let (bucket, key) = self.names.split_at(self.bucket_bytes);
+        let (bucket, rest) = self.names.split_at(self.bucket_bytes);
+        let (key, windows) = rest.split_at(rest.len() - self.windows_bytes);
         Request {
             id: self.id.get(),
             bucket,
@@ -77,6 +82,7 @@ impl OwnedRequest {
             all: self.all,
             skip_response: self.skip_response,
             lease: 0,
+            windows,
         }
     }
 }

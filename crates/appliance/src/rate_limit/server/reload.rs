@@ -10,7 +10,9 @@ use tracing::{info, warn};
 
 use super::warn_of;
 use crate::rate_limit::Limits;
-use crate::rate_limit::config::{self, ClusterSection, Config, ConfigError, Source, TlsSection};
+use crate::rate_limit::config::{
+    self, ClusterSection, Config, ConfigError, RedisSection, Source, TlsSection,
+};
 
 /// How often the file is looked at.
 const POLL: Duration = Duration::from_secs(2);
@@ -20,6 +22,7 @@ const POLL: Duration = Duration::from_secs(2);
 pub(super) struct Sections {
     tls: Option<TlsSection>,
     cluster: Option<ClusterSection>,
+    redis: Option<RedisSection>,
 }
 
 impl Sections {
@@ -27,6 +30,7 @@ impl Sections {
         Sections {
             tls: config.tls.clone(),
             cluster: config.cluster.clone(),
+            redis: config.redis.clone(),
         }
     }
 }
@@ -68,7 +72,7 @@ pub(super) async fn run(
             Ok(config) => {
                 warn_of(&config.warnings);
                 if Sections::of(&config) != sections {
-                    warn!("changes of tls and cluster take effect at the next start");
+                    warn!("changes of tls, cluster and redis take effect at the next start");
                 }
                 let types = config.types.len();
                 limits.swap(config.types);

@@ -27,7 +27,7 @@ impl Server {
         std::fs::write(&path, text).unwrap();
         let config = Config::load(&path, 0).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
-        let running = RateLimit::start(config, path, address, "--listen").unwrap();
+        let running = RateLimit::start(config, path, address, "--listen", None).unwrap();
         Server { running, dir }
     }
 
@@ -50,6 +50,7 @@ fn request<'a>(method: Method, bucket: &'a str, key: &'a str, number: i32) -> Re
         all: false,
         skip_response: false,
         lease: 0,
+        windows: b"",
     }
 }
 
@@ -293,15 +294,21 @@ async fn a_start_names_what_is_wrong() {
     let path = Path::new("buckets.yml");
     let source = |text: &str| config_of(text);
     let address = "127.0.0.1:0".parse().unwrap();
-    let first = RateLimit::start(source(BUCKETS), path.into(), address, "--listen").unwrap();
-    let again = RateLimit::start(source(BUCKETS), path.into(), first.address(), "--listen");
+    let first = RateLimit::start(source(BUCKETS), path.into(), address, "--listen", None).unwrap();
+    let again = RateLimit::start(
+        source(BUCKETS),
+        path.into(),
+        first.address(),
+        "--listen",
+        None,
+    );
     let error = again.err().unwrap().to_string();
     assert!(
         error.contains("already in use") && error.contains("--listen"),
         "{error}"
     );
     let text = format!("tls: {{certificate: /none.crt, key: /none.key}}\n{BUCKETS}");
-    let error = RateLimit::start(source(&text), path.into(), address, "--listen");
+    let error = RateLimit::start(source(&text), path.into(), address, "--listen", None);
     let error = error.err().unwrap().to_string();
     assert!(error.contains("/none.crt"), "{error}");
 }

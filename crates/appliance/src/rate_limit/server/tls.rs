@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 use sallyport_runtime::tls::client::{ClientConfigError, TrustError};
 use sallyport_runtime::tls::identity::IdentityError;
@@ -11,13 +12,14 @@ use sallyport_runtime::tls::{
     ClientAuth, Identity, ServerTrust, client_config, explain, server_config, trust_store,
 };
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::Asking;
 use super::first_bytes::Replay;
-use crate::rate_limit::cluster::ALPN;
-use crate::rate_limit::config::{ClusterSection, Config};
+use crate::rate_limit::cluster::{ALPN, Members, Peer, Peers};
+use crate::rate_limit::config::{ClusterSection, Config, RedisSection};
 
 /// Certificates or keys of the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +32,7 @@ pub enum TlsError {
         /// What is wrong.
         source: IdentityError,
     },
-    /// The nodes' authority.
+    /// The authority of nodes, or of Redis.
     #[error("{}: {source}", .path.display())]
     Authority {
         /// Its file.
@@ -46,29 +48,10 @@ pub enum TlsError {
     Config(#[from] rustls::Error),
 }
 
-/// Where a node listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::rate_limit) struct Address {
-    /// Name or address, without brackets.
-    pub(in crate::rate_limit) host: String,
-    pub(in crate::rate_limit) port: u16,
-}
-
-/// The nodes that count together, and how they are dialled.
-pub(in crate::rate_limit) struct Nodes {
-    /// This one's name.
-    pub(in crate::rate_limit) node: String,
-    /// All of them.
-    pub(in crate::rate_limit) addresses: Vec<(String, Address)>,
-    pub(in crate::rate_limit) tls: Arc<ClientConfig>,
-    /// How long another one may take to answer.
-    pub(in crate::rate_limit) answer_within: Duration,
-}
-
 /// The accepting side.
 pub(super) struct Accept {
     clients: Option<Arc<ServerConfig>>,
-    nodes: Option<Arc<ServerConfig>>,
+    nodes: Option<Peers>,
     required: bool,
 }
 
@@ -76,14 +59,16 @@ pub(super) struct Accept {
 pub(super) struct Accepted {
     pub(super) stream: TlsStream<Replay<TcpStream>>,
     pub(super) asking: Asking,
+    /// The node's certificate, if it is one.
+    pub(super) certificate: Option<CertificateDer<'static>>,
 }
 
 impl Accept {
-    /// What the file says, and the nodes to dial.
+    /// What the file says of clients; `nodes` are those that count together.
     ///
     /// # Errors
     /// See [`TlsError`].
-    pub(super) fn new(config: &Config) -> Result<(Accept, Option<Nodes>), TlsError> {
+    pub(super) fn new(config: &Config, nodes: Option<Peers>) -> Result<Accept, TlsError> {
         let clients = match &config.tls {
             None => None,
             Some(section) => {
@@ -91,19 +76,11 @@ impl Accept {
                 Some(Arc::new(server_config(&identity, ClientAuth::Off, &[])?))
             }
         };
-        let (nodes, dialled) = match &config.cluster {
-            None => (None, None),
-            Some(section) => {
-                let (accept, dial) = among_nodes(section)?;
-                (Some(accept), Some(dial))
-            }
-        };
-        let accept = Accept {
+        Ok(Accept {
             clients,
             nodes,
             required: config.tls.as_ref().is_some_and(|section| section.required),
-        };
-        Ok((accept, dialled))
+        })
     }
 
     /// Whether clients without TLS are sent away.
@@ -127,19 +104,54 @@ impl Accept {
             offered.any(|protocol| protocol == ALPN)
         };
         let (config, asking) = match is_node {
-            true => (self.nodes.clone(), Asking::Node),
+            true => (
+                self.nodes.as_ref().map(|peers| peers.accept.clone()),
+                Asking::Node,
+            ),
             false => (self.clients.clone(), Asking::Client),
         };
         let config = config.ok_or("a TLS handshake where no certificate is configured")?;
         let stream = hello.into_stream(config).await;
         let stream = stream.map_err(|error| explain(&error, peer))?;
-        Ok(Accepted { stream, asking })
+        let mut certificate = None;
+        if asking == Asking::Node {
+            let chain = stream.get_ref().1.peer_certificates();
+            let leaf = chain.and_then(|chain| chain.first());
+            self.admits(leaf)?;
+            certificate = leaf.map(|leaf| leaf.clone().into_owned());
+        }
+        Ok(Accepted {
+            stream,
+            asking,
+            certificate,
+        })
+    }
+
+    fn admits(&self, certificate: Option<&CertificateDer<'_>>) -> Result<(), String> {
+        let peers = self.nodes.as_ref();
+        peers.map_or(Ok(()), |peers| (peers.admits)(certificate))
+    }
+
+    /// Waits until the node of this certificate is none any more; says why. May be dropped.
+    pub(super) async fn cast_out(&self, certificate: Option<CertificateDer<'static>>) -> String {
+        if let (Some(peers), Some(certificate)) = (&self.nodes, certificate) {
+            let mut members = peers.members.clone();
+            loop {
+                if let Err(why) = (peers.admits)(Some(&certificate)) {
+                    return why;
+                }
+                if members.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+        std::future::pending().await
     }
 }
 
-/// How nodes are accepted and dialled: both sides show a certificate of the same authority, and
-/// the one that is dialled bears the node's name.
-fn among_nodes(section: &ClusterSection) -> Result<(Arc<ServerConfig>, Nodes), TlsError> {
+/// The nodes that a file lists: both sides show a certificate of the same authority, and the one
+/// that is dialled bears the node's name.
+pub(super) fn listed(section: &ClusterSection) -> Result<Peers, TlsError> {
     let identity = identity(&section.certificate, &section.key)?;
     let ca = section.ca.to_string_lossy();
     let roots = trust_store(&[ca]).map_err(|source| TlsError::Authority {
@@ -150,20 +162,43 @@ fn among_nodes(section: &ClusterSection) -> Result<(Arc<ServerConfig>, Nodes), T
     let accept = server_config(&identity, ClientAuth::IssuedBy(roots.clone()), &[ALPN])?;
     let mut dial = client_config(ServerTrust::Roots(roots), Some(&identity))?;
     dial.alpn_protocols = vec![ALPN.to_vec()];
-    let address = |(name, address): (&String, &String)| {
+    let peer = |(name, address): (&String, &String)| {
         // checked when the file was read
         let (host, port) = address.rsplit_once(':')?;
-        let host = host.trim_matches(['[', ']']).to_owned();
-        let port = port.parse().ok()?;
-        Some((name.clone(), Address { host, port }))
+        let peer = Peer {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: port.parse().ok()?,
+            certified: name.clone(),
+        };
+        Some((name.clone(), peer))
     };
-    let nodes = Nodes {
+    let others = section.nodes.iter().filter(|it| *it.0 != section.node);
+    let members = Members {
+        here: true,
+        others: others.filter_map(peer).collect(),
+        revision: 0,
+    };
+    Ok(Peers {
         node: section.node.clone(),
-        addresses: section.nodes.iter().filter_map(address).collect(),
-        tls: Arc::new(dial),
+        members: watch::channel(members).1,
+        accept: Arc::new(accept),
+        dial: Arc::new(dial),
+        admits: Arc::new(|_| Ok(())),
         answer_within: Duration::from_millis(section.answer_ms.into()),
+    })
+}
+
+/// How Redis is spoken to over TLS, if it is.
+pub(super) fn to_redis(section: &RedisSection) -> Result<Option<Arc<ClientConfig>>, TlsError> {
+    let Some(ca) = &section.ca else {
+        return Ok(None);
     };
-    Ok((Arc::new(accept), nodes))
+    let roots = trust_store(&[ca.to_string_lossy()]).map_err(|source| TlsError::Authority {
+        path: ca.clone(),
+        source,
+    })?;
+    let config = client_config(ServerTrust::Roots(Arc::new(roots)), None)?;
+    Ok(Some(Arc::new(config)))
 }
 
 /// Certificate and key of two files.

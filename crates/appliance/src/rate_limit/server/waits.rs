@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sallyport_wire::rate_limit::{Request, Response};
+use sallyport_wire::rate_limit::{Body, Request, Response};
 use tokio::time::Instant;
 
 use super::owned::OwnedRequest;
 use crate::rate_limit::limits::{Limits, count};
+use crate::rate_limit::redis::Redis;
 
 /// WAITs under way on one client's connection; those above are answered like a TAKE.
 pub(super) const WAITS_OF_CLIENT_MAX: usize = 1_000;
@@ -19,18 +20,26 @@ pub(super) const WAITS_MAX: usize = 100_000;
 /// tokens back.
 pub(super) struct Waits<'a> {
     limits: &'a Limits,
+    redis: Option<&'a Redis>,
     /// How many there are on all connections.
     everywhere: &'a AtomicUsize,
     most: usize,
-    due: BTreeMap<(Instant, u64), OwnedRequest>,
+    /// With the answer where the tokens were taken in Redis.
+    due: BTreeMap<(Instant, u64), (OwnedRequest, Option<Body>)>,
     next: u64,
 }
 
 impl<'a> Waits<'a> {
     /// At most `most` on this connection.
-    pub(super) fn new(limits: &'a Limits, everywhere: &'a AtomicUsize, most: usize) -> Waits<'a> {
+    pub(super) fn new(
+        limits: &'a Limits,
+        redis: Option<&'a Redis>,
+        everywhere: &'a AtomicUsize,
+        most: usize,
+    ) -> Waits<'a> {
         Waits {
             limits,
+            redis,
             everywhere,
             most,
             due: BTreeMap::new(),
@@ -45,8 +54,17 @@ impl<'a> Waits<'a> {
 
     /// A WAIT whose tokens are reserved and there in `ms`.
     pub(super) fn add(&mut self, request: &Request<'_>, ms: u64) {
+        self.insert(request.into(), ms, None);
+    }
+
+    /// As [`add`](Waits::add), for tokens that were taken in Redis.
+    pub(super) fn add_taken(&mut self, request: OwnedRequest, ms: u64, body: Body) {
+        self.insert(request, ms, Some(body));
+    }
+
+    fn insert(&mut self, request: OwnedRequest, ms: u64, body: Option<Body>) {
         let due = Instant::now() + Duration::from_millis(ms);
-        self.due.insert((due, self.next), request.into());
+        self.due.insert((due, self.next), (request, body));
         self.next += 1;
         self.everywhere.fetch_add(1, Ordering::Relaxed);
     }
@@ -63,10 +81,10 @@ impl<'a> Waits<'a> {
             if first.key().0 > now {
                 return;
             }
-            let wait = first.remove();
+            let (wait, body) = first.remove();
             self.everywhere.fetch_sub(1, Ordering::Relaxed);
             let wait = wait.get();
-            let body = self.limits.waited(wait.bucket, wait.key);
+            let body = body.unwrap_or_else(|| self.limits.waited(wait.bucket, wait.key));
             if !wait.skip_response {
                 Response::new(wait.id, body).encode(out);
             }
@@ -76,10 +94,17 @@ impl<'a> Waits<'a> {
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        for wait in self.due.values() {
+        for (wait, taken) in self.due.values() {
             let wait = wait.get();
-            let count = count(&wait).unwrap_or(0);
-            self.limits.give_up(wait.bucket, wait.key, count);
+            match (taken, self.redis) {
+                (Some(_), Some(redis)) => {
+                    redis.give_up(&self.limits.types(), &wait, self.limits.now());
+                }
+                _ => {
+                    let count = count(&wait).unwrap_or(0);
+                    self.limits.give_up(wait.bucket, wait.key, count);
+                }
+            }
         }
         self.everywhere.fetch_sub(self.due.len(), Ordering::Relaxed);
     }

@@ -65,9 +65,7 @@ pub(super) enum Place {
 }
 
 /// Collections of Kong. decK gives up when one of the first is missing.
-const OTHER_BUILDS: [&str; 11] = [
-    "keys",
-    "key-sets",
+const OTHER_BUILDS: [&str; 9] = [
     "acls",
     "basic-auths",
     "hmac-auths",

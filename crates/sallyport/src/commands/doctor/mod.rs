@@ -76,9 +76,10 @@ pub(crate) struct Args {
     /// How long to listen [default: until stopped]
     #[arg(long = "for", value_name = "SECONDS", requires = "listen")]
     listen_secs: Option<u64>,
-    /// Instead: every node of the appliance cluster tries every other one, by way of the node that
-    /// runs on this machine
-    #[arg(long, conflicts_with_all = ["role", "conf", "listen", "surface", "junit"])]
+    /// Instead: every node of the appliance cluster tries every other one, on every row between nodes
+    /// that is in use, by way of the node that runs on this machine; --feature adds rows that no
+    /// node shows, such as `maintenance`
+    #[arg(long, conflicts_with_all = ["role", "conf", "listen", "surface"])]
     cluster: bool,
     /// Settings of the node that runs on this machine, for --cluster
     #[arg(
@@ -102,7 +103,13 @@ const NODE_ID: &str = "d0c70d0c-70d0-4c70-8d0c-70d0c70d0c70";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.cluster {
-        return cluster::run(&args.config, args.node.as_deref(), args.json);
+        let features = args.described.features(sallyport_contract::catalogue())?;
+        let form = match (args.json, args.junit) {
+            (true, _) => cluster::Form::Json,
+            (_, true) => cluster::Form::Junit,
+            _ => cluster::Form::Text,
+        };
+        return cluster::run(&args.config, args.node.as_deref(), &features, form);
     }
     if args.node.is_some() && !args.described.has_installation() {
         bail!("--node names a machine of an installation: give --installation FILE, or --cluster");

@@ -5,15 +5,19 @@ mod join;
 mod list;
 mod plane;
 mod probe;
+mod published;
 mod remote;
 mod run;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use http::Method;
 use sallyport_appliance::node::{Settings, TokenWish, Wish, ask, socket_of};
 use serde_json::{Value, json};
+
+use crate::logging;
 
 /// Runs a node of the appliance cluster, and administers the cluster from one.
 ///
@@ -54,7 +58,7 @@ enum Command {
         advertise: Option<std::net::SocketAddr>,
     },
     /// Runs the node (a service manager starts this, see deploy/)
-    Run,
+    Run(logging::LogArgs),
     /// Lists the nodes of the cluster and their states
     List {
         #[command(flatten)]
@@ -97,7 +101,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Init => init::run(file),
         Command::Join { token, advertise } => join::run(file, &token, advertise),
-        Command::Run => run::run(file),
+        Command::Run(log) => run::run(file, log),
         Command::List { output } => list::run(&settings(file)?, &output.output),
         Command::Token { role, minutes } => {
             let secs = minutes * 60;
@@ -151,13 +155,18 @@ fn asked(settings: &Settings, method: Method, path: &str, body: &Value) -> anyho
     Ok(runtime.block_on(ask(&socket_of(settings), method, path, body))?)
 }
 
-/// What nodes found when they tried each other; with `from` only that one tries.
-pub(crate) fn doctor(config: &Path, from: Option<&str>) -> anyhow::Result<Value> {
+/// What nodes found when they tried each other; with `from` only that one tries. `features` are in
+/// use although no node shows it.
+pub(crate) fn doctor(
+    config: &Path,
+    from: Option<&str>,
+    features: &BTreeSet<String>,
+) -> anyhow::Result<Value> {
     asked(
         &settings(config)?,
         Method::POST,
         "/doctor",
-        &json!({"from": from}),
+        &json!({"from": from, "features": features}),
     )
 }
 

@@ -1,16 +1,18 @@
 //! The control plane of a node, as the handle that the appliance takes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
 use sallyport_appliance::backup::{self, Sources};
-use sallyport_appliance::node::{Identity, Plane, RunningPlane, Settings, State};
-use sallyport_control::{AuditLogSettings, Feed, Running, TelemetrySettings};
+use sallyport_appliance::node::{
+    Accepts, Authority, Identity, Plane, RunningPlane, Settings, State,
+};
+use sallyport_control::{AuditLogSettings, Running, TelemetrySettings};
 use sallyport_runtime::Tasks;
-use sallyport_runtime::certs::PemPair;
 use sallyport_store::Store;
 use sallyport_store::dump::Database;
 use serde_json::Value;
@@ -18,7 +20,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::probe::probe;
+use super::probe::{accepts, probe};
+use super::published;
 use crate::administration::{self, Administration};
 use crate::home::{self, Home};
 use crate::logging::LogTail;
@@ -47,11 +50,21 @@ impl Plane for ControlPlane {
         open_store(&self.settings).await
     }
 
-    async fn probe(&self, state: &State) -> anyhow::Result<Value> {
-        probe(state).await
+    async fn probe(&self, state: &State, features: BTreeSet<String>) -> anyhow::Result<Value> {
+        probe(state, &features).await
     }
 
-    async fn start(&self, store: Store, api: PemPair) -> anyhow::Result<Box<dyn RunningPlane>> {
+    fn accepts(&self, state: &State) -> Accepts {
+        accepts(state)
+    }
+
+    async fn start(
+        &self,
+        state: &State,
+        store: Store,
+        authority: Authority,
+    ) -> anyhow::Result<Box<dyn RunningPlane>> {
+        let api = authority.api;
         let settings = &self.settings.control_planes;
         let data = self.settings.data.join("control");
         home::make_directory(&data)?;
@@ -86,21 +99,15 @@ impl Plane for ControlPlane {
                     .with_context(|| path.display().to_string())?
             }
         };
-        let feed = match &settings.ip_addresses {
-            None => None,
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("could not read {}", path.display()))?;
-                let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-                let feed = Feed::open(
-                    &text,
-                    &settings.base_domain,
-                    &home.path,
-                    i64::try_from(now)?,
-                );
-                Some(feed.with_context(|| path.display().to_string())?)
-            }
-        };
+        let sealer = authority.sealer;
+        let feed = published::feed(
+            &self.settings,
+            state,
+            home.store.clone(),
+            sealer,
+            &home.path,
+        )
+        .await?;
         let running = sallyport_control::start_publishing(
             sallyport_control::Settings {
                 node_purge_delay: sallyport_control::NODE_PURGE_DELAY,
@@ -120,7 +127,7 @@ impl Plane for ControlPlane {
             },
             home.store.clone(),
             sallyport_plugins::schemas(),
-            feed,
+            Some(feed),
         )
         .await?;
         info!(

@@ -12,9 +12,9 @@ use super::plane::ControlPlane;
 use crate::logging;
 use crate::shutdown::Shutdown;
 
-pub(super) fn run(file: &Path) -> anyhow::Result<()> {
+pub(super) fn run(file: &Path, log: logging::LogArgs) -> anyhow::Result<()> {
     let settings = super::settings(file)?;
-    let logs = logging::start_with_tail(LevelFilter::INFO);
+    let logs = logging::start_with_tail(LevelFilter::INFO, log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

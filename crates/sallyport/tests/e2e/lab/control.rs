@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use sallyport_testkit::http::{Response, request};
-use sallyport_testkit::{Finished, Program, eventually, foreign, free_port};
+use sallyport_testkit::{Finished, Launch, Program, eventually, foreign, free_port};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{sallyport, soon};
 
+/// What it says when it is ready, in either form of its log.
+const READY: &str = r#"ready"?[ ,]"?control_plane"?[=:]"?([0-9a-f-]{36})"#;
 /// Settings of the audit log in its directory, if there are any.
 const AUDIT_LOG: &str = "audit.toml";
 /// The same of telemetry.
@@ -96,7 +98,7 @@ impl Control {
     ) -> Control {
         let (port, plain) = (free_port(), free_port());
         let program = launch(&dir, port, plain, database.as_deref(), &more);
-        let ready = program.wait_for_line(r"ready control_plane=([0-9a-f-]{36})", soon());
+        let ready = program.wait_for_line(READY, soon());
         let token = std::fs::read_to_string(dir.join("control/token")).unwrap();
         let mut control = Control {
             program,
@@ -119,7 +121,7 @@ impl Control {
     pub(crate) fn start_again(&mut self) {
         let database = self.database.as_deref();
         self.program = launch(&self.dir, self.port, self.plain, database, &self.more);
-        self.program.wait_for_line(r"ready control_plane=", soon());
+        self.program.wait_for_line(READY, soon());
     }
 
     #[track_caller]
@@ -177,6 +179,18 @@ impl Control {
             "https://127.0.0.1:{port}/v2/control-planes/{id}/versions/{version}/core-entities"
         );
         self.deck_to(&addr, &self.token, dir, args)
+    }
+
+    /// The address that decK gets to write to the draft, or the control plane, of this id.
+    pub(crate) fn deck_addr_of(&self, id: &str) -> String {
+        let port = self.port;
+        format!("https://127.0.0.1:{port}/v2/control-planes/{id}/core-entities")
+    }
+
+    /// Runs decK on the draft, or the control plane, of this id; `None` if there is no decK.
+    #[track_caller]
+    pub(crate) fn deck_on(&self, id: &str, dir: &Path, args: &[&str]) -> Option<Finished> {
+        self.deck_to(&self.deck_addr_of(id), &self.token, dir, args)
     }
 
     /// One API request; the token goes with it.
@@ -275,8 +289,7 @@ impl Control {
 
     /// The address that decK gets.
     pub(crate) fn deck_addr(&self) -> String {
-        let (port, id) = (self.port, &self.id);
-        format!("https://127.0.0.1:{port}/v2/control-planes/{id}/core-entities")
+        self.deck_addr_of(&self.id)
     }
 
     /// Runs decK on this control plane in `dir`; `None` if there is no decK.
@@ -293,16 +306,27 @@ impl Control {
 
     #[track_caller]
     fn deck_to(&self, addr: &str, token: &str, dir: &Path, args: &[&str]) -> Option<Finished> {
+        Some(self.deck_launch(addr, token, dir, args)?.run(soon()))
+    }
+
+    /// decK, not started yet.
+    #[track_caller]
+    pub(crate) fn deck_launch(
+        &self,
+        addr: &str,
+        token: &str,
+        dir: &Path,
+        args: &[&str],
+    ) -> Option<Launch> {
         let deck = foreign("deck", "Debian package deck")?;
         let ca = std::fs::read_to_string(self.ca()).unwrap();
-        let done = Program::new(deck)
+        let launch = Program::new(deck)
             .args(args)
             .args(["--kong-addr", addr, "--ca-cert", &ca])
             .args(["--headers", &format!("Authorization:Bearer {token}")])
             .env("HOME", dir)
-            .dir(dir)
-            .run(soon());
-        Some(done)
+            .dir(dir);
+        Some(launch)
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod clients;
+mod gateways;
+mod in_redis;
 mod lab;
 mod nodes;
 mod promises;

@@ -34,7 +34,7 @@ impl Nodes {
     /// As [`Nodes::start`]; nodes wait so many milliseconds for each other's answers.
     pub(super) fn patient(buckets: &str, answer_ms: u32) -> Nodes {
         let dir = tempfile::tempdir().unwrap();
-        certificates(dir.path());
+        certificates(dir.path(), &NAMES);
         let ports = free_ports::<3>();
         let mut relays = Vec::new();
         for from in 0..3 {
@@ -94,17 +94,17 @@ pub(super) fn owner(bucket: &str, key: &str) -> usize {
     NAMES.iter().position(|name| *name == owner).unwrap()
 }
 
-/// An authority, and a certificate of it for each node, for both ends of a connection.
-fn certificates(dir: &Path) {
+/// An authority, and a certificate of it for each name, for both ends of a connection.
+pub(super) fn certificates(dir: &Path, names: &[&str]) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = params.self_signed(&key).unwrap();
     write(&dir.join("ca.crt"), ca.pem());
     let issuer = Issuer::new(params, key);
-    for name in NAMES {
+    for name in names {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let params = CertificateParams::new(vec![(*name).to_owned()]).unwrap();
         let cert = params.signed_by(&key, &issuer).unwrap();
         write(&dir.join(format!("{name}.crt")), cert.pem());
         write(&dir.join(format!("{name}.key")), key.serialize_pem());

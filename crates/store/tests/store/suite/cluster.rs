@@ -17,7 +17,8 @@ fn member(number: u8) -> NewMember {
     }
 }
 
-async fn founded(store: &Store) {
+/// Founds the cluster of node `n1`, whose id is 1.
+pub(crate) async fn founded(store: &Store) {
     let new = NewCluster {
         cluster: Cluster {
             id: Uuid::from_u128(99),

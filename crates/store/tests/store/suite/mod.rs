@@ -4,6 +4,7 @@ pub(crate) mod cluster;
 pub(crate) mod drafts;
 pub(crate) mod entities;
 pub(crate) mod identity;
+pub(crate) mod ip_addresses;
 pub(crate) mod model_check;
 pub(crate) mod tenants;
 pub(crate) mod versions;

@@ -231,6 +231,13 @@ pub(crate) async fn nodes_keep_their_first_and_their_last_contact(store: Store) 
         (nodes[0].created_at, &nodes[0].seen),
         (11, &seen(cp, id, 12))
     );
+    let other = control_plane(&store, "b").await;
+    let elsewhere = seen(other, Uuid::new_v4(), 20);
+    store.record_nodes(vec![elsewhere.clone()]).await.unwrap();
+    let mut all = store.all_nodes().await.unwrap();
+    all.sort_by_key(|node| node.seen.at);
+    let all: Vec<&NodeSeen> = all.iter().map(|node| &node.seen).collect();
+    assert_eq!(all, [&seen(cp, id, 12), &elsewhere]);
     store
         .record_nodes(vec![seen(cp, Uuid::new_v4(), 5)])
         .await

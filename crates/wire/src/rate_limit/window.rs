@@ -1,5 +1,8 @@
 //! Calendar windows: second, minute, hour, day, month and year in UTC.
 
+use super::MessageError;
+use crate::protobuf::{self, Fields};
+
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -69,6 +72,40 @@ impl Period {
             start_ms: ms(start.at(0, 0, 0, 0)),
             end_ms: ms(end.at(0, 0, 0, 0)),
         }
+    }
+}
+
+/// How many are allowed in the window of each period, in the order of [`Period::ALL`]; `None` where
+/// nothing is limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Windows(pub [Option<u64>; Period::ALL.len()]);
+
+impl Windows {
+    /// As [`Request::windows`](super::Request::windows) holds it.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        for (field, limit) in (1..).zip(self.0) {
+            if let Some(limit) = limit {
+                protobuf::number(out, field, limit);
+            }
+        }
+    }
+
+    /// Reads it; unknown fields are skipped.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn decode(bytes: &[u8]) -> Result<Windows, MessageError> {
+        let mut windows = Windows::default();
+        let mut fields = Fields(bytes);
+        while let Some((field, value)) = fields.next()? {
+            if let Some(limit) = (field as usize)
+                .checked_sub(1)
+                .and_then(|at| windows.0.get_mut(at))
+            {
+                *limit = Some(value.varint(field)?);
+            }
+        }
+        Ok(windows)
     }
 }
 
