@@ -20,6 +20,8 @@ use crate::{load, machine, peer};
 /// A token of the consumer `bench`, signed with `bench` (HS256).
 const TOKEN: &str = "eyJhbGciOiAiSFMyNTYiLCAidHlwIjogIkpXVCJ9.eyJpc3MiOiAiYmVuY2gifQ.\
                      jN6-dVBlOZ8sDgS2Qge837G1whLvTwG2ujPnmYzCozQ";
+/// The gateway whose plugins are configured for another route than the one that is asked.
+const ELSEWHERE: &str = "none here, three on another route";
 /// Not measured, and why.
 const LEFT_OUT: &str = "Not measured: hmac-auth (its signatures carry the time) and session (its \
                         cookies do).";
@@ -90,6 +92,8 @@ impl Sinks {
         let url = format!("http://127.0.0.1:{backend}/");
         let batch = json!({"max_batch_size": 200});
         vec![
+            // three of the dearest, on a route that gets no requests
+            (ELSEWHERE, json!([])),
             ("correlation-id", one("correlation-id", json!({}))),
             (
                 "zipkin",
@@ -239,7 +243,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut running = Vec::new();
     for (label, plugins) in &cases {
         let place = dir.join(running.len().to_string());
-        let gateway = start(&executable, &cores, &place, plugins, backend_port, &sinks);
+        let others = match *label {
+            ELSEWHERE => json!([{"name": "key-auth"}, {"name": "http-log", "config":
+                {"http_endpoint": format!("http://127.0.0.1:{backend_port}/")}},
+                {"name": "rate-limiting", "config": {"minute": 1, "policy": "local"}}]),
+            _ => json!([]),
+        };
+        let on = (plugins, &others);
+        let gateway = start(&executable, &cores, &place, on, backend_port, &sinks);
         let (port, server) = gateway.with_context(|| format!("starting with {label}"))?;
         running.push(Running {
             label,
@@ -321,7 +332,7 @@ fn start(
     executable: &Path,
     cores: &Cores,
     dir: &Path,
-    plugins: &Value,
+    (plugins, elsewhere): (&Value, &Value),
     backend: u16,
     sinks: &Sinks,
 ) -> anyhow::Result<(u16, Server)> {
@@ -329,7 +340,8 @@ fn start(
     let document = json!({
         "_format_version": "3.0",
         "services": [{"name": "backend", "url": format!("http://127.0.0.1:{backend}"),
-            "routes": [{"name": "all", "paths": ["/"]}]}],
+            "routes": [{"name": "all", "paths": ["/"]},
+                {"name": "other", "paths": ["/other"], "plugins": elsewhere}]}],
         "consumers": [{"username": "bench", "acls": [{"group": "staff"}],
             "keyauth_credentials": [{"key": "bench"}],
             "basicauth_credentials": [{"username": "bench", "password": "bench"}],

@@ -14,7 +14,6 @@ use ahash::AHashMap;
 use http::uri::Scheme;
 use sallyport_model::declarative::Declared;
 use sallyport_model::entities::{self, ConfigTable, PathHandling, Protocol, Service};
-use sallyport_model::schema::{self, FieldError};
 use sallyport_model::{Kind, RouterFlavor};
 use sallyport_plugins::Identities;
 use sallyport_wire::ConfigHash;
@@ -27,10 +26,11 @@ use crate::balancer::{Balancer, Balancers, Peers};
 use crate::certificates::{self, Made, Named, TlsDefaults, UpstreamTls, UpstreamTlsMaker, Wanted};
 use crate::chain::{Chain, Chains, Handlers};
 use crate::conf::Dns;
-use crate::entities::Entities;
+use crate::entities::{Entities, unix_secs};
 use crate::ids::{Ids, Pages};
 use crate::proxy::Streams;
 use crate::router::{Match, Query, Router, Work, is_stream};
+use crate::vaults::{Resolved, Vaults};
 
 /// A configuration made ready to serve.
 pub struct Configuration {
@@ -42,6 +42,10 @@ pub struct Configuration {
     /// The chains of all routes, to go on with if the plugins stay the same.
     chains: Arc<Chains>,
     plugins: Content,
+    /// What vault references stand for.
+    vaults: Vaults,
+    /// Whether there are any.
+    has_references: bool,
     /// Those of all upstreams, whether a service uses them or not.
     pub(crate) balancers: Arc<[Arc<Balancer>]>,
     /// Whether the Admin API shows the entities.
@@ -149,6 +153,8 @@ impl Configuration {
             global_chain: Arc::default(),
             chains: Arc::default(),
             plugins: Content::default(),
+            vaults: Vaults::default(),
+            has_references: false,
             keeps_all: false,
             tls_defaults: Arc::default(),
             upstream_tls: Made::default(),
@@ -189,14 +195,33 @@ impl Configuration {
         balancers: &Balancers,
     ) -> Result<Configuration, Vec<Unservable>> {
         let table = &declared.table;
-        let mut problems = unserved_fields(&declared.value);
-        let plugins = Content::of(&declared.value[Kind::Plugin.table()]);
-        let same_plugins = plugins == self.plugins;
-        let handlers = match same_plugins {
-            true => self.handlers.clone(),
-            false => Arc::new(handlers(&table.plugins, &mut problems)),
+        let mut problems = Vec::new();
+        let resolver = self.vaults.of(&table.vaults);
+        let resolved = resolver.plugins(&declared.value, &table.plugins);
+        let (plugins, handlers, mut has_references) = match resolved {
+            Ok(resolved) => {
+                let plugins = Content::of(&declared.value[Kind::Plugin.table()], &resolved);
+                let handlers = match plugins == self.plugins {
+                    true => self.handlers.clone(),
+                    false => Arc::new(handlers(&resolved, &mut problems)),
+                };
+                (plugins, handlers, resolved.has_references())
+            }
+            Err(bad) => {
+                problems.extend(bad.into_iter().map(|(id, name, reason)| {
+                    Unservable::new(Kind::Plugin, id, Some(&name), reason)
+                }));
+                (Content::default(), Arc::default(), true)
+            }
         };
-        let loaded = certificates::load(&table.certificates, &self.loaded).unwrap_or_else(|bad| {
+        let same_plugins = plugins == self.plugins;
+        let resolved = resolver.certificates(&table.certificates);
+        let loaded = resolved.and_then(|resolved| {
+            has_references |= resolved.is_some();
+            let certificates = resolved.as_ref().unwrap_or(&table.certificates);
+            certificates::load(certificates, &self.loaded)
+        });
+        let loaded = loaded.unwrap_or_else(|bad| {
             problems.extend(
                 bad.into_iter()
                     .map(|(id, reason)| Unservable::new(Kind::Certificate, id, None, reason)),
@@ -258,7 +283,7 @@ impl Configuration {
             })?;
         Ok(Configuration {
             hash,
-            identities: Arc::new(Identities::new(table)),
+            identities: Arc::new(Identities::new(table, unix_secs())),
             tls_defaults: self.tls_defaults.clone(),
             upstream_tls: upstream_tls.finish(),
             named: Arc::new(Named::new(&table.snis, &loaded)),
@@ -267,6 +292,8 @@ impl Configuration {
             global_chain: chains.of(None, None),
             chains: Arc::new(chains.finish()),
             keeps_all: self.keeps_all,
+            vaults: self.vaults.clone(),
+            has_references,
             entities: entities(
                 declared,
                 match (self.keeps_all, handlers.any_logs()) {
@@ -294,6 +321,18 @@ impl Configuration {
     pub(crate) fn keeping_all(mut self, keeps_all: bool) -> Configuration {
         self.keeps_all = keeps_all;
         self
+    }
+
+    /// The same, and those that come after it resolve references by these vaults.
+    #[must_use]
+    pub(crate) fn with_vaults(mut self, vaults: Vaults) -> Configuration {
+        self.vaults = vaults;
+        self
+    }
+
+    /// Whether something in it is in a vault, and may be another when it is read anew.
+    pub(crate) fn has_references(&self) -> bool {
+        self.has_references
     }
 
     /// The same, and those that come after it speak to upstreams like this.
@@ -328,9 +367,15 @@ impl Configuration {
 }
 
 impl Content {
-    fn of(plugins: &Value) -> Content {
-        let bytes = serde_json::to_vec(plugins).expect("a JSON value can be written");
-        Content(Sha256::digest(bytes).into())
+    fn of(plugins: &Value, resolved: &Resolved<'_>) -> Content {
+        let bytes = |value: &Value| serde_json::to_vec(value).expect("a JSON value can be written");
+        let mut hash = Sha256::new_with_prefix(bytes(plugins));
+        if resolved.has_references() {
+            for plugin in resolved.plugins.iter() {
+                hash.update(bytes(&plugin.config));
+            }
+        }
+        Content(hash.finalize().into())
     }
 }
 
@@ -377,12 +422,11 @@ fn served_route(
     }
 }
 
-fn handlers(plugins: &[entities::Plugin], problems: &mut Vec<Unservable>) -> Handlers {
-    Handlers::new(plugins).unwrap_or_else(|bad| {
-        problems.extend(
-            bad.into_iter()
-                .map(|(id, name, reason)| Unservable::new(Kind::Plugin, id, Some(&name), reason)),
-        );
+fn handlers(resolved: &Resolved<'_>, problems: &mut Vec<Unservable>) -> Handlers {
+    Handlers::new(&resolved.plugins).unwrap_or_else(|bad| {
+        problems.extend(bad.into_iter().map(|(id, name, reason)| {
+            Unservable::new(Kind::Plugin, id, Some(&name), resolved.hide(reason))
+        }));
         Handlers::default()
     })
 }
@@ -399,36 +443,7 @@ const LOGGED: [Kind; 5] = [
 ];
 
 fn entities(declared: &Declared, kinds: &[Kind]) -> Entities {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Entities::new(
-        &declared.value,
-        kinds,
-        now.map_or(0, |since| since.as_secs()),
-    )
-}
-
-/// Fields that the schema knows and this gateway does not act on.
-fn unserved_fields(config_table: &Value) -> Vec<Unservable> {
-    let list = |kind: Kind| config_table[kind.table()].as_array().into_iter().flatten();
-    Kind::ALL
-        .into_iter()
-        .flat_map(|kind| list(kind).flat_map(move |e| unserved(kind, e)))
-        .collect()
-}
-
-fn unserved(kind: Kind, entity: &Value) -> Vec<Unservable> {
-    let name = || {
-        let text = |field: &str, other| entity[field].as_str().unwrap_or(other).to_owned();
-        format!("{kind} {} ({})", text("id", ""), text("name", "unnamed"))
-    };
-    let unservable = |error: FieldError| Unservable {
-        kind,
-        id: entity["id"].as_str().and_then(|id| id.parse().ok()),
-        entity: name(),
-        reason: error.to_string(),
-    };
-    let found = schema::unserved(kind, entity);
-    found.into_iter().map(unservable).collect()
+    Entities::new(&declared.value, kinds, unix_secs())
 }
 
 /// The balancer of every upstream, by the upstream's name.

@@ -103,7 +103,8 @@ impl Entities {
     }
 }
 
-fn unix_secs() -> u64 {
+/// Seconds since 1970.
+pub(crate) fn unix_secs() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |since| since.as_secs())
 }

@@ -14,7 +14,8 @@ use tracing::{error, info, warn};
 use crate::balancer::Balancers;
 use crate::conf::{ClusterMaterial, Conf};
 use crate::config_sync::{
-    ClientSettings, ClusterTls, LinkState, NodeIdError, SettingsError, hostname, node_id, run,
+    ApplyError, ClientSettings, ClusterTls, LinkState, NodeIdError, SettingsError, hostname,
+    node_id, run,
 };
 use crate::configuration::Configuration;
 use crate::enabled::Enabled;
@@ -36,6 +37,7 @@ pub enum FollowError {
 
 /// The link to a control plane, while it runs.
 pub(crate) struct Follower {
+    applier: Arc<Applier>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
     state: watch::Receiver<LinkState>,
@@ -65,8 +67,14 @@ impl Follower {
         let stop = CancellationToken::new();
         let (sender, state) = watch::channel(LinkState::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(settings, Arc::new(applier), sender, stop.clone()));
+        tasks.spawn(run(
+            settings,
+            Arc::new(applier.clone()),
+            sender,
+            stop.clone(),
+        ));
         Ok(Follower {
+            applier,
             tasks,
             stop,
             state,
@@ -79,6 +87,14 @@ impl Follower {
     pub(crate) fn exchange(&self, material: &ClusterMaterial) -> Result<(), FollowError> {
         let exchanged = self.tls.exchange(material);
         exchanged.map_err(|error| SettingsError::Certificate(error).into())
+    }
+
+    /// Makes the configuration in force anew, for what its references stand for now. Blocks.
+    ///
+    /// # Errors
+    /// A reference stands for nothing any more, or the files are gone; nothing changes then.
+    pub(crate) fn renew(&self) -> Result<(), ApplyError> {
+        self.applier.renew()
     }
 
     /// What came of following so far.
@@ -104,7 +120,9 @@ impl Follower {
 
 /// What a gateway has before it has a configuration: nothing.
 pub(crate) fn first(conf: &Conf) -> Configuration {
-    Configuration::empty(conf.router_flavor).keeping_all(!conf.admin_listen.is_empty())
+    Configuration::empty(conf.router_flavor)
+        .keeping_all(!conf.admin_listen.is_empty())
+        .with_vaults(conf.vaults.clone())
 }
 
 /// What a gateway serves until its control plane says something else: the last configuration

@@ -24,6 +24,7 @@ mod redis;
 pub mod router;
 mod start;
 mod telemetry;
+mod vaults;
 
 pub use balancer::{
     AddressHealth, Health, SetHealthError, TargetHealth, UpstreamHealth, Upstreams,

@@ -26,7 +26,7 @@ use crate::api::{self, Kind, Node};
 use crate::balancer::{Balancers, ProbeTls, Upstreams, keep};
 use crate::certificates::{ByName, Certificates, TlsDefaults};
 use crate::conf::{Conf, Declarative, Listener, Material, RouterFlavor, Source};
-use crate::config_sync::{LinkState, hostname, node_id};
+use crate::config_sync::{ApplyError, LinkState, hostname, node_id};
 use crate::configuration::{Configuration, Unservable};
 use crate::enabled::Enabled;
 use crate::follow::{FollowError, Follower, Start, first, last_known_good};
@@ -56,6 +56,9 @@ pub enum StartError {
     /// A log file cannot be written.
     #[error(transparent)]
     Log(#[from] LogFileError),
+    /// The configuration of the control plane cannot be made ready anew.
+    #[error("the configuration in force: {0}")]
+    Renew(ApplyError),
     /// The link to the control plane cannot be set up.
     #[error(transparent)]
     Follow(#[from] FollowError),
@@ -328,6 +331,9 @@ impl Gateway {
         };
         if let (Some(follower), Some(cluster)) = (&self.follower, &material.cluster) {
             follower.exchange(cluster)?;
+        }
+        if let (None, Some(follower)) = (&configuration, &self.follower) {
+            follower.renew().map_err(StartError::Renew)?;
         }
         self.certificates.exchange(material);
         if let Some(configuration) = configuration {

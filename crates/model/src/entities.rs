@@ -200,6 +200,49 @@ pub struct Consumer {
     pub custom_id: Option<String>,
 }
 
+/// Consumers that plugins are configured for together.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ConsumerGroup {
+    /// Identity.
+    pub id: Uuid,
+    /// Unique name.
+    pub name: String,
+}
+
+/// A consumer's place in a group.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ConsumerGroupMember {
+    /// The group.
+    pub consumer_group: Foreign,
+    /// Who is in it.
+    pub consumer: Foreign,
+}
+
+/// A place for secrets. What is in it is known to the gateway alone.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Vault {
+    /// Identity.
+    pub id: Uuid,
+    /// What references name it by.
+    pub prefix: String,
+    /// Its type: `env` or `file`.
+    pub name: String,
+    /// Settings of the type.
+    #[serde(default)]
+    pub config: VaultConfig,
+}
+
+/// Settings of a [`Vault`].
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct VaultConfig {
+    /// What the names of secrets begin with: of variables, or a directory.
+    #[serde(default)]
+    pub prefix: Option<String>,
+    /// Whether secrets are stored in base64.
+    #[serde(default)]
+    pub base64_decode: Option<bool>,
+}
+
 /// A plugin's configuration in one scope.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Plugin {
@@ -216,6 +259,9 @@ pub struct Plugin {
     /// Only requests of this consumer.
     #[serde(default)]
     pub consumer: Option<Foreign>,
+    /// Only requests of consumers in this group.
+    #[serde(default)]
+    pub consumer_group: Option<Foreign>,
     /// What it runs for; empty where it was never said.
     #[serde(default)]
     pub protocols: Vec<Protocol>,
@@ -362,6 +408,12 @@ pub struct ConfigTable {
     pub jwt_secrets: Vec<Jwt>,
     /// Groups of callers.
     pub acls: Vec<Acl>,
+    /// Groups of callers that share plugin configurations.
+    pub consumer_groups: Vec<ConsumerGroup>,
+    /// Who is in them.
+    pub consumer_group_consumers: Vec<ConsumerGroupMember>,
+    /// Places for secrets.
+    pub vaults: Vec<Vault>,
     /// Plugin configurations.
     pub plugins: Vec<Plugin>,
     /// Virtual host names.

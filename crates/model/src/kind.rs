@@ -37,11 +37,18 @@ pub enum Kind {
     Upstream,
     /// An address of an upstream.
     Target,
+    /// A place for secrets, named by a prefix that references begin with.
+    Vault,
+    /// Consumers that plugins are configured for together.
+    ConsumerGroup,
+    /// That a consumer is in a consumer group.
+    ConsumerGroupMember,
 }
 
 impl Kind {
     /// Every kind, parents before the entities that refer to them.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 19] = [
+        Kind::Vault,
         Kind::Certificate,
         Kind::CaCertificate,
         Kind::Sni,
@@ -49,6 +56,8 @@ impl Kind {
         Kind::Key,
         Kind::Service,
         Kind::Consumer,
+        Kind::ConsumerGroup,
+        Kind::ConsumerGroupMember,
         Kind::Upstream,
         Kind::Route,
         Kind::KeyAuth,
@@ -92,6 +101,9 @@ impl Kind {
             Kind::Plugin => "plugins",
             Kind::Upstream => "upstreams",
             Kind::Target => "targets",
+            Kind::Vault => "vaults",
+            Kind::ConsumerGroup => "consumer_groups",
+            Kind::ConsumerGroupMember => "consumer_group_consumers",
         }
     }
 
@@ -114,6 +126,9 @@ impl Kind {
             Kind::Plugin => "plugin",
             Kind::Upstream => "upstream",
             Kind::Target => "target",
+            Kind::Vault => "vault",
+            Kind::ConsumerGroup => "consumer_group",
+            Kind::ConsumerGroupMember => "consumer_group_consumer",
         }
     }
 

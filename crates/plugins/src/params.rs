@@ -76,6 +76,11 @@ impl Params {
     }
 
     /// The first value of this name: `true` where it has none, as Kong's templates show it.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        self.0.iter().filter(|param| param.name == name).count()
+    }
+
+    /// The value of the first argument of this name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|known| known.name == name)?;
         Some(found.value.as_deref().unwrap_or("true"))

@@ -9,7 +9,7 @@ use crate::Plugin;
 /// What a plugin may be configured for, most general first.
 pub fn scopes(plugin: &dyn Plugin) -> &'static str {
     match plugin.consumer_scope() {
-        true => "global, service, route, consumer",
+        true => "global, service, route, consumer, consumer group",
         false => "global, service, route",
     }
 }

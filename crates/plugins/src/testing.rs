@@ -206,7 +206,7 @@ pub(crate) fn access(
     identities: &Identities,
 ) -> Outcome {
     let bench = Bench::new(plugin, config);
-    assert!(identities.key(b"alice-key").is_some());
+    assert!(identities.key(b"alice-key", 0).is_some());
     bench.access(exchange)
 }
 
@@ -316,7 +316,10 @@ pub(crate) fn identities() -> Identities {
             consumer(alice, "alice"), consumer(guest, "guest"), consumer(bob, "bob"),
             consumer(team, "team"),
         ],
-        "keyauth_credentials": [{"id": id(3), "key": "alice-key", "consumer": alice}],
+        "keyauth_credentials": [
+            {"id": id(3), "key": "alice-key", "consumer": alice},
+            {"id": id(8), "key": "brief-key", "consumer": alice, "ttl": 60, "created_at": 100},
+        ],
         "basicauth_credentials": [
             own(alice, json!({"username": "alice", "password": password(alice, "open sesame")})),
             own(bob, json!({"username": "bob", "password": password(bob, "a:b:c")})),
@@ -333,7 +336,8 @@ pub(crate) fn identities() -> Identities {
             own(team, json!({"group": "staff"})),
         ],
     });
-    Identities::new(&serde_json::from_value::<ConfigTable>(table).expect("the table is valid"))
+    let table = serde_json::from_value::<ConfigTable>(table).expect("the table is valid");
+    Identities::new(&table, 0)
 }
 
 /// What became of [`logged`].

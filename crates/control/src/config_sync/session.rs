@@ -10,13 +10,13 @@ use fastwebsockets::{
 use sallyport_store::{NodeSeen, SyncStatus};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::Refused;
-use sallyport_wire::config_sync::edits::class;
+use sallyport_wire::config_sync::edits::{KNOWS, KNOWS_GROUPS, class};
 use sallyport_wire::config_sync::{
     FromDataPlane, HELLO_SECS_MAX, KongVersion, PluginVersion, SILENCE_SECS_MAX,
     compat::{check_plugins, check_version},
     ping_hash,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -105,6 +105,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
         status: SyncStatus::Unknown,
         detail: String::new(),
         class: 0,
+        own: false,
         noted: Vec::new(),
         guest,
         caller,
@@ -162,6 +163,8 @@ struct Link<'a, W> {
     detail: String,
     /// Which of the edited configurations it gets; 0 is the one as it is.
     class: usize,
+    /// Whether it knows what Kong's data planes do not.
+    own: bool,
     /// What it is not sent as it was written.
     noted: Vec<Refused>,
 }
@@ -226,6 +229,8 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         };
         match FromDataPlane::decode(&frame) {
             Ok(FromDataPlane::BasicInfo(info)) => {
+                let known = info.process_conf.get(KNOWS).and_then(Value::as_array);
+                self.own = known.is_some_and(|it| it.contains(&Value::from(KNOWS_GROUPS)));
                 self.plugins = info.plugins;
                 self.labels = info.labels;
             }
@@ -237,7 +242,7 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             Err(error) => return Err(End::Protocol(error.to_string())),
         }
         match served(&self.caller.version) {
-            Ok(version) => self.class = class(version),
+            Ok(version) => self.class = class(version, self.own),
             Err(why) => {
                 self.status = SyncStatus::KongVersionIncompatible;
                 self.detail.clone_from(&why);

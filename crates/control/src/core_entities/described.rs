@@ -29,7 +29,8 @@ pub(super) fn routes() -> Vec<Route> {
 
 fn below(prefix: &str) -> Vec<Route> {
     let mut all = Vec::new();
-    for kind in Kind::ALL {
+    let kinds = Kind::ALL.into_iter();
+    for kind in kinds.filter(|kind| *kind != Kind::ConsumerGroupMember) {
         let writable = Collection { kind, parent: None }.writable();
         let path = kind.collection().to_owned();
         entities(&mut all, prefix, &path, kind, writable);
@@ -38,10 +39,25 @@ fn below(prefix: &str) -> Vec<Route> {
         let path = format!("{}/{{parent}}/{}", child.parent.collection(), child.segment);
         entities(&mut all, prefix, &path, child.kind, true);
     }
+    for (path, of, item) in [
+        (
+            "consumer_groups/{parent}/consumers",
+            "ConsumerGroup",
+            "Consumer",
+        ),
+        (
+            "consumers/{parent}/consumer_groups",
+            "Consumer",
+            "ConsumerGroup",
+        ),
+    ] {
+        members(&mut all, prefix, path, of, item);
+    }
     for (path, summary) in [
         ("", "Which version of Kong this behaves as"),
         ("/schemas/{table}", "The schema of a kind of entity"),
         ("/schemas/plugins/{plugin}", "The schema of a plugin"),
+        ("/schemas/vaults/{vault}", "The schema of a type of vault"),
         (
             "/v1/schemas/json/{kind}",
             "The JSON Schema of a kind of entity",
@@ -83,6 +99,28 @@ fn entities(all: &mut Vec<Route>, prefix: &str, path: &str, kind: Kind, writable
         all.push(put.takes(format!("{name}Input")).gives(200, &*name));
         all.push(row(&one, Method::DELETE, "Remove an entity").gives_nothing(204));
     }
+}
+
+/// The paths of one side of the memberships of consumer groups.
+fn members(all: &mut Vec<Route>, prefix: &str, path: &str, of: &str, item: &str) {
+    let (path, one) = (format!("/{path}"), format!("/{path}/{{entity}}"));
+    let row = |path: &str, method, summary| described(prefix, path, method, summary);
+    let list = match of {
+        "Consumer" => "List the consumer groups of a consumer",
+        _ => "List who is in a consumer group",
+    };
+    let list = row(&path, Method::GET, list).query(&["size", "offset", "as_of"]);
+    all.push(list.gives(200, format!("{item}List")));
+    let add = row(&path, Method::POST, "Put a consumer into a consumer group");
+    all.push(add.takes("Object").gives(201, "Object"));
+    let clear = row(&path, Method::DELETE, "Remove all memberships");
+    all.push(clear.gives_nothing(204));
+    let remove = row(
+        &one,
+        Method::DELETE,
+        "Take a consumer out of a consumer group",
+    );
+    all.push(remove.gives_nothing(204));
 }
 
 fn described(prefix: &str, path: &str, method: Method, summary: &'static str) -> Route {

@@ -55,10 +55,6 @@ pub async fn import(
             };
             let mut entity = schema::parse_entity_in(kind, entity, Mode::Payload, plugins)
                 .map_err(|errors| refuse(joined(&errors)))?;
-            let unserved = schema::unserved(kind, &entity);
-            if !unserved.is_empty() {
-                return Err(refuse(joined(&unserved)));
-            }
             let fresh = Uuid::new_v4();
             let failed = |error| match error {
                 CoreError::Store(error, _) => refuse(error.to_string()),

@@ -10,6 +10,7 @@ mod described;
 mod error;
 mod generated;
 mod import;
+mod members;
 mod place;
 mod read;
 mod schemas;
@@ -323,6 +324,19 @@ impl Asked<'_> {
                 write::delete(&ask, &collection, &key).await?;
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
+            (Method::POST, Place::Members(members)) => {
+                let body = body::object(&headers, body).await?;
+                let added = members.add(&ask, body).await?;
+                Ok((StatusCode::CREATED, Json(added)).into_response())
+            }
+            (Method::DELETE, Place::Members(members)) => {
+                members.remove(&ask, None).await?;
+                Ok(StatusCode::NO_CONTENT.into_response())
+            }
+            (Method::DELETE, Place::Member(members, other)) => {
+                members.remove(&ask, Some(&other)).await?;
+                Ok(StatusCode::NO_CONTENT.into_response())
+            }
             (Method::POST, Place::Validate(table)) => {
                 let kind = Kind::from_table(&table).ok_or(CoreError::Unsupported(table))?;
                 schemas::validate(&ask.app, kind, body::object(&headers, body).await?)?;
@@ -341,11 +355,19 @@ async fn get(ask: &Ask, place: Place) -> Result<Response, CoreError> {
     let value = match place {
         Place::Root => schemas::root(ask).await,
         Place::Collection(collection) => read::list(ask, &collection).await?,
-        Place::One(collection, key) => read::one(ask, &collection, &key).await?,
+        Place::One(collection, key) => {
+            let found = read::one(ask, &collection, &key).await?;
+            match collection.kind {
+                Kind::ConsumerGroup => members::group(ask, found).await?,
+                _ => found,
+            }
+        }
+        Place::Members(members) => members.list(ask).await?,
+        Place::VaultSchema(name) => schemas::vault(&name)?,
         Place::PluginSchema(name) => schemas::plugin(&ask.app, &name)?,
         Place::EntitySchema(table) => schemas::entity(&table)?,
         Place::JsonSchema(singular) => schemas::json(&singular)?,
-        Place::Unsupported(_) | Place::Validate(_) | Place::Unknown => {
+        Place::Unsupported(_) | Place::Validate(_) | Place::Member(..) | Place::Unknown => {
             return Err(CoreError::NotFound);
         }
     };

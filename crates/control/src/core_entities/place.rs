@@ -4,6 +4,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 use sallyport_model::Kind;
 
+use super::members::Members;
 use crate::identity::{Access, Needs, Part};
 
 /// A collection of entities, perhaps only those of one parent.
@@ -59,6 +60,12 @@ pub(super) enum Place {
     One(Collection, String),
     /// `schemas/plugins/{name}`.
     PluginSchema(String),
+    /// `schemas/vaults/{name}`.
+    VaultSchema(String),
+    /// Who is in a consumer group, or the groups of a consumer.
+    Members(Members),
+    /// One of these.
+    Member(Members, String),
     /// `schemas/{table}`.
     EntitySchema(String),
     /// `v1/schemas/json/{singular}`.
@@ -79,7 +86,7 @@ pub(super) struct Child {
 }
 
 /// Every collection below an entity.
-pub(super) const CHILDREN: [Child; 12] = [
+pub(super) const CHILDREN: [Child; 13] = [
     Child {
         parent: Kind::Service,
         segment: "routes",
@@ -103,6 +110,12 @@ pub(super) const CHILDREN: [Child; 12] = [
         segment: "plugins",
         kind: Kind::Plugin,
         field: "consumer",
+    },
+    Child {
+        parent: Kind::ConsumerGroup,
+        segment: "plugins",
+        kind: Kind::Plugin,
+        field: "consumer_group",
     },
     Child {
         parent: Kind::Consumer,
@@ -155,9 +168,7 @@ pub(super) const CHILDREN: [Child; 12] = [
 ];
 
 /// Collections of other builds.
-const UNSUPPORTED: [&str; 16] = [
-    "consumer_groups",
-    "vaults",
+const UNSUPPORTED: [&str; 14] = [
     "partials",
     "mtls-auths",
     "oauth2",
@@ -175,10 +186,9 @@ const UNSUPPORTED: [&str; 16] = [
 ];
 
 /// The same below one entity.
-const UNSUPPORTED_BELOW: [&str; 6] = [
+const UNSUPPORTED_BELOW: [&str; 5] = [
     "mtls-auth",
     "oauth2",
-    "consumer_groups",
     "degraphql",
     "graphql-rate-limiting-advanced",
     "filter-chains",
@@ -194,6 +204,10 @@ impl Place {
         match self {
             Place::Collection(collection) | Place::One(collection, _) => {
                 Needs::ControlPlane(Part::Entities(collection.kind.collection()), access)
+            }
+            Place::Members(_) | Place::Member(..) => {
+                let groups = Kind::ConsumerGroup.collection();
+                Needs::ControlPlane(Part::Entities(groups), access)
             }
             Place::Unsupported(_) => Needs::ControlPlane(Part::Configuration, access),
             // documents about entities, and questions that change nothing
@@ -217,10 +231,15 @@ impl Place {
             ["schemas", "plugins", name] if *name != "validate" => {
                 Place::PluginSchema((*name).to_owned())
             }
+            ["schemas", "vaults", name] if *name != "validate" => {
+                Place::VaultSchema((*name).to_owned())
+            }
             ["schemas", table] => Place::EntitySchema((*table).to_owned()),
             ["schemas", table, "validate"] => Place::Validate((*table).to_owned()),
             ["v1", "schemas", "json", singular] => Place::JsonSchema((*singular).to_owned()),
             [first, rest @ ..] => match Kind::from_collection(first) {
+                // memberships are written from either side
+                Some(Kind::ConsumerGroupMember) => Place::Unknown,
                 Some(kind) => below(kind, rest),
                 None if UNSUPPORTED.contains(first) => Place::Unsupported((*first).to_owned()),
                 None => Place::Unknown,
@@ -231,10 +250,24 @@ impl Place {
 }
 
 fn below(kind: Kind, rest: &[&str]) -> Place {
+    let members = |key: &str| Members {
+        of: kind,
+        key: key.to_owned(),
+    };
+    let is_members = |segment: &str| {
+        matches!(
+            (kind, segment),
+            (Kind::ConsumerGroup, "consumers") | (Kind::Consumer, "consumer_groups")
+        )
+    };
     match rest {
         [] => Place::Collection(Collection { kind, parent: None }),
         [""] | ["", ..] | [_, ""] => Place::Unknown,
         [key] => Place::One(Collection { kind, parent: None }, (*key).to_owned()),
+        [key, segment] if is_members(segment) => Place::Members(members(key)),
+        [key, segment, other] if is_members(segment) && !other.is_empty() => {
+            Place::Member(members(key), (*other).to_owned())
+        }
         [key, segment, rest @ ..] => {
             let child = CHILDREN
                 .iter()
@@ -365,8 +398,31 @@ mod tests {
             Place::Collection(nested(Certificate, "x", "certificate", Sni)),
         );
         let other = |name: &str| Place::Unsupported(name.to_owned());
-        check("/vaults", other("vaults"));
-        check("/vaults/x", other("vaults"));
+        check("/partials", other("partials"));
+        check("/partials/x", other("partials"));
+        check("/vaults/my-vault", one(flat(Kind::Vault), "my-vault"));
+        check("/schemas/vaults/env", Place::VaultSchema("env".to_owned()));
+        check("/consumer_groups/g", one(flat(Kind::ConsumerGroup), "g"));
+        let members = |of, key: &str| Members {
+            of,
+            key: key.to_owned(),
+        };
+        check(
+            "/consumer_groups/g/consumers",
+            Place::Members(members(Kind::ConsumerGroup, "g")),
+        );
+        check(
+            "/consumers/c/consumer_groups/g",
+            Place::Member(members(Consumer, "c"), "g".to_owned()),
+        );
+        check(
+            "/consumer_groups/g/plugins/p",
+            one(
+                nested(Kind::ConsumerGroup, "g", "consumer_group", Plugin),
+                "p",
+            ),
+        );
+        check("/consumer_group_consumers", Place::Unknown);
         check("/consumers/c/oauth2/x", other("oauth2"));
         for unknown in [
             "/servicse",

@@ -15,9 +15,9 @@ const SIZE_MAX: usize = 1000;
 
 /// The arguments of a list.
 #[derive(Debug, PartialEq, Eq)]
-struct Arguments {
-    size: usize,
-    offset: Option<String>,
+pub(super) struct Arguments {
+    pub(super) size: usize,
+    pub(super) offset: Option<String>,
     tags: Tags,
     /// Exactly one value of a unique field.
     only: Option<(&'static str, String)>,
@@ -65,6 +65,31 @@ pub(super) async fn list(ask: &Ask, collection: &Collection) -> Result<Value, Co
         }
     }
     Ok(json!({"data": page.items, "next": next, "offset": offset}))
+}
+
+/// All children of an entity, however many.
+pub(super) async fn all(
+    ask: &Ask,
+    collection: &Collection,
+    parent: Uuid,
+) -> Result<Vec<Value>, CoreError> {
+    let field = collection.parent.as_ref().map(|parent| parent.field);
+    let (mut all, mut offset) = (Vec::new(), None);
+    loop {
+        let query = ListQuery {
+            size: SIZE_MAX,
+            offset,
+            tags: Tags::Ignore,
+            parent: field.map(|field| (field.to_owned(), parent)),
+            contains: None,
+        };
+        let page = ask.page(collection.kind, query).await?;
+        all.extend(page.items);
+        match page.next_offset {
+            None => return Ok(all),
+            next => offset = next,
+        }
+    }
 }
 
 pub(super) async fn one(ask: &Ask, collection: &Collection, key: &str) -> Result<Value, CoreError> {
@@ -127,7 +152,7 @@ pub(super) fn belongs(entity: &Value, parent: Option<&(String, Uuid)>) -> bool {
     parent.is_none_or(|(field, parent)| id(&entity[field.as_str()]) == Some(*parent))
 }
 
-fn arguments(kind: Kind, query: &[(String, String)]) -> Result<Arguments, CoreError> {
+pub(super) fn arguments(kind: Kind, query: &[(String, String)]) -> Result<Arguments, CoreError> {
     let mut arguments = Arguments {
         size: SIZE,
         offset: None,

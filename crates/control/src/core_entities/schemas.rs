@@ -31,6 +31,16 @@ pub(super) fn plugin(app: &App, name: &str) -> Result<Value, CoreError> {
         .map_err(|_| CoreError::NoSchema(format!("No plugin named '{name}'")))
 }
 
+/// `schemas/vaults/{name}`.
+pub(super) fn vault(name: &str) -> Result<Value, CoreError> {
+    let config = schema::vault_schema(name)
+        .ok_or_else(|| CoreError::NoSchema(format!("No vault named '{name}'")))?;
+    let config = schema::lua_schema(config);
+    let mut field = json!({"type": "record", "required": true});
+    field["fields"] = config["fields"].clone();
+    Ok(json!({"name": name, "fields": [{"config": field}]}))
+}
+
 /// `schemas/{table}`.
 pub(super) fn entity(table: &str) -> Result<Value, CoreError> {
     let kind = Kind::from_table(table)

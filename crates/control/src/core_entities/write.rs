@@ -249,11 +249,7 @@ pub(super) fn checked(
     body: Value,
     plugins: &dyn PluginSchemas,
 ) -> Result<Value, CoreError> {
-    let entity = schema::parse_entity(kind, body, plugins)?;
-    match schema::unserved(kind, &entity) {
-        unserved if unserved.is_empty() => Ok(entity),
-        unserved => Err(unserved.into()),
-    }
+    Ok(schema::parse_entity(kind, body, plugins)?)
 }
 
 /// Stores an entity that passed the schema, with what the writer adds: id, key, times.
@@ -274,7 +270,7 @@ pub(super) async fn put(
 }
 
 /// An entity that passed the schema, with what the writer adds, and what it is found by.
-fn indexed(
+pub(super) fn indexed(
     kind: Kind,
     mut entity: Value,
     fresh: Uuid,

@@ -355,7 +355,7 @@ mod tests {
             }],
             ..ConfigTable::default()
         };
-        known.consumer = Identities::new(&table).consumer("a").cloned();
+        known.consumer = Identities::new(&table, 0).consumer("a").cloned();
         let text = Uuid::from_u128(1).to_string();
         assert_eq!(hash(by(), &known).hash, xxh32(text.as_bytes()));
         assert_eq!(hash(by(), &exchange("/", &[])).hash, xxh32(b""));

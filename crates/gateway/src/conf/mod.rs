@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use sallyport_plugins::Tracing;
 use sallyport_runtime::NoProxy;
 use sallyport_runtime::tls::Offer;
+use sallyport_wire::config_sync::edits::{KNOWS, KNOWS_GROUPS};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -42,6 +43,7 @@ pub use rate_limit::RateLimit;
 pub use sallyport_model::RouterFlavor;
 pub use settings::{Problem, Source, Warning};
 
+use crate::vaults::Vaults;
 use reader::Reader;
 use settings::Settings;
 
@@ -163,6 +165,8 @@ pub struct Conf {
     pub workers: Option<usize>,
     /// The Kong version this node claims to be (`sallyport_kong_version`).
     pub kong_version: String,
+    /// What `{vault://…}` in configurations stands for.
+    pub vaults: Vaults,
     /// What of a request becomes a span, and how many traces are kept.
     pub tracing: Tracing,
     /// Where the syslog daemon of the machine listens (`sallyport_syslog_socket`).
@@ -223,6 +227,7 @@ impl Conf {
             settings: Settings::merge(file_text, &environment),
         };
         let mut conf = Conf::read(&mut reader, installed);
+        conf.vaults = vaults(&mut reader, environment);
         if let Some(cluster) = &mut conf.cluster
             && no_proxy.has(&cluster.control_plane.host)
         {
@@ -296,6 +301,7 @@ impl Conf {
             error_default_type: proxy::error_default_type(reader),
             workers: proxy::workers(reader),
             kong_version: kong_version(reader),
+            vaults: Vaults::default(),
             tracing: tracing::tracing(reader),
             syslog_socket: PathBuf::from(
                 reader.text("sallyport_syslog_socket").unwrap_or_default(),
@@ -325,6 +331,7 @@ impl Conf {
             json!(self.router_flavor.as_str()),
         );
         fields.insert("plugins".to_owned(), json!(self.plugins));
+        fields.insert(KNOWS.to_owned(), json!([KNOWS_GROUPS]));
         if let Some(cluster) = &self.cluster {
             fields.insert("cluster_max_payload".to_owned(), json!(cluster.max_payload));
             fields.insert("cluster_mtls".to_owned(), json!(cluster.mtls.as_str()));
@@ -355,6 +362,15 @@ fn plugins(reader: &mut Reader, installed: &[&str]) -> Vec<String> {
     plugins.sort_unstable();
     plugins.dedup();
     plugins
+}
+
+fn vaults(reader: &mut Reader, environment: BTreeMap<String, String>) -> Vaults {
+    let prefix = reader.text("vault_env_prefix").unwrap_or_default();
+    let directory = PathBuf::from(reader.text("vault_file_prefix").unwrap_or_default());
+    if !directory.is_absolute() {
+        reader.problem("vault_file_prefix", "must be an absolute path");
+    }
+    Vaults::new(environment, prefix, directory)
 }
 
 fn node_id(reader: &mut Reader) -> Option<Uuid> {

@@ -399,6 +399,8 @@ const KNOWN: &[Known] = &[
     acts("sallyport_kong_version", "3.9.1"),
     acts("sallyport_sync", "auto"),
     acts("sallyport_syslog_socket", "/dev/log"),
+    acts_unset("vault_env_prefix"),
+    acts("vault_file_prefix", "/run/secrets"),
     acts_unset("sallyport_rate_limit"),
     acts("sallyport_rate_limit_ssl", "off"),
     acts("sallyport_rate_limit_timeout", "500ms"),

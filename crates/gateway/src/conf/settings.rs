@@ -7,6 +7,7 @@ use super::file;
 use super::names::{
     Support, is_guarding_directive, is_injected, is_secret, known, nearest, present_name,
 };
+use crate::vaults::{Vaults, inner};
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,31 +218,23 @@ impl Settings {
         }
     }
 
-    /// Replaces `{vault://env/name}` by the environment variable `NAME`.
+    /// Puts what vaults hold in the place of references to them.
     fn resolve_references(&mut self, environment: &BTreeMap<String, String>) {
+        let text = |key: &str, default: &str| {
+            let set = self.set.get(key).map(|setting| setting.value.clone());
+            set.filter(|value| !value.is_empty())
+                .unwrap_or(default.to_owned())
+        };
+        let prefix = text("vault_env_prefix", "");
+        let directory = known("vault_file_prefix").and_then(|known| known.default());
+        let directory = text("vault_file_prefix", &directory.unwrap_or_default());
+        let vaults = Vaults::new(environment.clone(), prefix, directory.into());
         let mut failed = Vec::new();
         for (key, setting) in &mut self.set {
-            let Some(reference) = setting
-                .value
-                .strip_prefix("{vault://")
-                .and_then(|reference| reference.strip_suffix('}'))
-            else {
+            let Some(reference) = inner(&setting.value) else {
                 continue;
             };
-            let found = match reference.split_once('/') {
-                Some(("env", name)) if is_plain(name) => {
-                    let variable = name.to_ascii_uppercase().replace('-', "_");
-                    environment
-                        .get(&variable)
-                        .cloned()
-                        .ok_or(format!("environment variable {variable} is not set"))
-                }
-                Some(("env", _)) => {
-                    Err("only plain names of environment variables are supported".to_owned())
-                }
-                _ => Err("only {vault://env/name} is supported by this build".to_owned()),
-            };
-            match found {
+            match vaults.resolve(reference) {
                 Ok(value) => setting.value = value,
                 Err(message) => failed.push((key.clone(), message)),
             }
@@ -304,13 +297,6 @@ fn unknown(nearest: Option<&str>) -> String {
         Some(nearest) => format!("unknown property; did you mean {nearest}?"),
         None => "unknown property, it has no effect".to_owned(),
     }
-}
-
-fn is_plain(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 /// Whether two values mean the same: case and blanks do not count, `true` is `on`.

@@ -9,7 +9,7 @@ use sallyport_wire::ConfigHash;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Configuration, ServedRoute, Unservable, fits, served_route, served_service, unserved};
+use super::{Configuration, ServedRoute, Unservable, fits, served_route, served_service};
 use crate::balancer::Balancers;
 use crate::ids::Ids;
 use crate::router::is_stream;
@@ -69,9 +69,6 @@ impl Configuration {
         balancers: &Balancers,
     ) -> Option<Result<Configuration, Vec<Unservable>>> {
         let mut problems = Vec::new();
-        for (kind, _, value) in &edits.values {
-            problems.extend(unserved(*kind, value));
-        }
         let mut services = self.services.clone();
         for service in &edits.services {
             let upstream = self.balancers.iter().find(|it| *it.name == *service.host);
@@ -181,6 +178,9 @@ impl Configuration {
             plugins: self.plugins.clone(),
             balancers: self.balancers.clone(),
             keeps_all: self.keeps_all,
+            // routes and services have none
+            vaults: self.vaults.clone(),
+            has_references: self.has_references,
             tls_defaults: self.tls_defaults.clone(),
             upstream_tls: self.upstream_tls.clone(),
             loaded: self.loaded.clone(),

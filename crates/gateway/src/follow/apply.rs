@@ -236,6 +236,31 @@ impl Applier {
         Ok(hash)
     }
 
+    /// The configuration in force, made anew for what its references stand for now.
+    ///
+    /// # Errors
+    /// A reference stands for nothing any more, or the files are gone; nothing changes then.
+    pub(super) fn renew(&self) -> Result<(), ApplyError> {
+        let state = self.state();
+        let current = self.shared.configuration();
+        if !current.has_references() {
+            return Ok(());
+        }
+        let before = (&*current, &*self.shared.balancers);
+        let served = match &state.source {
+            Some(source) => source.served_table(),
+            None => served_table(&state.files),
+        };
+        if !served.is_object() {
+            let text = "the configuration in force is not on the disk";
+            return Err(ApplyError(text.to_owned()));
+        }
+        let configuration = compile(served, current.hash, &self.plugins, before)
+            .map_err(|bad| ApplyError(lines(&bad)))?;
+        self.shared.swap(configuration);
+        Ok(())
+    }
+
     /// Changes, as they come over protocol v2.
     fn changes(&self, deltas: Deltas) -> Synced {
         let mut state = self.state();

@@ -184,6 +184,17 @@ impl Source {
         self.lists(self.entities.iter().map(|(key, held)| (*key, &*held.text)))
     }
 
+    /// Everything served, as a `config_table`.
+    pub(super) fn served_table(&self) -> Value {
+        let published = self.entities.iter().filter_map(|(key, held)| {
+            let is_served = !self.refused.contains_key(key);
+            is_served.then_some((*key, &*held.text))
+        });
+        let kept = self.refused.iter();
+        let kept = kept.filter_map(|(key, (_, instead))| Some((*key, instead.as_deref()?)));
+        self.lists(published.chain(kept))
+    }
+
     fn lists<'a>(&self, entities: impl Iterator<Item = (Key, &'a str)>) -> Value {
         let mut lists: BTreeMap<Kind, Vec<(Uuid, Value)>> = BTreeMap::new();
         for ((kind, id), text) in entities {

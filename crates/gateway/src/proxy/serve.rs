@@ -14,7 +14,6 @@ use sallyport_plugins::{
 };
 use tokio::time::Instant;
 use tracing::error;
-use uuid::Uuid;
 
 use super::body::{BodySource, HeldBody};
 use super::calls::Call;
@@ -30,7 +29,7 @@ use super::reply::{render, upstream_failure};
 use super::tally::Tally;
 use super::upstream::Upstream;
 use super::worker::Worker;
-use crate::chain::Chain;
+use crate::chain::{Caller, Chain};
 use crate::conf::ErrorType;
 use crate::configuration::{Configuration, ServedRoute};
 use crate::router::{self, Query};
@@ -388,8 +387,7 @@ impl Turn<'_> {
         let mut answer = None;
         let phase = self.tally.begin();
         for slot in 0..chain.len() {
-            let consumer: Option<Uuid> = exchange.consumer.as_ref().map(|consumer| consumer.id);
-            let Some(index) = chain.pick(slot, consumer) else {
+            let Some(index) = chain.pick(slot, Caller::of(&exchange.consumer)) else {
                 continue;
             };
             chosen.push(index);

@@ -48,12 +48,18 @@ fn label(kind: Kind) -> Option<&'static str> {
         | Kind::Plugin
         | Kind::Upstream
         | Kind::Sni
+        | Kind::ConsumerGroup
         | Kind::Key
         | Kind::KeySet => Some("name"),
+        Kind::Vault => Some("prefix"),
         Kind::Consumer | Kind::BasicAuth | Kind::HmacAuth => Some("username"),
         Kind::Target => Some("target"),
         Kind::Acl => Some("group"),
-        Kind::KeyAuth | Kind::Jwt | Kind::Certificate | Kind::CaCertificate => None,
+        Kind::KeyAuth
+        | Kind::Jwt
+        | Kind::Certificate
+        | Kind::CaCertificate
+        | Kind::ConsumerGroupMember => None,
     }
 }
 
@@ -75,6 +81,13 @@ fn nested(kind: Kind) -> &'static [(&'static str, Kind, &'static str)] {
             ("jwt_secrets", Kind::Jwt, "consumer"),
             ("acls", Kind::Acl, "consumer"),
             ("plugins", Kind::Plugin, "consumer"),
+            // the groups that it is in, by their names
+            ("groups", Kind::ConsumerGroupMember, "consumer"),
+        ],
+        Kind::ConsumerGroup => &[
+            ("plugins", Kind::Plugin, "consumer_group"),
+            // who is in it, by their names
+            ("consumers", Kind::ConsumerGroupMember, "consumer_group"),
         ],
         Kind::KeySet => &[("keys", Kind::Key, "set")],
         Kind::Certificate => &[("snis", Kind::Sni, "certificate")],
@@ -86,13 +99,11 @@ fn nested(kind: Kind) -> &'static [(&'static str, Kind, &'static str)] {
 /// Lists that Kong knows and this build does not.
 const UNSUPPORTED: &[&str] = &[
     "acme_storage",
-    "consumer_groups",
     "filter_chains",
     "mtls_auth_credentials",
     "oauth2_authorization_codes",
     "oauth2_credentials",
     "oauth2_tokens",
-    "vaults",
 ];
 
 /// Those of [`UNSUPPORTED`] that nest in an object.
@@ -197,6 +208,7 @@ impl Flattener<'_> {
         parent: Option<(&'static str, Kind, usize)>,
     ) {
         let (mut body, is_record) = match value {
+            named if let Some(body) = membership(kind, parent, &named) => (body, true),
             Value::Object(body) => (body, true),
             _ => (Map::new(), false),
         };
@@ -255,6 +267,29 @@ impl Flattener<'_> {
             );
         }
     }
+}
+
+/// An element of a list that names who is in a group, or the groups of somebody.
+fn membership(
+    kind: Kind,
+    parent: Option<(&'static str, Kind, usize)>,
+    named: &Value,
+) -> Option<Map<String, Value>> {
+    let (field, ..) = parent.filter(|_| kind == Kind::ConsumerGroupMember)?;
+    let other = match field {
+        "consumer" => "consumer_group",
+        _ => "consumer",
+    };
+    let named = match named {
+        Value::Object(members) => {
+            // what else is told of it stands where it is declared
+            let by = ["id", "name", "username"];
+            let by = by.into_iter().find(|by| members.contains_key(*by))?;
+            json!({ by: members[by] })
+        }
+        text => text.clone(),
+    };
+    Some(Map::from_iter([(other.to_owned(), named)]))
 }
 
 fn is_empty(value: &Value) -> bool {

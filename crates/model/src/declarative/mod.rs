@@ -5,6 +5,8 @@
 //! flat, complete, and perhaps newer than this build. Both become the same [`Declared`].
 
 mod flatten;
+#[cfg(test)]
+mod group_tests;
 mod problem;
 mod resolve;
 #[cfg(test)]

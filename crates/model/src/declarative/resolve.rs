@@ -1,6 +1,6 @@
 //! Ids for objects that lack one, and names that stand for ids.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -42,6 +42,11 @@ pub(super) fn resolve(items: &mut Items, problems: &mut Vec<Problem>) {
             if let (Some(name), Some(id)) = (name, item.id) {
                 here.names.entry(name.to_owned()).or_insert(id);
             }
+        }
+        if kind == Kind::ConsumerGroupMember {
+            // a group may name its consumers and they their groups: that is one fact
+            let mut seen = HashSet::new();
+            list.retain(|item| seen.insert(natural_key(kind, &item.body)));
         }
         known.insert(kind, here);
         items.insert(kind, list);
@@ -179,7 +184,9 @@ fn natural_key(kind: Kind, body: &Map<String, Value>) -> Option<String> {
         id.map(|id| id.to_string()).unwrap_or_default()
     };
     match kind {
-        Kind::Service | Kind::Route | Kind::Upstream | Kind::Sni => text("name").map(str::to_owned),
+        Kind::Service | Kind::Route | Kind::Upstream | Kind::Sni | Kind::ConsumerGroup => {
+            text("name").map(str::to_owned)
+        }
         Kind::KeySet => text("name").map(str::to_owned),
         Kind::Key => Some(format!("{}|{}", text("kid")?, id("set"))),
         // unique by itself; of several certificates one text may stand twice
@@ -192,12 +199,18 @@ fn natural_key(kind: Kind, body: &Map<String, Value>) -> Option<String> {
             Some(schema::unique_target(upstream, text("target")?)?.1)
         }
         Kind::Plugin => Some(format!(
-            "{}|{}|{}|{}",
+            "{}|{}|{}|{}{}",
             text("name")?,
             id("route"),
             id("service"),
-            id("consumer")
+            id("consumer"),
+            match id("consumer_group") {
+                none if none.is_empty() => none,
+                group => format!("|{group}"),
+            }
         )),
+        Kind::Vault => text("prefix").map(str::to_owned),
+        Kind::ConsumerGroupMember => Some(format!("{}|{}", id("consumer_group"), id("consumer"))),
         Kind::BasicAuth | Kind::HmacAuth => text("username").map(str::to_owned),
         // sent upstream as it is, so no secret
         Kind::Jwt => text("key").map(str::to_owned),

@@ -330,7 +330,7 @@ fn what_this_build_lacks_is_refused_in_files_and_ignored_in_payloads() {
     let document = json!({
         "_format_version": "3.0",
         "oauth2_tokens": [],
-        "vaults": [{"prefix": "v"}],
+        "filter_chains": [{"name": "v"}],
         "consumers": [{"username": "alice", "oauth2_credentials": [{"name": "app"}],
             "mtls_auth_credentials": []}],
     });
@@ -339,7 +339,7 @@ fn what_this_build_lacks_is_refused_in_files_and_ignored_in_payloads() {
         &[
             "consumers[0] (alice).oauth2_credentials: oauth2_credentials are not supported by this \
              build",
-            "vaults: vaults are not supported by this build",
+            "filter_chains: filter_chains are not supported by this build",
         ],
     );
     let declared = parse(document, Format::Payload, &TwoPlugins::new()).unwrap();
@@ -351,7 +351,7 @@ fn what_this_build_lacks_is_refused_in_files_and_ignored_in_payloads() {
             .collect::<Vec<_>>(),
         [
             "consumers[0].oauth2_credentials are not supported by this build, ignored",
-            "vaults are not supported by this build, ignored",
+            "filter_chains are not supported by this build, ignored",
         ]
     );
 }
@@ -559,13 +559,15 @@ fn any_document() -> impl Strategy<Value = Value> {
             "keyauth_credentials": [], "targets": [], "plugins": [], "basicauth_credentials": [],
             "hmacauth_credentials": [], "jwt_secrets": [], "acls": [],
             "certificates": [{"cert": EC_CERT, "key": EC_KEY}, {"cert": EC_CERT, "key": EC_KEY}],
-            "snis": [], "ca_certificates": [],
+            "snis": [], "ca_certificates": [], "vaults": [], "consumer_group_consumers": [],
+            "consumer_groups": [{"name": "a"}, {"name": "b"}],
             "key_sets": [{"name": "a"}, {"name": "b"}], "keys": [],
         });
         for table in [
             "services",
             "routes",
             "consumers",
+            "consumer_groups",
             "upstreams",
             "certificates",
             "key_sets",
@@ -595,6 +597,10 @@ fn any_document() -> impl Strategy<Value = Value> {
                     entity["secret"] = json!("s");
                 }
                 Kind::HmacAuth => entity["secret"] = json!("s"),
+                Kind::Vault => {
+                    entity["name"] = json!("env");
+                    entity["prefix"] = json!(format!("vault-{n}"));
+                }
                 Kind::Key => {
                     entity["kid"] = json!(format!("k{n}"));
                     entity["jwk"] = Value::Null;

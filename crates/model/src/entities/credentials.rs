@@ -14,6 +14,12 @@ pub struct KeyAuth {
     pub id: Uuid,
     /// The secret itself, unique.
     pub key: String,
+    /// How long it is good from `created_at` on, seconds; unset or 0 is for ever.
+    #[serde(default)]
+    pub ttl: Option<u64>,
+    /// Seconds since 1970; unset in documents of people.
+    #[serde(default)]
+    pub created_at: Option<u64>,
     /// Whose key it is.
     pub consumer: Foreign,
 }

@@ -11,8 +11,8 @@ use super::plugin::PluginSchemas;
 use super::record::Record;
 use super::validate::{Mode, canonical_uuid, validate};
 use super::{
-    certificates, checks, consumers, credentials, key_auths, keys, plugins, routes, services,
-    targets, upstreams,
+    certificates, checks, consumer_groups, consumers, credentials, key_auths, keys, plugins,
+    routes, services, targets, upstreams, vaults,
 };
 use crate::Kind;
 
@@ -32,7 +32,7 @@ pub struct EntitySchema {
 }
 
 /// The table.
-static SCHEMAS: LazyLock<[EntitySchema; 16]> = LazyLock::new(|| {
+static SCHEMAS: LazyLock<[EntitySchema; Kind::ALL.len()]> = LazyLock::new(|| {
     Kind::ALL.map(|kind| match kind {
         Kind::Certificate => certificates::certificate(),
         Kind::Sni => certificates::sni(),
@@ -50,6 +50,9 @@ static SCHEMAS: LazyLock<[EntitySchema; 16]> = LazyLock::new(|| {
         Kind::Acl => credentials::acl(),
         Kind::Target => targets::schema(),
         Kind::Plugin => plugins::schema(),
+        Kind::Vault => vaults::schema(),
+        Kind::ConsumerGroup => consumer_groups::schema(),
+        Kind::ConsumerGroupMember => consumer_groups::member(),
     })
 });
 
@@ -219,13 +222,16 @@ pub fn index(kind: Kind, entity: &Value) -> Index {
     }
     let together = schema.unique_together;
     if !together.is_empty() {
-        let parts: Vec<String> = together
+        let mut parts: Vec<String> = together
             .iter()
             .map(|name| match (&entity[*name], reference(&entity[*name])) {
                 (_, Some(id)) => id.to_string(),
                 (value, None) => value.as_str().unwrap_or_default().to_owned(),
             })
             .collect();
+        if kind == Kind::Plugin && parts.last().is_some_and(String::is_empty) {
+            parts.pop(); // as before there were consumer groups
+        }
         index
             .unique
             .push((unique_together_name(kind), parts.join("|")));
@@ -265,7 +271,9 @@ pub fn unique_child(kind: Kind, parent: Uuid, key: &str) -> Option<(&'static str
 
 fn unique_together_name(kind: Kind) -> &'static str {
     match kind {
+        // with the consumer group, where there is one
         Kind::Plugin => "name, route, service, consumer",
+        Kind::ConsumerGroupMember => "consumer_group, consumer",
         Kind::Target => "upstream, target",
         Kind::Acl => "consumer, group",
         Kind::Key => "kid, set",

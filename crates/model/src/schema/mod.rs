@@ -6,6 +6,7 @@
 
 mod certificates;
 mod checks;
+mod consumer_groups;
 mod consumers;
 mod credentials;
 #[cfg(test)]
@@ -21,11 +22,11 @@ mod plugins;
 #[cfg(test)]
 pub(crate) mod property_tests;
 mod record;
+mod references;
 #[cfg(test)]
 mod route_tests;
 mod routes;
 mod rules;
-mod served;
 mod services;
 #[cfg(test)]
 mod table_tests;
@@ -34,6 +35,7 @@ mod targets;
 pub(crate) mod tests;
 mod upstreams;
 mod validate;
+mod vaults;
 
 pub use documents::{json_schema, lua_schema};
 pub(crate) use entity::reference;
@@ -45,6 +47,7 @@ pub use error::{ErrorKind, FieldError, Path, PathPart, nested};
 pub use field::{Field, Foreign, OnDelete, Rule, Type, each};
 pub use plugin::{PROTOCOLS, PROTOCOLS_HTTP, PluginSchemas, plugin_schema};
 pub use record::{Alias, EntityCheck, Match, Record};
-pub use served::unserved;
+pub use references::{is_reference, resolve_references};
 pub(crate) use validate::canonical_uuid;
 pub use validate::{Mode, validate};
+pub use vaults::{VAULTS, vault_schema};

@@ -24,7 +24,7 @@ pub trait PluginSchemas: Send + Sync {
     /// The members of `config`; `None` for a plugin that this build does not have.
     fn config(&self, plugin: &str) -> Option<&Record>;
 
-    /// Whether it may be set on one consumer.
+    /// Whether it may be set on one consumer, or on a consumer group.
     fn consumer_scope(&self, plugin: &str) -> bool;
 
     /// Why this build leaves out a plugin that Kong bundles; `None` for any other name.
@@ -51,8 +51,8 @@ pub trait PluginSchemas: Send + Sync {
     }
 }
 
-/// The whole record of one plugin: the entity's members with `config`, `protocols` and
-/// `consumer` as this plugin has them.
+/// The whole record of one plugin: the entity's members with `config`, `protocols`,
+/// `consumer` and `consumer_group` as this plugin has them.
 ///
 /// # Errors
 /// A field error on `name` if this build does not have the plugin.
@@ -60,13 +60,14 @@ pub(super) fn plugin_record(name: &str, known: &dyn PluginSchemas) -> Result<Rec
     let config = known.config(name).ok_or_else(|| not_enabled(name, known))?;
     let protocols = known.protocols(name);
     let consumer = Field::foreign("consumer", Kind::Consumer).on_delete(OnDelete::Cascade);
-    let consumer = match known.consumer_scope(name) {
-        true => consumer,
-        false => consumer.null(),
+    let group = Field::foreign("consumer_group", Kind::ConsumerGroup).on_delete(OnDelete::Cascade);
+    let (consumer, group) = match known.consumer_scope(name) {
+        true => (consumer, group),
+        false => (consumer.null(), group.null()),
     };
     let config = Field::record("config", config.clone()).required();
     let allowed = known.protocols_allowed(name);
-    Ok(plugins::fields(consumer, config, protocols, allowed))
+    Ok(plugins::fields(consumer, group, config, protocols, allowed))
 }
 
 /// The error for a plugin that this build does not have.
@@ -87,7 +88,14 @@ pub(super) fn not_enabled(name: &str, known: &dyn PluginSchemas) -> FieldError {
 /// A field error on `name` if this build does not have the plugin.
 pub fn plugin_schema(name: &str, plugins: &dyn PluginSchemas) -> Result<Value, FieldError> {
     let record = plugin_record(name, plugins)?;
-    let shown = ["consumer", "service", "route", "protocols", "config"];
+    let shown = [
+        "consumer",
+        "consumer_group",
+        "service",
+        "route",
+        "protocols",
+        "config",
+    ];
     let fields: Vec<Value> = shown
         .iter()
         .filter_map(|name| record.field(name))

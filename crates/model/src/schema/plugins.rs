@@ -9,6 +9,7 @@ use super::error::{ErrorKind, FieldError, Path};
 use super::field::{Field, OnDelete, each};
 use super::plugin::{PROTOCOLS_HTTP, PluginSchemas};
 use super::record::Record;
+use super::references::misplaced;
 use super::services::PROTOCOLS;
 use super::validate::{ERRORS_MAX, Mode, validate, validate_at};
 use crate::Kind;
@@ -16,6 +17,7 @@ use crate::Kind;
 pub(super) fn schema() -> EntitySchema {
     let record = fields(
         Field::foreign("consumer", Kind::Consumer).on_delete(OnDelete::Cascade),
+        Field::foreign("consumer_group", Kind::ConsumerGroup).on_delete(OnDelete::Cascade),
         Field::record("config", Record::default()).required(),
         PROTOCOLS_HTTP,
         PROTOCOLS,
@@ -24,7 +26,7 @@ pub(super) fn schema() -> EntitySchema {
         kind: Kind::Plugin,
         record,
         endpoint_key: Some("instance_name"),
-        unique_together: &["name", "route", "service", "consumer"],
+        unique_together: &["name", "route", "service", "consumer", "consumer_group"],
         prepare: as_given,
     }
 }
@@ -32,6 +34,7 @@ pub(super) fn schema() -> EntitySchema {
 /// The members of a plugin entity, with those that differ from plugin to plugin.
 pub(super) fn fields(
     consumer: Field,
+    consumer_group: Field,
     config: Field,
     protocols: &[&str],
     protocols_allowed: &[&str],
@@ -44,6 +47,7 @@ pub(super) fn fields(
             scope("route", Kind::Route),
             scope("service", Kind::Service),
             consumer,
+            consumer_group,
             config,
             Field::set("protocols", each::string().one_of(protocols_allowed))
                 .required()
@@ -88,11 +92,16 @@ pub(super) fn parse(
         errors.push(super::plugin::not_enabled(&name, plugins));
         return Err(errors);
     };
-    if !parsed["consumer"].is_null() && !plugins.consumer_scope(&name) {
-        errors.push(FieldError::field(
-            Path::root().key("consumer"),
-            "value must be null",
-        ));
+    for scope in ["consumer", "consumer_group"] {
+        if !parsed[scope].is_null() && !plugins.consumer_scope(&name) {
+            let path = Path::root().key(scope);
+            errors.push(FieldError::field(path, "value must be null"));
+        }
+    }
+    if !parsed["consumer"].is_null() && !parsed["consumer_group"].is_null() {
+        let path = Path::root().key("consumer_group");
+        let message = "must not be set together with 'consumer'";
+        errors.push(FieldError::field(path, message));
     }
     let config = match config {
         Value::Null => json!({}),
@@ -108,6 +117,7 @@ pub(super) fn parse(
         &Path::root().key("config"),
         &mut errors,
     );
+    misplaced(record, &config, &Path::root().key("config"), &mut errors);
     for error in &mut errors[before..] {
         // Rules of a configuration count as rules of the plugin entity.
         if error.kind == ErrorKind::Entity && error.path == Path::root().key("config") {

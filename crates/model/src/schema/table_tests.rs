@@ -42,6 +42,11 @@ pub(super) fn smallest(kind: Kind) -> Value {
         Kind::Plugin => json!({"name": "key-auth"}),
         Kind::Upstream => json!({"name": "u"}),
         Kind::Target => json!({"target": "a", "upstream": {"id": ID}}),
+        Kind::Vault => json!({"prefix": "my-vault", "name": "env"}),
+        Kind::ConsumerGroup => json!({"name": "gold"}),
+        Kind::ConsumerGroupMember => {
+            json!({"consumer_group": {"id": ID}, "consumer": {"id": OTHER}})
+        }
     }
 }
 
@@ -382,11 +387,12 @@ fn consumers_and_keys() {
         json!({"id": ID.to_uppercase(), "username": "alice"}),
         json!({"id": ID}),
     );
+    keeps(Kind::KeyAuth, "ttl", json!(60), json!(60));
     refuses_field(
         Kind::KeyAuth,
         "ttl",
-        json!(60),
-        "ttl: keys that expire are not supported by this build; leave ttl unset",
+        json!(-1),
+        "ttl: value should be between 0 and 100000000",
     );
 }
 
@@ -475,7 +481,7 @@ fn plugins() {
         json!({
             "id": null, "created_at": null, "updated_at": null, "name": "key-auth",
             "instance_name": null, "route": {"id": ID}, "service": null, "consumer": null,
-            "config": {"key_names": ["apikey"]},
+            "consumer_group": null, "config": {"key_names": ["apikey"]},
             "protocols": ["grpc", "grpcs", "http", "https"], "enabled": true, "tags": null,
         })
     );

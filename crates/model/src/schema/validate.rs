@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::error::{FieldError, Path};
 use super::field::{Field, Foreign, Rule, Type};
 use super::record::Record;
+use super::references::is_reference;
 use super::rules::broken_rules;
 
 /// How strict [`validate`] is about members that the schema does not know.
@@ -327,11 +328,4 @@ pub(crate) fn canonical_uuid(text: &str) -> Option<Uuid> {
         return None;
     }
     Uuid::try_parse(text).ok()
-}
-
-/// Whether it is a vault reference, `{vault://…}` and nothing else.
-fn is_reference(value: &Value) -> bool {
-    value
-        .as_str()
-        .is_some_and(|text| text.starts_with("{vault://") && text.ends_with('}'))
 }

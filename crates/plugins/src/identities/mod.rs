@@ -31,10 +31,16 @@ pub struct Consumer {
     groups: Vec<Box<str>>,
     /// All groups, as the upstream is told.
     groups_value: Option<HeaderValue>,
+    /// Ids of its consumer groups, by their names.
+    consumer_groups: Vec<Uuid>,
 }
 
 impl Consumer {
-    fn new(consumer: &entities::Consumer, groups: Vec<Box<str>>) -> Consumer {
+    fn new(
+        consumer: &entities::Consumer,
+        groups: Vec<Box<str>>,
+        consumer_groups: Vec<Uuid>,
+    ) -> Consumer {
         let mut lines = Fields::new();
         lines.append(&ID, &uuid_value(consumer.id));
         for (name, text) in [
@@ -54,7 +60,13 @@ impl Consumer {
             lines: lines.shrunk(),
             groups,
             groups_value,
+            consumer_groups,
         }
+    }
+
+    /// Ids of the consumer groups that it is in, in the order of the groups' names.
+    pub fn consumer_groups(&self) -> &[Uuid] {
+        &self.consumer_groups
     }
 
     /// The names of its groups.
@@ -85,6 +97,13 @@ pub struct Owner {
     pub credential: Credential,
 }
 
+/// Whose key it is, and until when.
+struct Key {
+    owner: Owner,
+    /// Milliseconds since 1970; it is good before that.
+    expires_ms: Option<u64>,
+}
+
 /// A password as it is stored, and whose it is.
 #[derive(Debug)]
 pub(crate) struct Password {
@@ -113,7 +132,7 @@ pub(crate) struct Signer {
 pub struct Identities {
     consumers: AHashMap<Uuid, Arc<Consumer>>,
     usernames: AHashMap<String, Uuid>,
-    keys: AHashMap<Box<[u8]>, Owner>,
+    keys: AHashMap<Box<[u8]>, Key>,
     passwords: AHashMap<Box<[u8]>, Password>,
     signers: AHashMap<Box<[u8]>, Signer>,
     tokens: AHashMap<Box<str>, TokenKey>,
@@ -121,17 +140,21 @@ pub struct Identities {
 
 impl Identities {
     /// Indexes a configuration. Credentials of unknown consumers are left out; the configuration
-    /// was checked for them before.
-    pub fn new(table: &ConfigTable) -> Identities {
+    /// was checked for them before. The time of keys that do not say when they were made begins
+    /// at `loaded_s`, in seconds since 1970.
+    pub fn new(table: &ConfigTable, loaded_s: u64) -> Identities {
         let mut groups: AHashMap<Uuid, Vec<Box<str>>> = AHashMap::new();
         for acl in &table.acls {
             let of = groups.entry(acl.consumer.0).or_default();
             of.push(acl.group.as_str().into());
         }
+        let mut members = consumer_groups(table);
         let mut consumers = AHashMap::with_capacity(table.consumers.len());
         for consumer in &table.consumers {
             let groups = groups.remove(&consumer.id).unwrap_or_default();
-            consumers.insert(consumer.id, Arc::new(Consumer::new(consumer, groups)));
+            let in_groups = members.remove(&consumer.id).unwrap_or_default();
+            let consumer = Consumer::new(consumer, groups, in_groups);
+            consumers.insert(consumer.id, Arc::new(consumer));
         }
         let usernames = table
             .consumers
@@ -150,7 +173,10 @@ impl Identities {
         };
         let keys = table.keyauth_credentials.iter().filter_map(|key| {
             let owner = owner(key.consumer, key.id, None)?;
-            Some((key.key.as_bytes().into(), owner))
+            let ttl = key.ttl.filter(|ttl| *ttl > 0);
+            let made_s = key.created_at.unwrap_or(loaded_s);
+            let expires_ms = ttl.map(|ttl| made_s.saturating_add(ttl).saturating_mul(1_000));
+            Some((key.key.as_bytes().into(), Key { owner, expires_ms }))
         });
         let passwords = table.basicauth_credentials.iter().filter_map(|basic| {
             let password = Password {
@@ -180,9 +206,11 @@ impl Identities {
         }
     }
 
-    /// Whose key this is.
-    pub fn key(&self, key: &[u8]) -> Option<&Owner> {
-        self.keys.get(key)
+    /// Whose key this is, if its time is not over at `now_ms`, in milliseconds since 1970.
+    pub fn key(&self, key: &[u8], now_ms: u64) -> Option<&Owner> {
+        let key = self.keys.get(key)?;
+        let is_good = key.expires_ms.is_none_or(|expires_ms| now_ms < expires_ms);
+        is_good.then_some(&key.owner)
     }
 
     /// The password of a user of `basic-auth`.
@@ -213,6 +241,25 @@ impl Identities {
         };
         self.consumers.get(&id)
     }
+}
+
+/// The consumer groups of each consumer, in the order of the groups' names.
+fn consumer_groups(table: &ConfigTable) -> AHashMap<Uuid, Vec<Uuid>> {
+    let mut groups: Vec<_> = table.consumer_groups.iter().collect();
+    groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let place = |(at, group): (usize, &&entities::ConsumerGroup)| (group.id, at);
+    let places: AHashMap<Uuid, usize> = groups.iter().enumerate().map(place).collect();
+    let mut members: AHashMap<Uuid, Vec<Uuid>> = AHashMap::new();
+    for member in &table.consumer_group_consumers {
+        if places.contains_key(&member.consumer_group.0) {
+            let of = members.entry(member.consumer.0).or_default();
+            of.push(member.consumer_group.0);
+        }
+    }
+    for of in members.values_mut() {
+        of.sort_unstable_by_key(|group| places[group]);
+    }
+    members
 }
 
 /// Tells the upstream who calls, and removes what the client claimed about it.

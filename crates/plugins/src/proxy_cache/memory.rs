@@ -118,6 +118,11 @@ impl Cache {
         self.shards.iter().map(bytes).sum()
     }
 
+    /// Bytes kept at most.
+    pub fn bytes_max(&self) -> u64 {
+        self.shard_bytes_max * SHARDS as u64
+    }
+
     /// The response for a request with these headers, if it is still kept.
     pub(super) fn get(&self, key: &Key, request: &Fields, now_ms: u64) -> Option<Arc<Stored>> {
         let mut shard = self.shard(key);

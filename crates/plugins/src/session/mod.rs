@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, StatusCode};
 use sallyport_model::schema;
 use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 pub(crate) use cookie::{Record, Seal, random};
 use settings::{Config, Told};
@@ -44,6 +45,9 @@ cookie. It ends at the first of the three timeouts, when its consumer is gone, o
 `logout_methods` with `logout_query_arg` in the query (or with `logout_post_arg` in a form or in JSON of at most
 64 KiB, if `read_body_for_logout`), which is answered with 200, an empty body and an expired cookie. The end is
 the browser's: whoever copied a cookie before can use it until its timeouts.
+
+With `remember` the browser gets a second cookie, which it keeps when it is closed: a request with it and without a
+session begins a new one. It is renewed with each new session cookie, and taken away with the session.
 
 Without `secret`, a control plane generates one when the plugin is written, and keeps it when it is written again
 without one. A gateway on a declarative file makes one of its own at each start: sessions end with the process,
@@ -103,14 +107,23 @@ impl Plugin for Session {
         if config.cookie_http_only {
             attributes.push_str("; HttpOnly");
         }
-        let expired = format!(
-            "{}=; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0{attributes}",
-            config.cookie_name
-        );
+        let expired = |name: &str| {
+            let text =
+                format!("{name}=; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0{attributes}");
+            HeaderValue::from_str(&text).map_err(CompileError::value)
+        };
+        let remember = match config.remember {
+            true => Some(Remember {
+                seal: Seal::new(secret, &config.audience, &config.remember_cookie_name),
+                expired: expired(&config.remember_cookie_name)?,
+            }),
+            false => None,
+        };
         Ok(Box::new(Active(Arc::new(Inner {
             seal,
+            expired: expired(&config.cookie_name)?,
+            remember,
             attributes,
-            expired: HeaderValue::from_str(&expired).map_err(CompileError::value)?,
             config,
         }))))
     }
@@ -134,8 +147,33 @@ struct Inner {
     attributes: String,
     /// The cookie that takes a session away.
     expired: HeaderValue,
+    remember: Option<Remember>,
     config: Config,
 }
+
+/// The cookie that outlives sessions.
+struct Remember {
+    seal: Seal,
+    /// The cookie that takes it away.
+    expired: HeaderValue,
+}
+
+/// Who a request's second cookie is about, and since when, in Unix seconds.
+#[derive(Clone, Copy)]
+struct Remembered {
+    consumer: Uuid,
+    begun: u64,
+}
+
+/// A request's session.
+struct Found {
+    record: Record,
+    /// Whether it begins with this request.
+    is_new: bool,
+}
+
+/// Browsers keep no cookie for longer than 400 days, in seconds. Source: RFC 6265bis.
+const KEPT_S_MAX: u64 = 400 * 86_400;
 
 /// What the response has to say about the session.
 #[derive(Clone)]
@@ -155,7 +193,7 @@ impl Handler for Active {
         for told in inner.config.request_headers.iter().flatten() {
             exchange.request.headers.remove(&told.header());
         }
-        let Some(record) = inner.record(exchange) else {
+        let Some(found) = inner.found(exchange) else {
             return Flow::Continue;
         };
         let methods = inner.config.logout_methods.iter().flatten();
@@ -163,7 +201,7 @@ impl Handler for Active {
             .into_iter()
             .any(|method| *method == exchange.request.method.as_str())
         {
-            return inner.resume(exchange, env, record);
+            return inner.resume(exchange, env, found);
         }
         let in_query = inner.config.logout_query_arg.as_deref();
         if in_query.is_some_and(|name| has_argument(exchange.request.uri.query(), name)) {
@@ -173,7 +211,7 @@ impl Handler for Active {
             && inner.config.logout_post_arg.is_some()
             && exchange.request.method != Method::GET;
         if !reads {
-            return inner.resume(exchange, env, record);
+            return inner.resume(exchange, env, found);
         }
         let inner = Arc::clone(inner);
         Flow::ReadBody(
@@ -181,7 +219,7 @@ impl Handler for Active {
             Box::new(
                 move |exchange, env| match inner.body_says_logout(exchange) {
                     true => Inner::log_out(exchange),
-                    false => inner.resume(exchange, env, record),
+                    false => inner.resume(exchange, env, found),
                 },
             ),
         )
@@ -212,6 +250,9 @@ impl Handler for Active {
             // not a session for whoever is anonymous
             (Some(Next::Expire), None) => {
                 response.headers.append(&SET_COOKIE, &inner.expired);
+                if let Some(remember) = &inner.remember {
+                    response.headers.append(&SET_COOKIE, &remember.expired);
+                }
                 return;
             }
             (_, None) => return,
@@ -237,6 +278,9 @@ impl Handler for Active {
             let cookie = format!("{name}={value}{}", inner.attributes);
             let cookie = HeaderValue::from_str(&cookie).expect("the parts were checked");
             response.headers.append(&SET_COOKIE, &cookie);
+            if let Some(cookie) = inner.remembering(exchange, &record) {
+                response.headers.append(&SET_COOKIE, &cookie);
+            }
         }
         if let Some((consumer, _)) = known {
             let told = inner.config.response_headers.as_deref();
@@ -252,22 +296,78 @@ impl Handler for Active {
 }
 
 impl Inner {
-    /// The session of the request, if it has one that is not over.
-    fn record(&self, exchange: &Exchange) -> Option<Record> {
-        let name = &self.config.cookie_name;
-        let mut values = cookies(&exchange.request.headers, name);
-        let record = values.find_map(|value| self.seal.open(value))?;
+    /// The session of the request: one that is not over, or one that begins because the caller is
+    /// remembered.
+    fn found(&self, exchange: &mut Exchange) -> Option<Found> {
         let now = exchange.now_ms / 1000;
         let over =
             |timeout: f64, since: u64| timeout > 0.0 && now.saturating_sub(since) as f64 >= timeout;
-        let is_over = over(self.config.idling_timeout, record.touched)
-            || over(self.config.rolling_timeout, record.rolled)
-            || over(self.config.absolute_timeout, record.begun);
-        (!is_over).then_some(record)
+        let config = &self.config;
+        let mut values = cookies(&exchange.request.headers, &config.cookie_name);
+        let record = values.find_map(|value| self.seal.open(value));
+        drop(values);
+        let record = record.filter(|record| {
+            let is_over = over(config.idling_timeout, record.touched)
+                || over(config.rolling_timeout, record.rolled)
+                || over(config.absolute_timeout, record.begun);
+            !is_over
+        });
+        let remembered = self.remember.as_ref().and_then(|remember| {
+            let name = &config.remember_cookie_name;
+            let mut values = cookies(&exchange.request.headers, name);
+            let record = values.find_map(|value| remember.seal.open(value))?;
+            let is_over = over(config.remember_rolling_timeout, record.rolled)
+                || over(config.remember_absolute_timeout, record.begun);
+            (!is_over).then_some(record)
+        });
+        if let Some(remembered) = &remembered {
+            exchange.state.insert(Remembered {
+                consumer: remembered.consumer,
+                begun: remembered.begun,
+            });
+        }
+        let found = |record, is_new| Found { record, is_new };
+        record.map(|record| found(record, false)).or_else(|| {
+            let times = Record {
+                id: random()?,
+                begun: now,
+                rolled: now,
+                touched: now,
+                ..remembered?
+            };
+            Some(found(times, true))
+        })
+    }
+
+    /// The cookie by which the caller of a session is remembered.
+    fn remembering(&self, exchange: &Exchange, session: &Record) -> Option<HeaderValue> {
+        let (remember, config) = (self.remember.as_ref()?, &self.config);
+        let now = exchange.now_ms / 1000;
+        let before = exchange.state.get::<Remembered>();
+        let before = before.filter(|before| before.consumer == session.consumer);
+        let begun = before.map_or(now, |before| before.begun);
+        let record = Record {
+            id: random()?,
+            begun,
+            rolled: now,
+            touched: now,
+            ..session.clone()
+        };
+        let left = |timeout: f64, since: u64| match timeout > 0.0 {
+            true => (timeout - now.saturating_sub(since) as f64).max(0.0) as u64,
+            false => KEPT_S_MAX,
+        };
+        let kept = left(config.remember_rolling_timeout, now)
+            .min(left(config.remember_absolute_timeout, begun))
+            .min(KEPT_S_MAX);
+        let (name, value) = (&config.remember_cookie_name, remember.seal.close(&record)?);
+        let cookie = format!("{name}={value}; Max-Age={kept}{}", self.attributes);
+        HeaderValue::from_str(&cookie).ok()
     }
 
     /// Goes on as the consumer of the session.
-    fn resume(&self, exchange: &mut Exchange, env: &Env<'_>, mut record: Record) -> Flow {
+    fn resume(&self, exchange: &mut Exchange, env: &Env<'_>, found: Found) -> Flow {
+        let Found { mut record, is_new } = found;
         let Some(consumer) = env.identities.consumer_by_id(record.consumer) else {
             exchange.state.insert(Next::Expire);
             return Flow::Continue;
@@ -283,7 +383,7 @@ impl Inner {
         let rolling = self.config.rolling_timeout;
         let rolled_ago = now.saturating_sub(record.rolled);
         let touched_ago = now.saturating_sub(record.touched);
-        let mut renew = false;
+        let mut renew = is_new;
         if rolling > 0.0 && rolled_ago as f64 > (rolling * 0.75).floor() {
             record.rolled = now;
             record.touched = now;

@@ -1,9 +1,9 @@
 //! The settings of `session`.
 
 use http::HeaderName;
-use sallyport_model::schema::{Field, Record, each};
+use sallyport_model::schema::{EntityCheck, Field, FieldError, Path, Record, each};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 const TOLD: [&str; 7] = [
     "id",
@@ -27,7 +27,7 @@ pub(super) fn schema() -> Record {
         Field::string("secret")
             .auto()
             .encrypted()
-            .check(no_reference)
+            .referenceable()
             .about("What cookies are sealed with. All gateways that share sessions need the same."),
         Field::string("storage")
             .one_of(&["cookie", "kong"])
@@ -63,13 +63,15 @@ pub(super) fn schema() -> Record {
         flag("cookie_http_only", true).about("Whether scripts are kept from the cookie."),
         flag("cookie_secure", true).about("Whether browsers send it over TLS alone."),
         flag("remember", false)
-            .check(not_remembered)
-            .about("Must stay `false` in this build."),
+            .about("Whether a second cookie, which browsers keep, begins a session anew."),
         Field::string("remember_cookie_name")
             .default(json!("remember"))
-            .about("Without effect."),
-        seconds("remember_rolling_timeout", 604_800).about("Without effect."),
-        seconds("remember_absolute_timeout", 2_592_000).about("Without effect."),
+            .check(cookie_name)
+            .about("Name of that cookie."),
+        seconds("remember_rolling_timeout", 604_800)
+            .about("Seconds for which it is good unless it was renewed; 0 for ever."),
+        seconds("remember_absolute_timeout", 2_592_000)
+            .about("Seconds after which a caller is forgotten in any case; 0 for never."),
         told("response_headers").about("What clients are told of their session, as `Session-*`."),
         told("request_headers").about("The same for the upstream."),
         Field::boolean("read_body_for_logout")
@@ -92,6 +94,10 @@ pub(super) fn schema() -> Record {
             .check(no_metadata)
             .about("Must stay `false` in this build."),
     ])
+    .check(EntityCheck::Custom {
+        fields: &["cookie_name", "remember", "remember_cookie_name"],
+        run: two_cookies,
+    })
     .alias("cookie_lifetime", &["rolling_timeout"])
     .alias("cookie_idletime", &["idling_timeout"])
     .alias("cookie_discard", &["stale_ttl"])
@@ -107,17 +113,6 @@ fn refuse(refused: bool, message: &str) -> Result<(), String> {
     }
 }
 
-/// A reference taken for the secret itself would be a secret that everybody can guess.
-fn no_reference(value: &Value) -> Result<(), String> {
-    let is_reference = value
-        .as_str()
-        .is_some_and(|text| text.starts_with("{vault:"));
-    refuse(
-        is_reference,
-        "vault references are not supported here by this build; write the secret itself",
-    )
-}
-
 fn only_cookie(value: &Value) -> Result<(), String> {
     refuse(
         value == "kong",
@@ -125,11 +120,16 @@ fn only_cookie(value: &Value) -> Result<(), String> {
     )
 }
 
-fn not_remembered(value: &Value) -> Result<(), String> {
-    refuse(
-        value == true,
-        "persistent sessions are not supported by this build; raise the timeouts instead",
-    )
+/// One cookie cannot be both.
+fn two_cookies(config: &Map<String, Value>, path: &Path, errors: &mut Vec<FieldError>) {
+    let (one, other) = (
+        config.get("cookie_name"),
+        config.get("remember_cookie_name"),
+    );
+    if config.get("remember") == Some(&Value::Bool(true)) && one == other {
+        let path = path.key("remember_cookie_name");
+        errors.push(FieldError::field(path, "must not be that of 'cookie_name'"));
+    }
 }
 
 fn no_metadata(value: &Value) -> Result<(), String> {
@@ -172,6 +172,11 @@ pub(super) struct Config {
     pub(super) cookie_same_site: String,
     pub(super) cookie_http_only: bool,
     pub(super) cookie_secure: bool,
+    #[serde(default)]
+    pub(super) remember: bool,
+    pub(super) remember_cookie_name: String,
+    pub(super) remember_rolling_timeout: f64,
+    pub(super) remember_absolute_timeout: f64,
     #[serde(default)]
     pub(super) response_headers: Option<Vec<Told>>,
     #[serde(default)]

@@ -10,6 +10,7 @@ const BEGUN_S: u64 = 1_000_000;
 struct Browser {
     bench: Bench,
     cookie: Option<String>,
+    remember: Option<String>,
 }
 
 /// What one request led to.
@@ -38,6 +39,7 @@ impl Browser {
         Browser {
             bench: Bench::new(&Session, config),
             cookie: None,
+            remember: None,
         }
     }
 
@@ -53,6 +55,10 @@ impl Browser {
             Some(cookie) => request.header("cookie", format!("a=1; {cookie}; b=2")),
             None => request,
         };
+        let request = match &self.remember {
+            Some(cookie) => request.header("cookie", cookie),
+            None => request,
+        };
         let mut exchange = exchange(request);
         exchange.now_ms = (BEGUN_S + after_s) * 1000;
         let seen = self.bench.seen(&mut exchange);
@@ -66,8 +72,11 @@ impl Browser {
             seen,
             response,
         };
-        if let Some(cookie) = visit.cookies().last() {
+        if let Some(cookie) = visit.cookies().first() {
             self.cookie = Some(cookie.split(';').next().unwrap().to_owned());
+        }
+        if let Some(cookie) = visit.cookies().get(1) {
+            self.remember = Some(cookie.split(';').next().unwrap().to_owned());
         }
         visit
     }
@@ -302,18 +311,16 @@ fn bad_settings_are_named() {
     let errors = validate(
         &Session,
         json!({
-            "secret": "{vault://env/secret}", "storage": "kong", "cookie_name": "a b",
-            "cookie_path": "/;x", "remember": true, "store_metadata": true,
+            "secret": "", "storage": "kong", "cookie_name": "a b",
+            "cookie_path": "/;x", "store_metadata": true,
         }),
     );
     assert_eq!(
         errors.unwrap_err(),
-        "secret: vault references are not supported here by this build; write the secret itself; \
+        "secret: length must be at least 1; \
          storage: sessions in a database are not supported by this build; use 'cookie'; \
          cookie_name: expected letters, digits and !#$%&'*+-.^_`|~; \
          cookie_path: expected printable ASCII without semicolons; \
-         remember: persistent sessions are not supported by this build; raise the timeouts \
-         instead; \
          store_metadata: metadata of sessions are not stored by this build"
     );
     // without a secret the process has one of its own, the same for all configurations
@@ -326,8 +333,58 @@ fn bad_settings_are_named() {
     let mut browser = Browser {
         bench: first,
         cookie: None,
+        remember: None,
     };
     browser.visit(0, Some("alice"), http::Request::get("/"));
     browser.bench = Bench::new(&Session, json!({}));
     is_known(&browser.get(1), true);
+}
+
+#[test]
+fn one_cookie_cannot_be_both() {
+    let config = json!({"secret": "s", "remember": true, "remember_cookie_name": "session"});
+    assert_eq!(
+        validate(&Session, config).unwrap_err(),
+        "remember_cookie_name: must not be that of 'cookie_name'"
+    );
+}
+
+#[test]
+fn a_remembered_caller_begins_a_session_anew() {
+    let config = json!({"remember": true, "remember_rolling_timeout": 10_000,
+        "remember_absolute_timeout": 25_000});
+    let mut browser = Browser::new(config);
+    let login = browser.visit(0, Some("alice"), http::Request::get("/"));
+    let cookies = login.cookies();
+    assert!(cookies[0].starts_with("session=") && !cookies[0].contains("Max-Age"));
+    assert!(cookies[1].starts_with("remember=") && cookies[1].contains("; Max-Age=10000;"));
+    // the browser was closed
+    browser.cookie = None;
+    let again = browser.get(9_000);
+    assert_eq!(
+        header(&again.exchange, "x-consumer-username"),
+        Some("alice")
+    );
+    assert_eq!(again.cookies().len(), 2, "both are new");
+    assert!(browser.get(9_001).cookies().is_empty());
+    // whatever is renewed, it ends
+    browser.cookie = None;
+    let last = browser.get(18_000);
+    assert!(
+        last.cookies()[1].contains("; Max-Age=7000;"),
+        "{:?}",
+        last.cookies()
+    );
+    browser.cookie = None;
+    is_known(&browser.get(25_000), false);
+    // the end of the session is the end of both
+    let mut browser = Browser::new(json!({"remember": true}));
+    browser.visit(0, Some("alice"), http::Request::get("/"));
+    let end = http::Request::post("/?session_logout=1");
+    let cookies = browser.visit(1, None, end).cookies();
+    assert!(cookies.len() == 2 && cookies.iter().all(|it| it.contains("Max-Age=0")));
+    // without `remember` the cookie says nothing
+    let mut plain = Browser::new(json!({}));
+    plain.remember = login.cookies().get(1).cloned();
+    is_known(&plain.get(2), false);
 }

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::settings::{Config, Metric};
 use crate::finished::{Entity, Finished};
+use crate::proxy_cache::Cache;
 
 /// The one workspace there is.
 const WORKSPACE_ID: &str = "0dc6f45b-8f8d-40d2-a504-473544ee190b";
@@ -208,6 +209,31 @@ pub(super) fn write(
         sample_rate: metric.sample_rate.filter(|_| kind != "s"),
     };
     line.write(out, "", "");
+}
+
+/// The metric of [`usage`].
+pub(super) const USAGE: &str = "shdict_usage";
+
+/// Writes the lines of the one store that has a counterpart among Kong's shared dictionaries.
+pub(super) fn usage(out: &mut String, config: &Config, subject: &Subject<'_>, cache: &Cache) {
+    let prefix = prefix(config, subject);
+    let place = match config.hostname_in_prefix {
+        Some(true) => prefix,
+        _ => format!("{prefix}.node.{}", subject.node),
+    };
+    let capacity = cache.bytes_max();
+    for (name, value) in [
+        ("capacity", capacity),
+        ("free_space", capacity.saturating_sub(cache.bytes())),
+    ] {
+        let line = Line {
+            name: &format!("{place}.shdict.kong_db_cache.{name}"),
+            value: &value.to_string(),
+            kind: "g",
+            sample_rate: None,
+        };
+        line.write(out, "", "");
+    }
 }
 
 fn prefix(config: &Config, subject: &Subject<'_>) -> String {

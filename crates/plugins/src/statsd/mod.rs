@@ -5,6 +5,8 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use sallyport_model::schema::{PROTOCOLS, Record};
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,7 +17,7 @@ use crate::finished::Finished;
 use crate::log_queue::{Destination, Outlet, QueueConfig, QueueSpec, Sink, lines, milliseconds};
 use crate::{CompileError, Plugin};
 
-use message::{Subject, TagStyle};
+use message::{Subject, TagStyle, USAGE};
 use settings::Config;
 
 const ABOUT: &str = "\
@@ -29,11 +31,12 @@ const ABOUT: &str = "\
 | `request_per_user`, `status_count_per_user` | `user.<consumer>.request.count`, `user.<consumer>.status.<status>` | `c` |
 | `status_count_per_workspace` | `workspace.<id>.status.<status>` | `c` |
 | `status_count_per_user_per_route` | `route.<id>.user.<consumer>.status.<status>`, without the scope | `c` |
-| `shdict_usage` | accepted and not sent: there are no shared dictionaries of Lua here | |
+| `shdict_usage` | `node.<host>.shdict.kong_db_cache.capacity`, `….free_space`, without the scope | `g` |
 
 The scope is `service.<service>`, with `_` for each dot of the service's name, or `global.unmatched`. With `tag_style`
 there is no scope: tags tell service, route, workspace, consumer, node and status, and metrics of users and statuses are
-left out. What of a request has no value (such as the latency of an upstream that was not asked) is not sent.
+left out, as is `shdict_usage`. That tells the bytes that [`proxy-cache`](proxy-cache.md) may keep and those that are free,
+with the first request of each minute; Kong's other dictionaries do not exist here. What of a request has no value (such as the latency of an upstream that was not asked) is not sent.
 
 Over UDP every metric is a datagram of its own, unless `udp_packet_size` lets several share one. How entries wait:
 [log queues](../log_queue.md).
@@ -110,6 +113,9 @@ impl Plugin for Statsd {
                 limits,
                 destination,
             }),
+            usage: (config.metrics.iter())
+                .any(|metric| metric.name == USAGE)
+                .then(|| AtomicU64::new(u64::MAX)),
             statuses: config.statuses(),
             tag_style: config.tag_style.as_deref().and_then(TagStyle::named),
             config,
@@ -120,6 +126,8 @@ impl Plugin for Statsd {
 struct Active {
     outlet: Outlet,
     config: Config,
+    /// When usage was told last, in minutes since 1970; `None` if it is not asked for.
+    usage: Option<AtomicU64>,
     /// Only these are told, if there are any.
     statuses: Option<Vec<(u16, u16)>>,
     tag_style: Option<TagStyle>,
@@ -144,6 +152,14 @@ impl Handler for Active {
         let mut text = String::new();
         for metric in &self.config.metrics {
             message::write(&mut text, metric, &self.config, self.tag_style, &subject);
+        }
+        if let Some(told) = &self.usage
+            && self.tag_style.is_none()
+        {
+            let minute = finished.ended_ns / 60_000_000_000;
+            if told.swap(minute, Ordering::Relaxed) != minute {
+                message::usage(&mut text, &self.config, &subject, &env.node.cache);
+            }
         }
         if !text.is_empty() {
             text.pop(); // the last line feed

@@ -25,6 +25,8 @@ fn the_defaults_tell_what_kong_tells() {
             "kong.service.orders.upstream_latency:7|ms",
             "kong.service.orders.kong_latency:1|ms",
             "kong.service.orders.workspace.0dc6f45b-8f8d-40d2-a504-473544ee190b.status.200:1|c",
+            "kong.node.gate_example.shdict.kong_db_cache.capacity:16777216|g",
+            "kong.node.gate_example.shdict.kong_db_cache.free_space:16777216|g",
         ]
     );
     let users = json!({"consumer_identifier_default": "username", "prefix": "p",
@@ -38,6 +40,20 @@ fn the_defaults_tell_what_kong_tells() {
     ] {
         assert!(lines.iter().any(|found| found == line), "{line}: {lines:?}");
     }
+}
+
+#[test]
+fn usage_is_told_once_a_minute_and_only_if_asked_for() {
+    let metrics = json!([{"name": "request_count", "stat_type": "counter", "sample_rate": 1}]);
+    assert_eq!(told(json!({"metrics": metrics})).len(), 1);
+    let metrics = json!([{"name": "shdict_usage", "stat_type": "gauge", "sample_rate": 1}]);
+    let config = json!({"metrics": metrics, "hostname_in_prefix": true, "prefix": "p"});
+    let lines = told(config);
+    assert_eq!(
+        lines[0],
+        "p.node.gate_example.shdict.kong_db_cache.capacity:16777216|g"
+    );
+    assert_eq!(lines.len(), 2);
 }
 
 #[test]
@@ -121,7 +137,7 @@ fn datagrams_are_shared_up_to_a_size() {
 fn statuses_may_be_left_out() {
     let config = json!({"allow_status_codes": ["100-199", "404-404"]});
     assert_eq!(told(config), [""; 0]);
-    assert_eq!(told(json!({"allow_status_codes": ["200-299"]})).len(), 8);
+    assert_eq!(told(json!({"allow_status_codes": ["200-299"]})).len(), 10);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `key-auth` through a running gateway: who is let in, and what the two sides get to see.
 
 use sallyport_testkit::Echo;
-use sallyport_testkit::http::Response;
+use sallyport_testkit::http::{Response, request};
 
 use crate::lab::Alone;
 
@@ -21,7 +21,13 @@ services:
     paths: [/hidden]
     plugins:
     - {{name: key-auth, config: {{hide_credentials: true, key_names: [x-key], realm: shop}}}}
+  - name: body
+    paths: [/body]
+    plugins:
+    - {{name: key-auth, config: {{hide_credentials: true, key_in_body: true}}}}
 consumers:
+- {{username: eve, keyauth_credentials: [{{key: old-secret, ttl: 60, created_at: 1}},
+    {{key: new-secret, ttl: 3600}}]}}
 - {{username: alice, custom_id: "0815", keyauth_credentials: [{{key: alices-secret}}]}}
 - {{username: bob, keyauth_credentials: [{{key: bobs-secret}}]}}
 "#,
@@ -138,4 +144,32 @@ fn a_hidden_key_stays_at_the_gateway() {
         .send()
         .unwrap();
     assert_eq!(in_query.json()["path"], "/?a=1&b=2");
+    let in_body = |content_type: &str, body: &str| {
+        request("POST", format!("http://127.0.0.1:{}/body", gateway.port))
+            .header("Content-Type", content_type)
+            .body(body)
+            .send()
+            .unwrap()
+    };
+    let seen = in_body("application/json", r#"{"apikey":"bobs-secret","a":1}"#);
+    assert_eq!(seen.status, 200, "{}", seen.text());
+    let seen = seen.json();
+    assert_eq!(seen["body"], r#"{"a":1}"#, "{seen:#}");
+    assert_eq!(seen["headers"]["content-length"][0], "7", "{seen:#}");
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(
+        in_body(form, "a=1&apikey=bobs-secret").json()["body"],
+        "a=1"
+    );
+    assert_eq!(in_body(form, "a=1&apikey=wrong").status, 401);
+}
+
+#[test]
+fn a_key_whose_time_is_over_is_none() {
+    let echo = Echo::start();
+    let gateway = Alone::start(&document(&echo), "");
+    let with = |key: &str| gateway.get("/shut").header("apikey", key).send().unwrap();
+    refused(&with("old-secret"), "Unauthorized", "Key");
+    // its time began when the document was loaded
+    assert_eq!(with("new-secret").status, 200);
 }

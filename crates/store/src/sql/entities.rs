@@ -239,6 +239,10 @@ pub(super) async fn write_tags(tx: &mut Tx, eid: i64, tags: &[String]) -> Outcom
 }
 
 fn keep_creation(before: &Value, body: &mut Value) {
+    // what lives for a time begins it anew with each write
+    if body["ttl"].as_u64().is_some_and(|ttl| ttl > 0) {
+        return;
+    }
     if let (Some(created_at), Some(body)) = (before.get("created_at"), body.as_object_mut()) {
         body.insert("created_at".to_owned(), created_at.clone());
     }

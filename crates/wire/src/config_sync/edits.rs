@@ -20,16 +20,29 @@ const THRESHOLDS: [(u32, u32); 10] = [
     (3, 1),
 ];
 
-/// How many different configurations there are: one as it is, and one for each threshold.
-pub const CLASSES: usize = THRESHOLDS.len() + 1;
+/// Classes of versions: the newest, and one for each threshold.
+const AGES: usize = THRESHOLDS.len() + 1;
+
+/// How many different configurations there are: one as it is and one for each threshold, with
+/// what only this make of data plane knows and without.
+pub const CLASSES: usize = 2 * AGES;
+
+/// The member of `process_conf` by which a data plane says what it knows that Kong's do not: a
+/// list of words.
+pub const KNOWS: &str = "sallyport_knows";
+
+/// The word for [consumer groups and vaults of the type `file`](edit).
+pub const KNOWS_GROUPS: &str = "consumer_groups";
 
 /// Which of the configurations a data plane gets; 0 is the one as it is. All versions of one class
-/// get the same.
-pub fn class(node: KongVersion) -> usize {
-    THRESHOLDS
-        .iter()
-        .filter(|threshold| (node.major, node.minor) < **threshold)
-        .count()
+/// get the same. `own`: whether it says that it [knows](KNOWS_GROUPS) what Kong's do not.
+pub fn class(node: KongVersion, own: bool) -> usize {
+    let older = |threshold: &&(u32, u32)| (node.major, node.minor) < **threshold;
+    let age = THRESHOLDS.iter().filter(older).count();
+    match own {
+        true => age,
+        false => AGES + age,
+    }
 }
 
 /// Fields of plugins that a version brought: first version, plugin, dotted paths in `config`.
@@ -160,11 +173,55 @@ const WITHOUT_UPDATED_AT: [&str; 8] = [
     "snis",
 ];
 
+/// Takes out what a data plane of open-source Kong refuses a configuration for: consumer groups
+/// with their members and plugins, and vaults of the type `file`. Keys that expire too: they would
+/// be good for longer there.
+fn only_kongs(config_table: &mut Value, noted: &mut Vec<Refused>) {
+    let mut take = |table: &str, field: &str, is_known: &dyn Fn(&Value) -> bool| {
+        let Some(list) = config_table.get_mut(table).and_then(Value::as_array_mut) else {
+            return;
+        };
+        list.retain(|entity| {
+            let known = is_known(entity);
+            let text = |name: &str| entity[name].as_str().unwrap_or_default().to_owned();
+            if !known && table != "consumer_group_consumers" {
+                noted.push(Refused {
+                    entity_type: table.to_owned(),
+                    entity_id: text("id"),
+                    entity_name: text("name"),
+                    field: field.to_owned(),
+                    message: "not sent: data planes of Kong do not know it".to_owned(),
+                    kept: false,
+                });
+            }
+            known
+        });
+    };
+    take("consumer_groups", "", &|_| false);
+    take("consumer_group_consumers", "", &|_| false);
+    take("plugins", "consumer_group", &|plugin| {
+        plugin["consumer_group"].is_null()
+    });
+    take("vaults", "name", &|vault| vault["name"] != "file");
+    // they would count its time from when the configuration came
+    take("keyauth_credentials", "ttl", &|key| {
+        key["ttl"].is_null() || key["ttl"] == 0
+    });
+    if let Value::Object(table) = config_table {
+        for list in ["consumer_groups", "consumer_group_consumers"] {
+            table.remove(list);
+        }
+    }
+}
+
 /// Makes a `config_table` one that a data plane of this class takes. What was set and is not sent,
 /// or is sent as something else, comes back: the node does without it.
 pub fn edit(config_table: &mut Value, class: usize) -> Vec<Refused> {
     let mut noted = Vec::new();
-    for threshold in THRESHOLDS.iter().take(class) {
+    if class >= AGES {
+        only_kongs(config_table, &mut noted);
+    }
+    for threshold in THRESHOLDS.iter().take(class % AGES) {
         let mut lists = Lists {
             table: config_table,
             threshold: *threshold,
@@ -450,7 +507,10 @@ mod tests {
     #[track_caller]
     fn check(version: (u32, u32), name: &str, config: &Value, expected: &Value, told: &[&str]) {
         let mut table = plugin(name, config);
-        let noted = edit(&mut table, class(KongVersion::new(version.0, version.1, 5)));
+        let noted = edit(
+            &mut table,
+            class(KongVersion::new(version.0, version.1, 5), true),
+        );
         assert_eq!(
             table["plugins"][0]["config"], *expected,
             "{name} for {version:?}"
@@ -461,11 +521,38 @@ mod tests {
 
     #[test]
     fn a_version_has_one_class() {
-        let class = |major, minor, patch| class(KongVersion::new(major, minor, patch));
+        let class = |major, minor, patch| class(KongVersion::new(major, minor, patch), true);
         assert_eq!(class(3, 10, 0), 0);
         assert_eq!(class(3, 11, 0), 0);
         assert_eq!(class(3, 9, 1), 1);
-        assert_eq!(class(3, 0, 0), CLASSES - 1);
+        assert_eq!(class(3, 0, 0), AGES - 1);
+    }
+
+    #[test]
+    fn kongs_data_planes_get_no_consumer_groups() {
+        let table = json!({
+            "consumer_groups": [{"id": "g", "name": "gold"}],
+            "consumer_group_consumers": [{"consumer_group": "g", "consumer": "c"}],
+            "plugins": [{"id": "p", "name": "rate-limiting", "consumer_group": "g"},
+                        {"id": "q", "name": "rate-limiting"}],
+            "vaults": [{"id": "v", "name": "file"}, {"id": "w", "name": "env"}],
+            "keyauth_credentials": [{"id": "k", "ttl": 60}, {"id": "l", "ttl": 0}, {"id": "m"}],
+        });
+        let newest = KongVersion::new(3, 10, 0);
+        let mut own = table.clone();
+        assert!(edit(&mut own, class(newest, true)).is_empty());
+        assert_eq!(own, table);
+        let mut kongs = table;
+        let noted = edit(&mut kongs, class(newest, false));
+        assert_eq!(
+            kongs,
+            json!({"plugins": [{"id": "q", "name": "rate-limiting"}],
+                   "vaults": [{"id": "w", "name": "env"}],
+                   "keyauth_credentials": [{"id": "l", "ttl": 0}, {"id": "m"}]})
+        );
+        let told: Vec<_> = noted.iter().map(|it| it.entity_id.as_str()).collect();
+        assert_eq!(told, ["g", "p", "v", "k"]);
+        assert_eq!(class(KongVersion::new(3, 0, 0), false), CLASSES - 1);
     }
 
     #[test]
@@ -625,7 +712,7 @@ mod tests {
                          {"id": "h", "protocol": "https", "tls_verify": true}],
             "plugins": [{"id": "p", "name": "x", "instance_name": "i", "updated_at": 1}],
         });
-        let noted = edit(&mut table, CLASSES - 1);
+        let noted = edit(&mut table, AGES - 1);
         assert_eq!(
             table,
             json!({

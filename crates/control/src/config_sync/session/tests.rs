@@ -5,9 +5,19 @@ use std::sync::Arc;
 use fastwebsockets::Role;
 use sallyport_store::{ControlPlane, Store};
 use sallyport_wire::config_sync::BasicInfo;
+use sallyport_wire::config_sync::edits::{KNOWS, KNOWS_GROUPS};
 use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
+
+/// One that gets configurations as they are.
+fn hello() -> BasicInfo {
+    let knows = (KNOWS.to_owned(), serde_json::json!([KNOWS_GROUPS]));
+    BasicInfo {
+        process_conf: [knows].into_iter().collect(),
+        ..BasicInfo::default()
+    }
+}
 
 use super::super::payload::Payload;
 use super::super::publishers::Outputs;
@@ -92,8 +102,7 @@ impl Bench {
     }
 
     async fn hello(&mut self) {
-        self.send(OpCode::Binary, &BasicInfo::default().encode())
-            .await;
+        self.send(OpCode::Binary, &hello().encode()).await;
     }
 
     fn publish(&self, hash: &str, bytes: usize) {

@@ -193,6 +193,69 @@ pub(super) fn one(all: &Entities, kind: Kind, key: &str) -> Found {
     find(all, kind, key).ok_or(AdminError::NotFound)
 }
 
+/// `GET /consumer_groups/{key}`: in the form that clients know, with its consumers and plugins.
+pub(super) fn group(all: &Entities, key: &str, query: &Query) -> Found {
+    let group = one(all, Kind::ConsumerGroup, key)?;
+    let id = id_of(&group).ok_or(AdminError::NotFound)?;
+    let plugins = all.all(Kind::Plugin).into_iter();
+    let plugins = plugins.filter(|entry| entry.raw.get().contains(&id.to_string()));
+    let plugins = plugins.map(|entry| shown(Kind::Plugin, &entry.raw));
+    let plugins = plugins.filter(|plugin| refers_to(plugin, "consumer_group") == Some(id));
+    let mut answer = json!({"consumer_group": group, "plugins": Vec::from_iter(plugins)});
+    let spared = |(name, value): &(String, String)| name == "list_consumers" && value == "false";
+    if !query.iter().any(spared) {
+        let consumers = others(all, Kind::ConsumerGroup, id).into_iter();
+        answer["consumers"] = consumers.map(|(_, other)| other).collect();
+    }
+    Ok(answer)
+}
+
+/// The entities on the other side of the memberships of one, by the ids of the memberships.
+fn others(all: &Entities, of: Kind, id: Uuid) -> Vec<(Uuid, Value)> {
+    let (field, other, kind) = match of {
+        Kind::ConsumerGroup => ("consumer_group", "consumer", Kind::Consumer),
+        _ => ("consumer", "consumer_group", Kind::ConsumerGroup),
+    };
+    let of = |entry: &Entry| {
+        if !entry.raw.get().contains(&id.to_string()) {
+            return None;
+        }
+        let membership = shown(Kind::ConsumerGroupMember, &entry.raw);
+        let member = refers_to(&membership, field) == Some(id);
+        let other = refers_to(&membership, other).filter(|_| member)?;
+        Some((entry.id, shown(kind, all.get(kind, other)?)))
+    };
+    let memberships = all.all(Kind::ConsumerGroupMember).into_iter();
+    memberships.filter_map(of).collect()
+}
+
+/// `GET /consumer_groups/{key}/consumers` and `GET /consumers/{key}/consumer_groups`.
+pub(super) fn members(all: &Entities, (of, key): (Kind, &str), path: &str, query: &Query) -> Found {
+    let argument = |wanted: &str| {
+        let found = query.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, value)| value.as_str())
+    };
+    let size = argument("size").map_or(Some(SIZE), |size| size.parse().ok());
+    let size = size.filter(|size| (1..=SIZE_MAX).contains(size));
+    let size = size.ok_or(AdminError::Size)?;
+    let after = argument("offset").map(offset).transpose()?;
+    let id = id_of(&one(all, of, key)?).ok_or(AdminError::NotFound)?;
+    let mut others = others(all, of, id);
+    others.retain(|(own, _)| after.is_none_or(|after| *own > after));
+    let next = (others.len() > size).then(|| others[size - 1].0);
+    let data: Vec<Value> = others.into_iter().take(size).map(|(_, it)| it).collect();
+    let name = match of {
+        Kind::ConsumerGroup => "consumers",
+        _ => "consumer_groups",
+    };
+    let Some(next) = next else {
+        return Ok(json!({"data": data, name: data, "next": null}));
+    };
+    let offset = URL_SAFE_NO_PAD.encode(next.as_bytes());
+    let next = format!("{path}?offset={offset}&size={size}");
+    Ok(json!({"data": data, name: data, "next": next, "offset": offset}))
+}
+
 /// `GET /{parents}/{key}/{children}`.
 pub(super) fn list_below(
     all: &Entities,

@@ -91,7 +91,9 @@ fn read(place: &Place, uri: &Uri, node: &Node) -> Answer {
             .map_err(|_| AdminError::NoPlugin(name.clone())),
         Place::Tags(tag) => entities::tags(all, tag.as_deref(), &query),
         Place::Collection(kind) => entities::list(all, *kind, None, &query),
+        Place::One(sallyport_model::Kind::ConsumerGroup, key) => entities::group(all, key, &query),
         Place::One(kind, key) => entities::one(all, *kind, key),
+        Place::Members { of, key, path } => entities::members(all, (*of, key), path, &query),
         Place::Below {
             parent,
             key,

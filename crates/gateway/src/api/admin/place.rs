@@ -41,6 +41,13 @@ pub(super) enum Place {
         field: &'static str,
         child_key: String,
     },
+    /// Who is in a consumer group, or the groups of a consumer.
+    Members {
+        of: Kind,
+        key: String,
+        /// The path, for the next page.
+        path: String,
+    },
     /// The entity that a field of another one refers to.
     Foreign {
         kind: Kind,
@@ -58,9 +65,7 @@ pub(super) enum Place {
 }
 
 /// Collections of Kong. decK gives up when one of the first is missing.
-const OTHER_BUILDS: [&str; 11] = [
-    "consumer_groups",
-    "vaults",
+const OTHER_BUILDS: [&str; 9] = [
     "acls",
     "basic-auths",
     "hmac-auths",
@@ -116,6 +121,8 @@ impl Place {
                 Place::parse(&format!("/upstreams/{upstream}/targets"))
             }
             [first, rest @ ..] => match Kind::from_collection(first) {
+                // memberships are shown from either side
+                Some(Kind::ConsumerGroupMember) => Place::Unknown,
                 Some(kind) => below(kind, rest),
                 None if rest.is_empty() && OTHER_BUILDS.contains(first) => Place::OtherBuilds,
                 None => Place::Unknown,
@@ -129,6 +136,18 @@ fn below(kind: Kind, rest: &[&str]) -> Place {
     match *rest {
         [] => Place::Collection(kind),
         [key] if !key.is_empty() => Place::One(kind, key.to_owned()),
+        [key, segment]
+            if matches!(
+                (kind, segment),
+                (Kind::ConsumerGroup, "consumers") | (Kind::Consumer, "consumer_groups")
+            ) =>
+        {
+            Place::Members {
+                of: kind,
+                key: key.to_owned(),
+                path: format!("/{}/{key}/{segment}", kind.collection()),
+            }
+        }
         [key, segment] => match (child(kind, segment), reference(kind, segment)) {
             (Some((child, field)), _) => Place::Below {
                 parent: kind,
@@ -174,7 +193,7 @@ fn child(parent: Kind, segment: &str) -> Option<(Kind, &'static str)> {
         let name = kind.collection();
         let is = name == segment || name.strip_suffix('s') == Some(segment) && name.contains('-');
         let field = refers(kind, |referred| referred == parent)?;
-        is.then_some((kind, field))
+        (is && kind != Kind::ConsumerGroupMember).then_some((kind, field))
     })
 }
 

@@ -285,7 +285,7 @@ fn single_problems() {
     );
     problem(
         "proxy_access_log = {vault://hcv/x}",
-        "only {vault://env/name}",
+        "there is no vault \"hcv\"; possible: env, file",
     );
     problem("sallyport_kong_version = three", "major.minor.patch");
 }

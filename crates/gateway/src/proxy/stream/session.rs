@@ -14,13 +14,13 @@ use sallyport_plugins::{
 };
 use tokio::time::Instant;
 use tracing::{debug, error, info};
-use uuid::Uuid;
 
 use super::super::clock::now;
 use super::super::tally::Tally;
 use super::super::worker::{Held, Worker};
 use super::routes::StreamRoute;
 use crate::balancer::{Choice, Hashable, Lease, PickError, Report, Watched};
+use crate::chain::Caller;
 use crate::configuration::ServedService;
 use crate::logs::{CLIENT_FAULTS, StreamLine};
 use crate::router::StreamQuery;
@@ -206,8 +206,8 @@ impl Session {
         };
         let mut refusal = None;
         for slot in 0..route.chain.len() {
-            let consumer: Option<Uuid> = exchange.consumer.as_ref().map(|consumer| consumer.id);
-            let Some(index) = route.chain.pick(slot, consumer) else {
+            let caller = Caller::of(&exchange.consumer);
+            let Some(index) = route.chain.pick(slot, caller) else {
                 continue;
             };
             self.chosen.push(index);

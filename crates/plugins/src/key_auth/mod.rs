@@ -1,5 +1,10 @@
-//! `key-auth`: recognises a consumer by a key in a header or in the query.
+//! `key-auth`: recognises a consumer by a key in a header, in the query or in the body.
 
+mod body;
+
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -8,19 +13,21 @@ use sallyport_model::schema::{Field, Record, each};
 
 use crate::arguments::{header_name, query_values, remove_argument};
 use crate::auth::{Gate, admit, anonymous, challenge, realm, unauthorized};
-use crate::exchange::{Env, Exchange, Flow, Handler};
+use crate::exchange::{Env, Exchange, Flow, Handler, RequestBody};
 use crate::{CompileError, Plugin};
+use body::Body;
 
 const ABOUT: &str = "\
-For each of `key_names`, first the header, then the query argument is looked at; the first one that is
-there counts. Credentials are `keyauth_credentials` of consumers. Not in this build, and refused:
-`key_in_body`, and keys with a `ttl`.
+For each of `key_names`, first the header, then the query argument, then the body is looked at; the first one that is
+there counts. A body is read if it is JSON (a member of the object) or a form, and has at most 1 MiB; a larger one has
+no key. Credentials are `keyauth_credentials` of consumers; one with a `ttl` is good for so many seconds after it was
+written, or after a document that does not say when was loaded.
 
 | case | answer |
 |---|---|
 | no key | 401 `No API key found in request` |
-| the same header or argument twice | 401 `Duplicate API key found` |
-| a key that nobody has | 401 `Unauthorized` |
+| the same header, argument or member of the body twice | 401 `Duplicate API key found` |
+| a key that nobody has, or whose time is over | 401 `Unauthorized` |
 
 Each with `WWW-Authenticate: Key`, or `Key realm=\"<realm>\"`.
 ";
@@ -38,7 +45,7 @@ impl Plugin for KeyAuth {
     }
 
     fn summary(&self) -> &'static str {
-        "recognises a consumer by a key in a header or in the query"
+        "recognises a consumer by a key in a header, in the query or in the body"
     }
 
     fn about(&self) -> &'static str {
@@ -55,7 +62,7 @@ impl Plugin for KeyAuth {
                 .required()
                 .len(1, 64)
                 .default(json!(["apikey"]))
-                .about("Names of the header and of the query argument that may hold the key."),
+                .about("Names of the header, of the query argument and of the member of the body that may hold the key."),
             Field::boolean("hide_credentials")
                 .required()
                 .default(json!(false))
@@ -72,8 +79,7 @@ impl Plugin for KeyAuth {
             Field::boolean("key_in_body")
                 .required()
                 .default(json!(false))
-                .check(not_in_body)
-                .about("Must stay `false` in this build."),
+                .about("Whether JSON and form bodies are looked at."),
             Field::boolean("run_on_preflight")
                 .required()
                 .default(json!(true))
@@ -93,21 +99,12 @@ impl Plugin for KeyAuth {
                 Ok((name.clone(), header))
             })
             .collect::<Result<_, CompileError>>()?;
-        Ok(Box::new(Active {
+        Ok(Box::new(Active(Arc::new(Inner {
             key_names,
             challenge: challenge("Key", config.realm.as_deref())?,
             gate: Gate::new(config.anonymous.clone()),
             config,
-        }))
-    }
-}
-
-fn not_in_body(value: &Value) -> Result<(), String> {
-    match value {
-        Value::Bool(true) => Err("keys in bodies are not supported by this build; \
-                                  send the key in a header or in the query"
-            .to_owned()),
-        _ => Ok(()),
+        }))))
     }
 }
 
@@ -118,17 +115,25 @@ struct Config {
     anonymous: Option<String>,
     key_in_header: bool,
     key_in_query: bool,
+    #[serde(default)]
+    key_in_body: bool,
     run_on_preflight: bool,
     realm: Option<String>,
 }
 
-struct Active {
+/// Largest body that is read for a key, bytes.
+const BODY_BYTES_MAX: u64 = 1 << 20;
+
+struct Active(Arc<Inner>);
+
+struct Inner {
     key_names: Vec<(String, HeaderName)>,
     challenge: HeaderValue,
     gate: Gate,
     config: Config,
 }
 
+#[derive(Debug)]
 enum Found {
     Key(Vec<u8>),
     Nothing,
@@ -137,16 +142,40 @@ enum Found {
 
 impl Handler for Active {
     fn access(&self, exchange: &mut Exchange, env: &Env<'_>) -> Flow {
-        if exchange.request.method == Method::OPTIONS && !self.config.run_on_preflight {
+        let Active(inner) = self;
+        if exchange.request.method == Method::OPTIONS && !inner.config.run_on_preflight {
             return Flow::Continue;
         }
-        if self.gate.is_open(exchange) {
+        if inner.gate.is_open(exchange) {
             return Flow::Continue;
         }
-        let refusal = match self.find(exchange) {
+        // of one name the body comes last, so it is read only if it must be
+        if !inner.config.key_in_body || inner.key_names.len() == 1 {
+            let found = inner.find(exchange, None);
+            if !(inner.config.key_in_body && matches!(found, Found::Nothing)) {
+                return inner.decide(exchange, env, found);
+            }
+        }
+        let inner = Arc::clone(inner);
+        let resume = move |exchange: &mut Exchange, env: &Env<'_>| {
+            let content_type = exchange.request.headers.get_str(&CONTENT_TYPE);
+            let body = match &exchange.body {
+                RequestBody::Here(bytes) => Body::read(content_type.unwrap_or_default(), bytes),
+                _ => None,
+            };
+            let found = inner.find(exchange, body);
+            inner.decide(exchange, env, found)
+        };
+        Flow::ReadBody(BODY_BYTES_MAX, Box::new(resume))
+    }
+}
+
+impl Inner {
+    fn decide(&self, exchange: &mut Exchange, env: &Env<'_>, found: Found) -> Flow {
+        let refusal = match found {
             Found::Nothing => "No API key found in request",
             Found::Twice => "Duplicate API key found",
-            Found::Key(key) => match env.identities.key(&key) {
+            Found::Key(key) => match env.identities.key(&key, exchange.now_ms) {
                 None => "Unauthorized",
                 Some(owner) => return admit(exchange, owner),
             },
@@ -154,50 +183,64 @@ impl Handler for Active {
         let reply = unauthorized(refusal, &self.challenge);
         self.gate.refuse(exchange, env, reply)
     }
-}
 
-impl Active {
-    /// The first key that is there, searched name by name: header, then query.
-    fn find(&self, exchange: &mut Exchange) -> Found {
+    /// The first key that is there, searched name by name: header, then query, then body.
+    fn find(&self, exchange: &mut Exchange, body: Option<Body>) -> Found {
         for (name, header) in &self.key_names {
+            let mut found = Found::Nothing;
             if self.config.key_in_header {
-                let mut values = exchange.request.headers.get_all(header);
-                match (values.next(), values.next()) {
-                    (Some(_), Some(_)) => return Found::Twice,
-                    (Some(key), None) if !key.is_empty() => {
-                        let key = key.to_vec();
-                        drop(values);
-                        if self.config.hide_credentials {
-                            exchange.request.headers.remove(header);
-                        }
-                        return Found::Key(key);
-                    }
-                    _ => {}
+                found = self.in_header(exchange, header);
+            }
+            if self.config.key_in_query && matches!(found, Found::Nothing) {
+                found = self.in_query(exchange, name);
+            }
+            if let (Found::Nothing, Some(body)) = (&found, &body) {
+                found = body.find(name);
+                if self.config.hide_credentials && matches!(found, Found::Key(_)) {
+                    let without = body.clone().without(name);
+                    exchange.body = RequestBody::Here(without);
                 }
             }
-            if self.config.key_in_query {
-                let mut values = query_values(exchange.request.uri.query(), name);
-                match (values.next(), values.next()) {
-                    (Some(_), Some(_)) => return Found::Twice,
-                    (Some(key), None) if !key.is_empty() => {
-                        drop(values);
-                        if self.config.hide_credentials {
-                            remove_argument(&mut exchange.request.uri, name);
-                        }
-                        return Found::Key(key);
-                    }
-                    _ => {}
-                }
+            if !matches!(found, Found::Nothing) {
+                return found;
             }
         }
         Found::Nothing
+    }
+
+    fn in_header(&self, exchange: &mut Exchange, header: &HeaderName) -> Found {
+        let mut values = exchange.request.headers.get_all(header);
+        let key = match (values.next(), values.next()) {
+            (Some(_), Some(_)) => return Found::Twice,
+            (Some(key), None) if !key.is_empty() => key.to_vec(),
+            _ => return Found::Nothing,
+        };
+        drop(values);
+        if self.config.hide_credentials {
+            exchange.request.headers.remove(header);
+        }
+        Found::Key(key)
+    }
+
+    fn in_query(&self, exchange: &mut Exchange, name: &str) -> Found {
+        let mut values = query_values(exchange.request.uri.query(), name);
+        let key = match (values.next(), values.next()) {
+            (Some(_), Some(_)) => return Found::Twice,
+            (Some(key), None) if !key.is_empty() => key,
+            _ => return Found::Nothing,
+        };
+        drop(values);
+        if self.config.hide_credentials {
+            remove_argument(&mut exchange.request.uri, name);
+        }
+        Found::Key(key)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Outcome, access, exchange, header, identities};
+    use crate::testing::{Bench, Outcome, Seen, access, exchange, header, identities};
 
     fn run(config: Value, request: http::request::Builder) -> (Exchange, Outcome) {
         let mut exchange = exchange(request);
@@ -324,5 +367,82 @@ mod tests {
             options(),
             refused(401, "No API key found in request"),
         );
+    }
+
+    /// What a POST with this body comes to, and the body that goes upstream.
+    fn posted(config: Value, content_type: &str, body: &str) -> (Seen, String) {
+        let request = http::Request::post("/").header("content-type", content_type);
+        let mut exchange = exchange(request);
+        let bench = Bench::new(&KeyAuth, config).with_body(body.as_bytes());
+        let seen = bench.seen(&mut exchange);
+        let body = match &exchange.body {
+            RequestBody::Here(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+            other => format!("{other:?}"),
+        };
+        (seen, body)
+    }
+
+    #[test]
+    fn a_key_is_taken_from_a_body() {
+        let (json, form) = ("application/json", "application/x-www-form-urlencoded");
+        let config = json!({"key_in_body": true});
+        let hides = json!({"key_in_body": true, "hide_credentials": true});
+        let two = json!({"key_in_body": true, "key_names": ["x-key", "apikey"]});
+        for (config, content_type, body, upstream) in [
+            (
+                &config,
+                json,
+                r#"{"apikey":"alice-key","a":1}"#,
+                r#"{"apikey":"alice-key","a":1}"#,
+            ),
+            (
+                &hides,
+                json,
+                r#"{"apikey":"alice-key","a":1}"#,
+                r#"{"a":1}"#,
+            ),
+            (&two, form, "b=1&apikey=alice-key", "b=1&apikey=alice-key"),
+            (&hides, form, "b=1&apikey=alice-key&c=2", "b=1&c=2"),
+        ] {
+            let (seen, body) = posted(config.clone(), content_type, body);
+            assert_eq!((seen, body.as_str()), (Seen::Continued, upstream));
+        }
+        let large = format!(
+            "{{\"apikey\": \"alice-key\", \"a\": \"{}\"}}",
+            "x".repeat(1 << 20)
+        );
+        for (content_type, body, message) in [
+            (json, r#"{"apikey": ["a", "b"]}"#, "Duplicate API key found"),
+            (form, "apikey=nobody", "Unauthorized"),
+            (
+                "text/plain",
+                "apikey=alice-key",
+                "No API key found in request",
+            ),
+            (json, "{", "No API key found in request"),
+            (json, large.as_str(), "No API key found in request"),
+        ] {
+            let (seen, _) = posted(config.clone(), content_type, body);
+            let Seen::Answered { status, body, .. } = seen else {
+                panic!("{content_type}: {message}")
+            };
+            assert_eq!((status, body.as_str()), (401, message));
+        }
+        let (seen, _) = posted(json!({}), json, r#"{"apikey": "alice-key"}"#);
+        assert_ne!(seen, Seen::Continued);
+    }
+
+    #[test]
+    fn a_key_is_good_for_its_time() {
+        for (now_ms, good) in [(100_000, true), (159_999, true), (160_000, false)] {
+            let mut exchange = exchange(get("/").header("apikey", "brief-key"));
+            exchange.now_ms = now_ms;
+            let outcome = access(&KeyAuth, json!({}), &mut exchange, &identities());
+            let expected = match good {
+                true => Outcome::Continued,
+                false => refused(401, "Unauthorized"),
+            };
+            assert_eq!(outcome, expected, "{now_ms}");
+        }
     }
 }
