@@ -300,6 +300,11 @@ fn smallest(kind: Kind, made: &Map<String, Value>) -> Value {
         }
         Kind::HmacAuth => json!({"username": "walk", "consumer": refer("consumers")}),
         Kind::Acl => json!({"group": "walk", "consumer": refer("consumers")}),
+        Kind::Vault => json!({"name": "env", "prefix": "walk"}),
+        Kind::ConsumerGroup => json!({"name": "walk"}),
+        Kind::ConsumerGroupMember => {
+            json!({"consumer_group": refer("consumer_groups"), "consumer": refer("consumers")})
+        }
     }
 }
 
@@ -341,7 +346,9 @@ async fn the_api_refuses_them_and_stores_nothing() {
     // what there is, and what another control plane has, by collection
     let (mut made, mut foreign) = (Map::new(), Map::new());
     let mut bodies = Vec::new();
-    for kind in Kind::ALL {
+    // who is in a group is made below it or below the consumer, with nothing but its name
+    let kinds = Kind::ALL.into_iter();
+    for kind in kinds.filter(|kind| *kind != Kind::ConsumerGroupMember) {
         let path = written_at(kind, &made);
         let body = smallest(kind, &made);
         let answer = lab.core(Method::POST, &path, body.clone()).await;

@@ -568,9 +568,9 @@ mod tests {
             "key_sets": [{"id": "s"}],
         });
         let mut table = all.clone();
-        assert_eq!(edit(&mut table, class(KongVersion::new(3, 1, 0))), []);
+        assert_eq!(edit(&mut table, class(KongVersion::new(3, 1, 0), true)), []);
         assert_eq!(table, all);
-        let noted = edit(&mut table, class(KongVersion::new(3, 0, 2)));
+        let noted = edit(&mut table, class(KongVersion::new(3, 0, 2), true));
         assert_eq!(table, json!({}));
         let told: Vec<_> = noted.iter().map(|it| (&*it.entity_id, it.kept)).collect();
         assert_eq!(told, [("k", false), ("s", false)]);

@@ -71,7 +71,7 @@ pub(super) struct Redis {
 /// What becomes of a request.
 pub(super) enum Sent {
     /// The answer will be in the outbox.
-    Sent,
+    Asked,
     /// It is none for the server.
     Here,
     /// The server is not there.
@@ -113,7 +113,7 @@ impl Redis {
         };
         let to = Some((OwnedRequest::from(request), outbox.clone()));
         match self.send(&command, asked, to) {
-            true => Sent::Sent,
+            true => Sent::Asked,
             false => Sent::Silent,
         }
     }

@@ -62,7 +62,7 @@ impl Batch<'_> {
             request.method = Method::Take;
         }
         match redis.ask(self.types, &request, self.now, self.outbox) {
-            Sent::Sent => {}
+            Sent::Asked => {}
             Sent::Here => self.here(request, waits, out),
             Sent::Silent => self.by_policy(request, waits, out),
         }
