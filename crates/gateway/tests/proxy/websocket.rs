@@ -101,16 +101,16 @@ fn a_refusal_is_an_ordinary_answer() {
     upstream.join().unwrap();
 }
 
-/// Whatever else an upgrade could lead to, HTTP/2 in clear above all, passes no plugin.
+/// Whatever else an upgrade could lead to passes no plugin. (Offers of HTTP/2 in clear: `http1/h2c.rs`.)
 #[test]
 fn nothing_but_websocket_is_asked_of_an_upstream() {
     for (ask, why) in [
         (
-            ASK.replace("WebSocket\r\nSec", "h2c\r\nSec"),
+            ASK.replace("WebSocket\r\nSec", "irc/6.9\r\nSec"),
             "another protocol",
         ),
         (
-            ASK.replace("WebSocket\r\nSec", "websocket, h2c\r\nSec"),
+            ASK.replace("WebSocket\r\nSec", "websocket, irc/6.9\r\nSec"),
             "two protocols",
         ),
         (
