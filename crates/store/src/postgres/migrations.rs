@@ -14,7 +14,7 @@ const STEPS: &[&str] = &[
     include_str!("../../migrations/postgres/0004_identity.sql"),
     include_str!("../../migrations/postgres/0005_nodes.sql"),
     include_str!("../../migrations/postgres/0006_ip_addresses.sql"),
-    include_str!("../../migrations/postgres/0009_cluster_keys.sql"),
+    include_str!("../../migrations/postgres/0007_cluster_keys.sql"),
 ];
 
 /// Two processes that start at once on an empty database: the number stands for this lock.

@@ -35,7 +35,7 @@ const STEPS: &[(&str, Code)] = &[
         |_| Ok(()),
     ),
     (
-        include_str!("../../migrations/sqlite/0009_cluster_keys.sql"),
+        include_str!("../../migrations/sqlite/0007_cluster_keys.sql"),
         |_| Ok(()),
     ),
 ];
