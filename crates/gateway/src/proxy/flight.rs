@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use sallyport_model::Kind;
-use sallyport_plugins::{Env, Exchange, Fields, Finished, Latencies, ResponseSource, TlsSession};
+use sallyport_plugins::{Exchange, Fields, Finished, Latencies, ResponseSource, TlsSession};
 use tokio::time::Instant;
 
 use super::clock::now;
@@ -230,17 +230,8 @@ impl Flight {
             parts: &parts,
             stream: None,
         };
-        let env = Env {
-            identities: &self.configuration.identities,
-            node: &self.worker.node,
-            metrics: &self.worker.metrics,
-        };
-        for &index in &self.chosen {
-            let handler = handlers.get(index);
-            if handler.logs() {
-                handler.log(&mut self.exchange, &finished, &env);
-            }
-        }
+        let (worker, configuration) = (&self.worker, &self.configuration);
+        worker.tell_logs(configuration, &self.chosen, &mut self.exchange, &finished);
     }
 
     fn count(&self, log: &Log, status: StatusCode) {

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use rustls::ClientConfig;
-use sallyport_plugins::Node;
 use sallyport_plugins::metrics::Metrics;
+use sallyport_plugins::{Env, Exchange, Finished, Node};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, timeout};
@@ -249,6 +249,27 @@ impl Worker {
     pub(super) fn request_id(&self) -> HeaderValue {
         self.requests.set(self.requests.get() + 1);
         self.ids.next()
+    }
+
+    /// The log phase of the handlers that were chosen.
+    pub(super) fn tell_logs(
+        &self,
+        configuration: &Configuration,
+        chosen: &[u32],
+        exchange: &mut Exchange,
+        finished: &Finished<'_>,
+    ) {
+        let env = Env {
+            identities: &configuration.identities,
+            node: &self.node,
+            metrics: &self.metrics,
+        };
+        let handlers = chosen
+            .iter()
+            .map(|&index| configuration.handlers.get(index));
+        for handler in handlers.filter(|handler| handler.logs()) {
+            handler.log(exchange, finished, &env);
+        }
     }
 
     /// A request begins (1) or ends (-1).

@@ -394,17 +394,8 @@ impl Session {
                 upstream_sent: through(received),
             }),
         };
-        let env = Env {
-            identities: &self.configuration.identities,
-            node: &self.worker.node,
-            metrics: &self.worker.metrics,
-        };
-        for &index in &self.chosen {
-            let handler = handlers.get(index);
-            if handler.logs() {
-                handler.log(&mut self.exchange, &finished, &env);
-            }
-        }
+        let (worker, configuration) = (&self.worker, &self.configuration);
+        worker.tell_logs(configuration, &self.chosen, &mut self.exchange, &finished);
     }
 }
 
