@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sallyport_appliance::rate_limit::owner_of;
 use sallyport_testkit::{Program, eventually, foreign};
-use sallyport_wire::rate_limit::Body;
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, NODES, patience};
@@ -99,34 +98,6 @@ fn client(lab: &Lab, node: &str) -> Client {
     within(lab, node, || Client::connect(at))
 }
 
-/// Takes on one connection, `window` at a time, until `stop` or the end of the connection.
-fn load(
-    ns: &str,
-    address: SocketAddr,
-    key: &str,
-    window: i32,
-    stop: &AtomicBool,
-    admitted: &AtomicU64,
-) {
-    enter(ns);
-    let mut client = Client::connect(address);
-    while !stop.load(Ordering::Relaxed) {
-        if client.try_send_takes("hot", key, window).is_err() {
-            return;
-        }
-        for _ in 0..window {
-            match client.try_answer() {
-                Ok((_, Body::Take(taken))) if taken.conformant => {
-                    admitted.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok((_, Body::Take(_))) => {}
-                Ok((_, other)) => panic!("{other:?}"),
-                Err(_) => return,
-            }
-        }
-    }
-}
-
 /// Takes through these nodes at once while `meanwhile` runs; how much was admitted and in what time.
 fn count(
     lab: &mut Lab,
@@ -141,7 +112,10 @@ fn count(
             for window in [1, 32] {
                 let (ns, address) = (lab.ns(node), address(lab, node));
                 let (stop, admitted) = (&stop, &admitted);
-                scope.spawn(move || load(&ns, address, key, window, stop, admitted));
+                scope.spawn(move || {
+                    enter(&ns);
+                    Client::connect(address).load(key, window, stop, admitted);
+                });
             }
         }
         meanwhile(lab, &admitted);

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sallyport_wire::rate_limit::frame::RESPONSE_BYTES_MAX;
@@ -71,6 +72,25 @@ impl Client {
         match self.answer().1 {
             Body::Take(taken) => (taken.conformant, taken.level.remaining),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Takes from `hot`, `window` at a time, until `stop` or the end of the connection.
+    pub(crate) fn load(mut self, key: &str, window: i32, stop: &AtomicBool, admitted: &AtomicU64) {
+        while !stop.load(Ordering::Relaxed) {
+            if self.try_send_takes("hot", key, window).is_err() {
+                return;
+            }
+            for _ in 0..window {
+                match self.try_answer() {
+                    Ok((_, Body::Take(taken))) if taken.conformant => {
+                        admitted.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok((_, Body::Take(_))) => {}
+                    Ok((_, other)) => panic!("{other:?}"),
+                    Err(_) => return,
+                }
+            }
         }
     }
 }

@@ -1,13 +1,11 @@
 //! What several nodes promise together, counted from outside.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
 use sallyport_testkit::eventually;
-use sallyport_wire::rate_limit::Body;
 use serde_json::json;
 
 use super::clients::calls;
@@ -24,26 +22,6 @@ const BUCKETS: &str = "buckets:
   open: {size: 100}
 ";
 
-/// Takes on one connection, `window` at a time, until `stop` or the end of the connection.
-fn load(address: SocketAddr, key: &str, window: i32, stop: &AtomicBool, admitted: &AtomicU64) {
-    let mut client = Client::connect(address);
-    while !stop.load(Ordering::Relaxed) {
-        if client.try_send_takes("hot", key, window).is_err() {
-            return;
-        }
-        for _ in 0..window {
-            match client.try_answer() {
-                Ok((_, Body::Take(taken))) if taken.conformant => {
-                    admitted.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok((_, Body::Take(_))) => {}
-                Ok((_, other)) => panic!("{other:?}"),
-                Err(_) => return,
-            }
-        }
-    }
-}
-
 /// Takes through all nodes at once while `meanwhile` runs; how much was admitted and in what time.
 fn count(nodes: &Nodes, key: &str, meanwhile: impl FnOnce(&AtomicU64)) -> (u64, Duration) {
     let (stop, admitted) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -53,7 +31,7 @@ fn count(nodes: &Nodes, key: &str, meanwhile: impl FnOnce(&AtomicU64)) -> (u64, 
             for window in [1, 32] {
                 let address = limiter.address;
                 let (stop, admitted) = (&stop, &admitted);
-                scope.spawn(move || load(address, key, window, stop, admitted));
+                scope.spawn(move || Client::connect(address).load(key, window, stop, admitted));
             }
         }
         meanwhile(&admitted);
