@@ -6,6 +6,7 @@
 mod absent;
 mod acl;
 mod arguments;
+mod arrival;
 mod auth;
 mod basic_auth;
 mod bot_detection;
@@ -25,6 +26,7 @@ mod identities;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod listed;
 pub mod log_queue;
 pub mod metrics;
 mod node;
@@ -59,6 +61,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use absent::{ABSENT, absent};
+pub use arrival::{Arrival, Arriving};
 pub use endpoint::Endpoint;
 pub use exchange::{
     BodyUse, Captures, Credential, Env, Exchange, Flow, Handler, Reply, ReplyBody, Request,
