@@ -29,6 +29,7 @@ mod key_auth;
 mod listed;
 pub mod log_queue;
 pub mod metrics;
+mod multipart;
 mod node;
 mod opentelemetry;
 mod params;
