@@ -5,9 +5,9 @@
 
 pub(crate) mod migrations;
 mod readers;
+mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,8 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::readers::Readers;
-use crate::sql::{Conn, Op, Outcome, Tx, control_planes};
+use self::writer::Job;
+use crate::sql::{Conn, Op, Tx, control_planes};
 use crate::{Heads, OpenError, StorageFailure, StoreError};
 
 /// Writes that may wait for the writer; more callers wait to hand theirs in.
@@ -31,8 +32,6 @@ pub(crate) fn failure(error: &rusqlite::Error) -> StorageFailure {
         _ => StorageFailure::Engine(error.to_string()),
     }
 }
-
-type Job = Box<dyn FnOnce(&mut Tx, &watch::Sender<Heads>) + Send>;
 
 /// The writer thread, the readers and the lock on the file.
 pub(crate) struct Engine {
@@ -67,7 +66,7 @@ impl Engine {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || work(tx, queue, &heads_tx))
+            .spawn(move || writer::work(tx, queue, &heads_tx))
             .map_err(|source| io(path, source))?;
         Ok(Engine {
             jobs: Mutex::new(Some(jobs)),
@@ -82,16 +81,14 @@ impl Engine {
         self.heads.clone()
     }
 
-    /// Runs `op` in a write transaction; commits if it succeeds, undoes everything otherwise.
+    /// Runs `op` in a write transaction, together with others that wait; commits if it succeeds,
+    /// undoes what it wrote otherwise.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, wait) = oneshot::channel();
-        let job: Job = Box::new(move |tx, heads| {
-            // Nobody waits any more if the caller was cancelled; the write stands all the same.
-            let _ = answer.send(transact(tx, heads, op));
-        });
+        let job = writer::job(answer, op);
         let jobs = self
             .jobs
             .lock()
@@ -101,7 +98,7 @@ impl Engine {
         jobs.send(job).await.map_err(|_| StorageFailure::Closed)?;
         drop(jobs);
         match wait.await {
-            Ok(outcome) => Ok(outcome?),
+            Ok(outcome) => outcome,
             Err(_) => Err(StorageFailure::Engine("the write was abandoned".to_owned()).into()),
         }
     }
@@ -112,6 +109,18 @@ impl Engine {
         op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
         Readers::read(&self.readers, op).await
+    }
+
+    /// Runs `op` on the caller's thread if a reader is free: it is over sooner than another thread
+    /// would begin.
+    pub(crate) async fn glance<T: Send + 'static>(
+        &self,
+        op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.readers.at_once(op) {
+            Ok(outcome) => Ok(outcome?),
+            Err(op) => Readers::read(&self.readers, op).await,
+        }
     }
 
     pub(crate) async fn close(&self) {
@@ -152,59 +161,6 @@ impl Drop for Engine {
         if writer.is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the database writer ended with a panic");
         }
-    }
-}
-
-/// The writer thread: one job after the other until every sender is gone.
-fn work(mut tx: Tx, mut queue: mpsc::Receiver<Job>, heads: &watch::Sender<Heads>) {
-    while let Some(job) = queue.blocking_recv() {
-        // A panic is a bug in one operation: its transaction is undone, the others go on.
-        if catch_unwind(AssertUnwindSafe(|| job(&mut tx, heads))).is_err() {
-            tracing::error!("a database write panicked and was undone");
-            roll_back(&mut tx);
-        }
-    }
-    if let Err(error) = connection(&tx).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-        tracing::warn!(%error, "could not fold the write-ahead log into the database");
-    }
-}
-
-fn transact<T>(
-    tx: &mut Tx,
-    heads: &watch::Sender<Heads>,
-    op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T>,
-) -> Outcome<T> {
-    tx.reset();
-    connection(tx).execute_batch("BEGIN IMMEDIATE")?;
-    let outcome = now(op(tx)).and_then(|value| {
-        connection(tx).execute_batch("COMMIT")?;
-        Ok(value)
-    });
-    if outcome.is_err() {
-        roll_back(tx);
-        return outcome;
-    }
-    let announced = std::mem::take(&mut tx.heads);
-    if !announced.is_empty() {
-        heads.send_modify(|heads| {
-            for (cp, head) in announced {
-                match head {
-                    Some(head) => heads.0.insert(cp, head),
-                    None => heads.0.remove(&cp),
-                };
-            }
-        });
-    }
-    outcome
-}
-
-/// Ends what is left of a transaction; SQLite may have ended it itself, as on a full disk.
-fn roll_back(tx: &mut Tx) {
-    let conn = connection(tx);
-    if !conn.is_autocommit()
-        && let Err(error) = conn.execute_batch("ROLLBACK")
-    {
-        tracing::error!(%error, "could not undo a database write");
     }
 }
 
