@@ -27,6 +27,7 @@ mod ip_restriction;
 mod jwt;
 mod key_auth;
 mod listed;
+mod log_lines;
 pub mod log_queue;
 pub mod metrics;
 mod multipart;
@@ -74,6 +75,7 @@ pub use finished::{
     Try,
 };
 pub use identities::{Consumer, Identities, Owner};
+pub use log_lines::{LogLine, LogLines, Severity};
 pub use node::{Facts, Node, Tracing};
 pub use proxy_cache::Cache;
 pub use rate_limiting::{CountAnswer, CountError, CountNodes, Counters};
