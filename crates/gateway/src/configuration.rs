@@ -296,7 +296,7 @@ impl Configuration {
             has_references,
             entities: entities(
                 declared,
-                match (self.keeps_all, handlers.any_logs()) {
+                match (self.keeps_all, handlers.read_entities()) {
                     (true, _) => &Kind::ALL,
                     (false, true) => &LOGGED,
                     (false, false) => &ALWAYS,

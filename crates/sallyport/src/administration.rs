@@ -11,6 +11,7 @@ use sallyport_appliance::appliance_cli::{
     AllowedKeys, Called, Entry, Later, Recorder, Server, Settings,
 };
 use sallyport_appliance::backup::{Seal, Sources};
+use sallyport_appliance::node::{GivenHere, RecordsHere};
 use sallyport_control::{CommandLog, GivenCommand};
 use sallyport_runtime::Tasks;
 use sallyport_runtime::certs::{Curve, data_plane_pair};
@@ -85,7 +86,7 @@ pub(crate) fn start(
 }
 
 /// Records calls in the control plane's audit log.
-struct InAuditLog(CommandLog);
+pub(crate) struct InAuditLog(pub(crate) CommandLog);
 
 impl Recorder for InAuditLog {
     fn ready(&self) -> Later<'_, Result<(), String>> {
@@ -95,10 +96,10 @@ impl Recorder for InAuditLog {
     fn called(&self, called: Called) -> Later<'_, Result<(), String>> {
         Box::pin(
             self.0.given(GivenCommand {
-                peer: called.peer,
+                peer: Some(called.peer),
                 key_name: called.key_name,
-                key: called.key.to_string(),
-                command: called.command,
+                key: Some(called.key.to_string()),
+                command: format!("appliance_cli/{}", called.command),
                 arguments: called.arguments,
                 status: called
                     .outcome
@@ -109,5 +110,22 @@ impl Recorder for InAuditLog {
 
     fn refused(&self, peer: SocketAddr, key: CertDigest, reason: String) -> Later<'_, ()> {
         Box::pin(self.0.sent_away(peer, key.to_string(), reason))
+    }
+}
+
+impl RecordsHere for InAuditLog {
+    fn ready(&self) -> Later<'_, Result<(), String>> {
+        Box::pin(self.0.ready())
+    }
+
+    fn given(&self, given: GivenHere) -> Later<'_, Result<(), String>> {
+        Box::pin(self.0.given(GivenCommand {
+            peer: None,
+            key_name: given.by,
+            key: None,
+            command: format!("node/{}", given.command),
+            arguments: given.arguments,
+            status: Some(given.status),
+        }))
     }
 }

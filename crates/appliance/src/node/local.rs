@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Json, State as Extract};
+use axum::middleware;
 use axum::routing::{get, post};
 use http::{Method, StatusCode};
 use sallyport_store::{Actor, CliKey, ClusterType, NodeRole, Store, StoreError, Wanted};
@@ -22,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 use super::admission::new_token;
 use super::database::Fatal;
 use super::plane::Plane;
+use super::recorded::{RECORDED, record};
 use super::state::State;
 use super::status::Status;
 use crate::appliance_cli::AllowedKey;
-use crate::node_control::{CallError, converse, exchange, matrix, rotate};
+use crate::node_control::{CallError, converse, exchange_with, matrix, rotate};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -99,7 +101,10 @@ impl Local {
     }
 
     pub(super) async fn serve(self, stop: CancellationToken) -> Result<(), Fatal> {
-        let router = router(Arc::clone(&self.state)).merge(matrix(self.state, self.plane));
+        let state = Arc::clone(&self.state);
+        let router = router(Arc::clone(&state))
+            .merge(matrix(Arc::clone(&state), self.plane))
+            .layer(middleware::from_fn_with_state(state, record));
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -306,12 +311,39 @@ pub async fn ask(
     path: &str,
     body: &Value,
 ) -> Result<Value, LocalError> {
+    asked(socket, method, path, body, &[]).await
+}
+
+/// As [`ask`], for a command that was recorded already where it came in.
+///
+/// # Errors
+/// See [`LocalError`].
+pub async fn pass_on(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> Result<Value, LocalError> {
+    asked(socket, method, path, body, &[(RECORDED, "1")]).await
+}
+
+async fn asked(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: &Value,
+    headers: &[(&str, &str)],
+) -> Result<Value, LocalError> {
     let stream = UnixStream::connect(socket).await;
     let stream = stream.map_err(|source| LocalError::NotRunning {
         path: socket.to_owned(),
         source,
     })?;
-    let timed = tokio::time::timeout(ANSWER_TIME_MAX, exchange(stream, method, path, body)).await;
+    let timed = tokio::time::timeout(
+        ANSWER_TIME_MAX,
+        exchange_with(stream, method, path, body, headers),
+    )
+    .await;
     let answer = timed.map_err(|_| LocalError::Broken("not in time".to_owned()))?;
     answer.map_err(|error| match error {
         CallError::Refused(message) => LocalError::Refused(message),

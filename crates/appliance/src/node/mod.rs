@@ -13,6 +13,7 @@ mod identity;
 mod limiter;
 mod local;
 mod plane;
+mod recorded;
 mod run;
 mod settings;
 #[cfg(test)]
@@ -29,9 +30,10 @@ pub(crate) use database::learn;
 pub use identity::{Identity, IdentityError, MemberFile};
 pub(crate) use identity::{RawRoster, make_directory, read, write};
 pub use limiter::LimiterError;
-pub use local::{LocalError, TokenWish, Wish, ask};
+pub use local::{LocalError, TokenWish, Wish, ask, pass_on};
 pub(crate) use local::{Refusal, refusal};
 pub use plane::{Plane, RunningPlane};
+pub use recorded::{GivenHere, RecordsHere};
 pub use run::{Node, StartError};
 pub use settings::{
     ControlPlane, Database, Healthcheck, NodeControl, RateLimitSection, Secret, Settings,

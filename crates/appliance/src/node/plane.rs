@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sallyport_store::Store;
 use serde_json::Value;
 
 use super::authority::Authority;
+use super::recorded::RecordsHere;
 use super::state::{Accepts, State};
 
 /// How to run a control plane on this node.
@@ -39,6 +41,9 @@ pub trait Plane: Send + Sync + 'static {
 pub trait RunningPlane: Send {
     /// Where its APIs are.
     fn address(&self) -> SocketAddr;
+
+    /// Its audit log, for commands that are given on this machine.
+    fn records(&self) -> Arc<dyn RecordsHere>;
 
     /// Waits for it to fail, which only a bug does; says what happened. May be dropped.
     async fn failed(&mut self) -> String;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::identity::{self, Identity, IdentityError};
+use super::recorded::Record;
 use super::settings::Settings;
 use crate::node_control::Tls;
 
@@ -37,6 +38,8 @@ pub struct State {
     pub(crate) live: watch::Sender<Arc<BTreeMap<Uuid, Facts>>>,
     pub(crate) lease: watch::Sender<LeaseView>,
     pub(crate) plane: watch::Sender<Option<SocketAddr>>,
+    /// Where commands of this machine are recorded.
+    pub(crate) record: watch::Sender<Record>,
     pub(crate) vitals: watch::Sender<Vitals>,
     pub(crate) accepts: watch::Sender<Accepts>,
     /// Where its rate limiter listens.
@@ -147,6 +150,7 @@ impl State {
             live: watch::Sender::new(Arc::default()),
             lease: watch::Sender::new(LeaseView::default()),
             plane: watch::Sender::new(None),
+            record: watch::Sender::new(Record::default()),
             vitals: watch::Sender::new(Vitals::default()),
             accepts: watch::Sender::new(Accepts::default()),
             rate_limit_bound: OnceLock::new(),

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::authority::Authority;
 use super::database::Fatal;
 use super::plane::{Plane, RunningPlane};
+use super::recorded::Record;
 use super::state::State;
 
 const AGAIN: Duration = Duration::from_secs(2);
@@ -30,12 +31,14 @@ pub(super) async fn reconcile(
         match (running.take(), there) {
             (Some(old), _) if drained => {
                 state.plane.send_replace(None);
+                state.record.send_replace(Record::default());
                 old.stop().await;
                 info!("drained");
             }
             (None, Some(there)) if !drained => match begin(&state, plane.as_ref(), there).await {
                 Ok(new) => {
                     state.plane.send_replace(Some(new.address()));
+                    state.record.send_replace(Record(Some(new.records())));
                     running = Some(new);
                 }
                 Err(error) if !state.clustered => break Err(Fatal::Part(format!("{error:#}"))),
@@ -66,6 +69,7 @@ pub(super) async fn reconcile(
         }
     };
     state.plane.send_replace(None);
+    state.record.send_replace(Record::default());
     if let Some(running) = running {
         running.stop().await;
     }

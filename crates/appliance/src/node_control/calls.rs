@@ -106,11 +106,29 @@ pub(crate) async fn exchange<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    exchange_with(stream, method, path, body, &[]).await
+}
+
+/// As [`exchange`], with further headers.
+pub(crate) async fn exchange_with<S>(
+    stream: S,
+    method: Method,
+    path: &str,
+    body: &Value,
+    headers: &[(&str, &str)],
+) -> Result<Value, CallError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let broken = |error: &dyn std::fmt::Display| CallError::Broken(error.to_string());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| broken(&error))?;
-    let request = Request::builder()
+    let request = headers
+        .iter()
+        .fold(Request::builder(), |request, (name, value)| {
+            request.header(*name, *value)
+        })
         .method(method)
         .uri(path)
         .header("host", "node")

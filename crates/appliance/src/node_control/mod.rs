@@ -20,7 +20,7 @@ mod tls;
 
 pub(crate) use alone::alone;
 pub use calls::{CallError, call};
-pub(crate) use calls::{converse, exchange};
+pub(crate) use calls::{converse, exchange_with};
 pub(crate) use commands::execute;
 pub(crate) use doctor::matrix;
 pub(crate) use gossip::HEARD_MAX;

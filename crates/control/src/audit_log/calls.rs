@@ -1,4 +1,4 @@
-//! Commands that are given to the node by its command line, in the log.
+//! Commands that are given to the node, from other machines or on its own, in the log.
 
 use std::net::SocketAddr;
 
@@ -11,17 +11,17 @@ use super::quiet::{Like, Quiet};
 /// Who gave a command, and what came of it.
 #[derive(Clone, Debug)]
 pub struct GivenCommand {
-    /// From where.
-    pub peer: SocketAddr,
-    /// Name of the key by which they proved themselves.
+    /// From where; nothing on the node's own machine.
+    pub peer: Option<SocketAddr>,
+    /// Name of the key by which they proved themselves, or who they are.
     pub key_name: String,
     /// The key, as digits.
-    pub key: String,
-    /// The command.
+    pub key: Option<String>,
+    /// The command, after where it came in: `appliance_cli/ping`, `node/want`.
     pub command: String,
     /// Its arguments, `name=value&…`, without secrets.
     pub arguments: String,
-    /// 200, 400 if it was refused or failed, nothing if the client left before it was over.
+    /// 200, 400 or more if it was refused or failed, nothing if the client left before it was over.
     pub status: Option<u16>,
 }
 
@@ -62,16 +62,16 @@ impl CommandLog {
     /// Why it could not be.
     pub async fn given(&self, given: GivenCommand) -> Result<(), String> {
         let what = What::Access {
-            request: format!("appliance_cli/{}", given.command),
+            request: given.command,
             query: given.arguments,
             act: "COMMAND".to_owned(),
             status: given.status,
         };
         let event = Event {
-            src: Some(given.peer.ip()),
+            src: given.peer.map(|peer| peer.ip()),
             org_id: self.org_id.clone(),
             principal_name: Some(given.key_name),
-            actor_id: Some(given.key),
+            actor_id: given.key,
             ..event(what)
         };
         let recorded = self.log.append(vec![event]).await;

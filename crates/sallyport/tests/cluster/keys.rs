@@ -28,6 +28,18 @@ fn identity(lab: &Lab, node: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
+/// The records of a node's audit log.
+fn recorded(lab: &Lab, node: &str) -> Vec<Value> {
+    let done = Program::new(sallyport())
+        .args(["audit", "export", "--data"])
+        .arg(lab.path(node).join("control"))
+        .run(patience());
+    let lines = done.stdout.lines();
+    lines
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
 #[test]
 fn a_key_is_allowed_once_for_all_and_every_call_is_recorded() {
     let Some(mut lab) = Lab::new("k") else { return };
@@ -96,6 +108,31 @@ fn a_key_is_allowed_once_for_all_and_every_call_is_recorded() {
     ] {
         assert!(audit.contains(part), "no {part} in\n{audit}");
     }
+
+    // So are commands that are given on a node itself, and none is there twice.
+    lab.told("n2", &["cordon", "n1"]).success();
+    lab.is("n3", "n1", "cordoned");
+    lab.told("n2", &["uncordon", "n1"]).success();
+    lab.told("n2", &["token", "--role", "witness"]).success();
+    let typo = lab.told("n2", &["drain", "n7"]);
+    assert!(typo.stderr.contains("no node \"n7\""), "{typo:?}");
+    let audit = recorded(&lab, "n2");
+    let given = |request: &str, query: &str, status: u16| {
+        let of = |it: &&Value| {
+            it["request"] == request
+                && it["act"] == "COMMAND"
+                && it["query"].as_str().is_some_and(|it| it.starts_with(query))
+                && it["status"] == status
+                && it["principal_name"] == "operator of the node"
+        };
+        audit.iter().filter(of).count()
+    };
+    assert_eq!(given("node/want", "name=n1&wanted=cordoned", 200), 1);
+    assert_eq!(given("node/want", "name=n1&wanted=active", 200), 1);
+    assert_eq!(given("node/want", "name=n7&wanted=drained", 404), 1);
+    assert_eq!(given("node/token", "role=witness&secs=", 200), 1);
+    // what came by way of port 10121 is its record only
+    assert_eq!(given("node/want", "name=n3", 200), 0);
 
     // Out on all nodes, also while the database is away from one of them.
     lab.told("n2", &["revoke-key", "ann"]).success();

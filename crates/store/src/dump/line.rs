@@ -1,16 +1,26 @@
 //! A row as a line of text, and back.
 
-use serde_json::Value;
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use super::{ColumnKind, DumpError};
 
 /// A value of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Cell {
+pub(super) enum Cell<'l> {
     Null,
     Int(i64),
-    Text(String),
+    Text(Cow<'l, str>),
     Bytes(Vec<u8>),
+}
+
+/// A value as it stands in its line. Most texts are not copied.
+enum Raw<'l> {
+    Null,
+    Int(i64),
+    Text(Cow<'l, str>),
 }
 
 pub(super) fn push_text(line: &mut Vec<u8>, text: &str) {
@@ -22,19 +32,66 @@ pub(super) fn push_int(line: &mut Vec<u8>, number: i64) {
 }
 
 pub(super) fn push_bytes(line: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     line.push(b'"');
+    push_hex(line, bytes);
+    line.push(b'"');
+}
+
+/// Two hexadecimal digits for each byte.
+pub(super) fn push_hex(line: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
         line.push(DIGITS[usize::from(byte >> 4)]);
         line.push(DIGITS[usize::from(byte & 15)]);
     }
-    line.push(b'"');
+}
+
+impl<'l> Deserialize<'l> for Raw<'l> {
+    fn deserialize<D: Deserializer<'l>>(from: D) -> Result<Raw<'l>, D::Error> {
+        from.deserialize_any(AnyRaw)
+    }
+}
+
+struct AnyRaw;
+
+impl<'l> Visitor<'l> for AnyRaw {
+    type Value = Raw<'l>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an integer, a string or null")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Raw<'l>, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Raw<'l>, E> {
+        Ok(Raw::Int(number))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Raw<'l>, E> {
+        let fits = i64::try_from(number);
+        let fits = fits.map_err(|_| E::custom(format!("{number} is not an integer of 64 bits")));
+        fits.map(Raw::Int)
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Raw<'l>, E> {
+        Err(E::custom(format!("{number} is not an integer of 64 bits")))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'l str) -> Result<Raw<'l>, E> {
+        Ok(Raw::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Raw<'l>, E> {
+        Ok(Raw::Text(Cow::Owned(text.to_owned())))
+    }
 }
 
 /// The values of a line, which must be one for each of `kinds`.
-pub(super) fn cells(line: &[u8], kinds: &[ColumnKind]) -> Result<Vec<Cell>, DumpError> {
+pub(super) fn cells<'l>(line: &'l [u8], kinds: &[ColumnKind]) -> Result<Vec<Cell<'l>>, DumpError> {
     let damaged = |what: String| DumpError::Damaged(format!("a row is damaged: {what}"));
-    let values: Vec<Value> =
+    let values: Vec<Raw<'_>> =
         serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
     if values.len() != kinds.len() {
         return Err(damaged(format!(
@@ -43,15 +100,12 @@ pub(super) fn cells(line: &[u8], kinds: &[ColumnKind]) -> Result<Vec<Cell>, Dump
             kinds.len()
         )));
     }
-    let cell = |(value, kind): (Value, &ColumnKind)| match (value, kind) {
-        (Value::Null, _) => Ok(Cell::Null),
-        (Value::Number(number), ColumnKind::Int) => match number.as_i64() {
-            Some(number) => Ok(Cell::Int(number)),
-            None => Err(damaged(format!("{number} is not an integer of 64 bits"))),
-        },
+    let cell = |(value, kind): (Raw<'l>, &ColumnKind)| match (value, kind) {
+        (Raw::Null, _) => Ok(Cell::Null),
+        (Raw::Int(number), ColumnKind::Int) => Ok(Cell::Int(number)),
         // PostgreSQL has no NUL in a text, and the store never wrote one.
-        (Value::String(text), ColumnKind::Text) if !text.contains('\0') => Ok(Cell::Text(text)),
-        (Value::String(text), ColumnKind::Bytes) => match from_hex(text.as_bytes()) {
+        (Raw::Text(text), ColumnKind::Text) if !text.contains('\0') => Ok(Cell::Text(text)),
+        (Raw::Text(text), ColumnKind::Bytes) => match from_hex(text.as_bytes()) {
             Some(bytes) => Ok(Cell::Bytes(bytes)),
             None => Err(damaged("bytes are not hexadecimal digits".to_owned())),
         },
@@ -61,10 +115,11 @@ pub(super) fn cells(line: &[u8], kinds: &[ColumnKind]) -> Result<Vec<Cell>, Dump
 }
 
 fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|it| u8::try_from(it).ok())
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
     };
     let (pairs, rest) = digits.as_chunks::<2>();
     if !rest.is_empty() {
@@ -109,7 +164,7 @@ mod tests {
             prop_assert!(!line.contains(&b'\n'));
             let expected = vec![
                 number.map_or(Cell::Null, Cell::Int),
-                text.map_or(Cell::Null, Cell::Text),
+                text.map_or(Cell::Null, |text| Cell::Text(text.into())),
                 bytes.map_or(Cell::Null, Cell::Bytes),
             ];
             prop_assert_eq!(cells(&line, &KINDS).unwrap(), expected);

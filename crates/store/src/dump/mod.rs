@@ -8,6 +8,8 @@
 //!
 //! [`dump`] and [`load`] block for as long as they take and run on any thread that may.
 
+mod bare;
+mod beside;
 mod line;
 mod order;
 mod postgres;
@@ -160,8 +162,8 @@ pub fn dump(
 /// Loads a dump of the schema `version` into an empty database, and brings that up to date.
 ///
 /// `next` gives the pieces, and `None` once it is sure that all were right: only then the load
-/// counts. On PostgreSQL it is one transaction; a SQLite file that a failed load leaves is to be
-/// thrown away. The database may not be in use.
+/// counts. It is called on this thread while another one writes. On PostgreSQL it is one transaction;
+/// a SQLite file that a failed load leaves is to be thrown away. The database may not be in use.
 ///
 /// # Errors
 /// See [`DumpError`]; an error of `next` ends it.

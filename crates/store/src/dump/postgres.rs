@@ -11,6 +11,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, CopyInSink};
 use tokio_util::task::TaskTracker;
 
+use super::bare::Bare;
+use super::beside::{Pieces, beside};
 use super::line::{self, Cell};
 use super::{Chunks, Column, ColumnKind, DumpError, Known, Loaded, Other, Piece, Table};
 use super::{fitting, kind, order, quoted};
@@ -178,41 +180,56 @@ pub(super) fn load(
             known: migrations::known(),
         });
     }
-    with_session(url, async |mut session, shown| {
-        let client = &session.client;
-        client.batch_execute("BEGIN").await?;
-        migrations::lock(client).await?;
-        let there = "SELECT 1 FROM pg_class WHERE relkind IN ('r', 'p')
-            AND relnamespace = current_schema()::regnamespace LIMIT 1";
-        if client.query_opt(there, &[]).await?.is_some() {
-            return Err(DumpError::NotEmpty(shown));
-        }
-        migrations::make(client, version).await?;
-        let known = tables(client).await?;
-        let mut copy: Option<Copy> = None;
-        while let Some(piece) = next().map_err(DumpError::Other)? {
-            match piece {
-                Loaded::Table(table) => {
-                    if let Some(copy) = copy.take() {
-                        copy.end().await?;
-                    }
-                    fitting(&known, &table)?;
-                    copy = Some(Copy::begin(client, &table).await?);
+    beside(next, |pieces| {
+        with_session(url, async |session, shown| {
+            write(session, shown, version, pieces).await
+        })
+    })
+}
+
+async fn write(
+    mut session: Session,
+    shown: String,
+    version: i64,
+    mut pieces: Pieces,
+) -> Result<(), DumpError> {
+    let client = &session.client;
+    client.batch_execute("BEGIN").await?;
+    migrations::lock(client).await?;
+    let there = "SELECT 1 FROM pg_class WHERE relkind IN ('r', 'p')
+        AND relnamespace = current_schema()::regnamespace LIMIT 1";
+    if client.query_opt(there, &[]).await?.is_some() {
+        return Err(DumpError::NotEmpty(shown));
+    }
+    migrations::make(client, version).await?;
+    let known = tables(client).await?;
+    let bare = Bare::strip(client).await?;
+    let mut copy: Option<Copy> = None;
+    while let Some(piece) = pieces.next().await? {
+        match piece {
+            Loaded::Table(table) => {
+                if let Some(copy) = copy.take() {
+                    copy.end().await?;
                 }
-                Loaded::Rows(lines) => {
-                    let no_table = || DumpError::Damaged("there are rows of no table".to_owned());
-                    copy.as_mut().ok_or_else(no_table)?.rows(&lines).await?;
-                }
+                fitting(&known, &table)?;
+                copy = Some(Copy::begin(client, &table).await?);
+            }
+            Loaded::Rows(lines) => {
+                let no_table = || DumpError::Damaged("there are rows of no table".to_owned());
+                copy.as_mut().ok_or_else(no_table)?.rows(&lines).await?;
             }
         }
-        if let Some(copy) = copy.take() {
-            copy.end().await?;
-        }
-        count_on(client).await?;
-        client.batch_execute("COMMIT; ANALYZE").await?;
-        migrations::migrate(&mut session, &shown).await?;
-        Ok(())
-    })
+    }
+    if let Some(copy) = copy.take() {
+        copy.end().await?;
+    }
+    // Before references are checked: how that is done depends on how many rows there are.
+    client.batch_execute("ANALYZE").await?;
+    bare.dress(client).await?;
+    count_on(client).await?;
+    client.batch_execute("COMMIT").await?;
+    migrations::migrate(&mut session, &shown).await?;
+    Ok(())
 }
 
 /// Lets numbers that the database gives out go on after those that were loaded.
@@ -276,7 +293,7 @@ impl Copy {
 }
 
 /// A value in the text form of `COPY`.
-fn push_copied(text: &mut Vec<u8>, cell: &Cell) {
+fn push_copied(text: &mut Vec<u8>, cell: &Cell<'_>) {
     match cell {
         Cell::Null => text.extend_from_slice(b"\\N"),
         Cell::Int(number) => line::push_int(text, *number),
@@ -293,9 +310,7 @@ fn push_copied(text: &mut Vec<u8>, cell: &Cell) {
         }
         Cell::Bytes(bytes) => {
             text.extend_from_slice(b"\\\\x");
-            for byte in bytes {
-                text.extend_from_slice(format!("{byte:02x}").as_bytes());
-            }
+            line::push_hex(text, bytes);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params_from_iter};
 
+use super::beside::{Pieces, beside};
 use super::line::{self, Cell};
 use super::{Chunks, Column, ColumnKind, DumpError, Known, Loaded, Other, Piece, Table};
 use super::{fitting, kind, order, quoted, shown};
@@ -150,6 +151,10 @@ pub(super) fn load(
     if path.exists() {
         return Err(DumpError::NotEmpty(shown(path)));
     }
+    beside(next, |pieces| write(path, version, pieces))
+}
+
+fn write(path: &Path, version: i64, mut pieces: Pieces) -> Result<(), DumpError> {
     let io = |source| OpenError::Io {
         path: path.to_owned(),
         source,
@@ -163,9 +168,11 @@ pub(super) fn load(
     conn.pragma_update(None, "cache_size", -256 * 1024)?;
     migrations::migrate_to(&mut conn, &shown(path), version)?;
     let known = tables(&conn)?;
+    // An index that is made of all rows at once costs a fraction of one that grows row by row.
+    let indexes = strip(&conn)?;
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut insert: Option<(rusqlite::Statement<'_>, Vec<ColumnKind>)> = None;
-    while let Some(piece) = next().map_err(DumpError::Other)? {
+    while let Some(piece) = pieces.wait()? {
         match piece {
             Loaded::Table(table) => {
                 fitting(&known, &table)?;
@@ -188,6 +195,9 @@ pub(super) fn load(
         }
     }
     drop(insert);
+    for make in &indexes {
+        tx.execute_batch(make)?;
+    }
     tx.commit()?;
     let broken: Option<String> = {
         let mut check = conn.prepare("SELECT \"table\" FROM pragma_foreign_key_check LIMIT 1")?;
@@ -208,6 +218,19 @@ pub(super) fn load(
     Ok(())
 }
 
+/// Takes the indexes that belong to no key, as the statements that make them again.
+fn strip(conn: &Connection) -> Result<Vec<String>, DumpError> {
+    let found = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL";
+    let indexes: Vec<(String, String)> = conn
+        .prepare(found)?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (name, _) in &indexes {
+        conn.execute_batch(&format!("DROP INDEX {}", quoted(name)))?;
+    }
+    Ok(indexes.into_iter().map(|(_, make)| make).collect())
+}
+
 fn insert_into(table: &Table) -> String {
     let columns: Vec<String> = table.columns.iter().map(|it| quoted(&it.name)).collect();
     let places: Vec<String> = (1..=columns.len()).map(|at| format!("?{at}")).collect();
@@ -219,7 +242,7 @@ fn insert_into(table: &Table) -> String {
     )
 }
 
-impl rusqlite::ToSql for Cell {
+impl rusqlite::ToSql for Cell<'_> {
     fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
         use rusqlite::types::ToSqlOutput;
         Ok(ToSqlOutput::Borrowed(match self {

@@ -209,6 +209,7 @@ async fn a_dump_is_the_same_on_both_engines() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().to_owned();
     let (first, second) = (server.database(), server.database());
+    let origin = first.clone();
 
     let store = Store::connect(&first).await.unwrap();
     let cp = fill(&store).await;
@@ -228,6 +229,32 @@ async fn a_dump_is_the_same_on_both_engines() {
     })
     .await;
     assert_eq!(back.rows()["entity"], 51);
+    // Keys, references and indexes are those of a database that was never loaded.
+    let made = |url: &str| {
+        let name = url.rsplit('/').next().unwrap();
+        let constraints = "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+            FROM pg_constraint WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2";
+        let indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1";
+        [constraints, indexes].map(|sql| server.psql(name, sql))
+    };
+    let loaded = made(&second);
+    assert!(
+        loaded[0].contains("entity_pkey") && loaded[1].contains("entity_order"),
+        "{loaded:?}"
+    );
+    assert_eq!(loaded, made(&origin));
+    let indexes = |path: &Path| {
+        let conn = rusqlite::Connection::open(path).unwrap();
+        let sql = "SELECT group_concat(coalesce(sql, name), char(10))
+            FROM (SELECT * FROM sqlite_schema WHERE type = 'index' ORDER BY name)";
+        conn.query_row(sql, [], |row| row.get::<_, String>(0))
+            .unwrap()
+    };
+    let fresh = directory.path().join("fresh.sqlite");
+    drop(Store::open(&fresh).unwrap());
+    let loaded = indexes(&directory.path().join("store.sqlite"));
+    assert!(loaded.contains("entity_order"), "{loaded}");
+    assert_eq!(loaded, indexes(&fresh));
     let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
     goes_on(&store, cp).await;
     let store = Store::connect(&second).await.unwrap();

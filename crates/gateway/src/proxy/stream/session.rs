@@ -203,6 +203,7 @@ impl Session {
             identities: &configuration.identities,
             node: &self.worker.node,
             metrics: &self.worker.metrics,
+            arriving: None,
         };
         let mut refusal = None;
         for slot in 0..route.chain.len() {

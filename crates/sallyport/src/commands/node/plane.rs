@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
 use sallyport_appliance::backup::{self, Sources};
 use sallyport_appliance::node::{
-    Accepts, Authority, Identity, Plane, RunningPlane, Settings, State,
+    Accepts, Authority, Identity, Plane, RecordsHere, RunningPlane, Settings, State,
 };
 use sallyport_control::{AuditLogSettings, Running, TelemetrySettings};
 use sallyport_runtime::Tasks;
@@ -22,7 +23,7 @@ use tracing::info;
 
 use super::probe::{accepts, probe};
 use super::published;
-use crate::administration::{self, Administration};
+use crate::administration::{self, Administration, InAuditLog};
 use crate::home::{self, Home};
 use crate::logging::LogTail;
 
@@ -214,6 +215,10 @@ struct Started {
 impl RunningPlane for Started {
     fn address(&self) -> SocketAddr {
         self.running.local_addr
+    }
+
+    fn records(&self) -> Arc<dyn RecordsHere> {
+        Arc::new(InAuditLog(self.running.commands()))
     }
 
     async fn failed(&mut self) -> String {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 use sallyport_appliance::appliance_cli::{Call, Entry, Later};
-use sallyport_appliance::node::{Settings, Wish, ask, socket_of};
+use sallyport_appliance::node::{Settings, Wish, pass_on, socket_of};
 use sallyport_wire::appliance_cli::{Argument, Command, Reply};
 use serde_json::{Value, json};
 
@@ -131,9 +131,9 @@ fn entry(
     }
 }
 
-/// What the running node says on its local socket.
+/// What the running node says on its local socket. The call is in the audit log as it came.
 async fn answered(settings: &Settings, method: Method, path: &str, body: &Value) -> Reply {
-    match ask(&socket_of(settings), method, path, body).await {
+    match pass_on(&socket_of(settings), method, path, body).await {
         Ok(Value::Object(facts)) => Reply {
             arguments: facts,
             ..Reply::new("the cluster as this node sees it")
