@@ -46,7 +46,7 @@ async fn export(
     let snapshot = app.store.snapshot(cp).await?;
     let now = now_secs();
     let expires_at = now + i64::from(days) * 24 * 3600;
-    let made = tokio::task::spawn_blocking(move || exported(cp, &snapshot, now, expires_at)).await;
+    let made = tokio::task::spawn_blocking(move || exported(cp, snapshot, now, expires_at)).await;
     let mut file = made.map_err(|_| Legacy::unable("the export was abandoned, try again"))?;
     let signature = app.audit.log.key().sign(&file);
     file.extend_from_slice(&signature);

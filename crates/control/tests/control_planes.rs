@@ -293,6 +293,19 @@ async fn a_group_shows_the_entities_of_its_members() {
     assert_eq!(past.status, 400, "{past:?}");
     let reason = past.body["message"].as_str().unwrap();
     assert!(reason.contains("those of its members"), "{reason}");
+    // its versions are told all the same, with who made them
+    let versions = format!("/v2/control-planes/{group}/versions");
+    let told = lab.api(Method::GET, &versions, Value::Null).await;
+    let newest = &told.body["data"][0];
+    assert!(newest["version"].as_u64().unwrap() >= 1, "{told:?}");
+    assert!(newest["actor"].is_string() && newest["created_at"].is_string());
+    let one = format!("{versions}/{}", newest["version"]);
+    let shown = lab.api(Method::GET, &one, Value::Null).await;
+    assert_eq!((shown.status, &shown.body), (200, newest));
+    let compared = lab
+        .api(Method::GET, &format!("{one}/changes"), Value::Null)
+        .await;
+    assert_eq!(compared.status, 400, "{compared:?}");
     lab.stop().await;
 }
 

@@ -208,6 +208,18 @@ async fn teams_and_system_accounts_share_roles() {
         .call(Method::POST, "/v3/system-accounts", new.clone(), 201)
         .await
         .text("/id");
+    // what is not in this build opens nothing, so nobody is let in to wonder
+    for (name, what) in [
+        ("Portal Admin", "developer portals"),
+        ("API Product Admin", "API products"),
+        ("API Product Developer", "API products"),
+    ] {
+        let team = predefined.iter().find(|team| team["name"] == name).unwrap();
+        let members = format!("/v3/teams/{}/system-accounts", team["id"].as_str().unwrap());
+        let member = json!({"id": account});
+        let refused = lab.call(Method::POST, &members, member, 409).await;
+        assert!(refused.text("/detail").contains(what));
+    }
     lab.call(Method::POST, "/v3/system-accounts", new, 409)
         .await;
     let tokens = format!("/v3/system-accounts/{account}/access-tokens");

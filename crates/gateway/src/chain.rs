@@ -27,6 +27,7 @@ pub(crate) struct Handlers {
     names: Vec<&'static str>,
     read_captures: bool,
     any_logs: bool,
+    read_entities: bool,
     any_traces: bool,
     by_scope: AHashMap<Scope, Index>,
     by_consumer: AHashMap<Scope, Callers>,
@@ -120,6 +121,7 @@ impl Handlers {
                     let index = handlers.all.len() as Index;
                     handlers.read_captures |= handler.reads_captures();
                     handlers.any_logs |= handler.logs();
+                    handlers.read_entities |= handler.logs() || handler.reads_entities();
                     handlers.any_traces |= handler.traces();
                     handlers.names.push(ALL[at].name());
                     handlers.all.push(handler);
@@ -169,6 +171,11 @@ impl Handlers {
     pub(crate) fn replace(&mut self, index: u32, handler: Box<dyn Handler>) {
         self.any_logs |= handler.logs();
         self.all[index as usize] = handler;
+    }
+
+    /// Whether some handler tells the entities that a request was served with.
+    pub(crate) fn read_entities(&self) -> bool {
+        self.read_entities
     }
 
     /// Whether some handler wants to know how requests end.

@@ -296,7 +296,7 @@ impl Configuration {
             has_references,
             entities: entities(
                 declared,
-                match (self.keeps_all, handlers.any_logs()) {
+                match (self.keeps_all, handlers.read_entities()) {
                     (true, _) => &Kind::ALL,
                     (false, true) => &LOGGED,
                     (false, false) => &ALWAYS,
@@ -353,6 +353,12 @@ impl Configuration {
     pub(crate) fn upstream(&self, slot: usize) -> Option<&str> {
         let route = self.routes.get(slot)?.as_ref()?;
         route.service.as_ref().map(|service| &*service.upstream)
+    }
+
+    /// The `host` of a service.
+    pub(crate) fn upstream_of(&self, service: Uuid) -> Option<&str> {
+        let service = self.services.get(&service)?;
+        Some(&service.upstream)
     }
 
     /// Routes served.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::arrival::Arrival;
 use crate::checks::header_name;
 use crate::exchange::{Env, Exchange, Flow, Handler, ResponseHead};
 use crate::{CompileError, Plugin};
@@ -20,9 +21,12 @@ upstream:
 |---|---|
 | `uuid#counter` | a UUID for each core of the gateway, `#`, and a number that grows with every request |
 | `uuid` | a UUID for each request |
-| `tracker` | refused: it shows addresses and ports of the gateway's insides |
+| `tracker` | the address and the port of the gateway that the client reached, the process, the number of the connection, the number of the request on it, and the time in seconds with milliseconds, joined by `-` |
 
-With `echo_downstream` the client gets the value in the header of the same name.
+With `echo_downstream` the client gets the value in the header of the same name; where no route matched, one of
+the kind `uuid#counter` if `generator` is `tracker`. Log plugins tell the value as `correlation_id`.
+
+`tracker` shows services, and with `echo_downstream` clients too, addresses and ports behind your load balancer.
 ";
 
 /// The plugin, as the registry lists it.
@@ -55,7 +59,6 @@ impl Plugin for CorrelationId {
                 .required()
                 .default(json!("uuid#counter"))
                 .one_of(&["uuid", "uuid#counter", "tracker"])
-                .check(not_tracker)
                 .about("What an id is made of."),
             Field::boolean("echo_downstream")
                 .required()
@@ -75,17 +78,6 @@ impl Plugin for CorrelationId {
     }
 }
 
-fn not_tracker(generator: &Value) -> Result<(), String> {
-    match generator.as_str() {
-        Some("tracker") => Err(
-            "generator 'tracker' is not supported by this build: it shows addresses and ports of \
-             the gateway's insides; use 'uuid' or 'uuid#counter'"
-                .to_owned(),
-        ),
-        _ => Ok(()),
-    }
-}
-
 #[derive(Deserialize)]
 struct Config {
     header_name: Option<String>,
@@ -99,6 +91,8 @@ enum Generator {
     Uuid,
     #[serde(rename = "uuid#counter")]
     UuidCounter,
+    #[serde(rename = "tracker")]
+    Tracker,
 }
 
 thread_local! {
@@ -107,16 +101,30 @@ thread_local! {
 }
 
 impl Generator {
-    fn make(self) -> HeaderValue {
-        let text = match self {
-            Generator::Uuid => Uuid::new_v4().to_string(),
-            Generator::UuidCounter => COUNTER.with(|(id, made)| {
+    fn make(self, arrival: Option<(&Arrival<'_>, u64)>) -> HeaderValue {
+        let text = match (self, arrival) {
+            (Generator::Uuid, _) => Uuid::new_v4().to_string(),
+            (Generator::Tracker, Some((arrival, now_ms))) => tracked(arrival, now_ms),
+            (Generator::UuidCounter | Generator::Tracker, _) => COUNTER.with(|(id, made)| {
                 made.set(made.get() + 1);
                 format!("{id}#{}", made.get())
             }),
         };
-        HeaderValue::try_from(text).expect("hex digits and a number are a header value")
+        HeaderValue::try_from(text).expect("hex digits, numbers and addresses are a header value")
     }
+}
+
+/// Source: the generator `tracker` of Kong's handler.
+fn tracked(arrival: &Arrival<'_>, now_ms: u64) -> String {
+    let Arrival {
+        address,
+        connection,
+        nth,
+        ..
+    } = arrival;
+    let (ip, port) = (address.ip(), address.port());
+    let (process, seconds, millis) = (std::process::id(), now_ms / 1000, now_ms % 1000);
+    format!("{ip}-{port}-{process}-{connection}-{nth}-{seconds}.{millis:03}")
 }
 
 struct Active {
@@ -127,7 +135,14 @@ struct Active {
 
 /// The id of a request.
 #[derive(Clone)]
-struct Id(HeaderValue);
+pub(crate) struct CorrelatedBy(HeaderValue);
+
+impl CorrelatedBy {
+    /// The id, if it is text.
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.0.to_str().ok()
+    }
+}
 
 impl Active {
     fn sent_by_client(&self, exchange: &Exchange) -> Option<HeaderValue> {
@@ -138,15 +153,18 @@ impl Active {
 }
 
 impl Handler for Active {
-    fn access(&self, exchange: &mut Exchange, _: &Env<'_>) -> Flow {
+    fn access(&self, exchange: &mut Exchange, env: &Env<'_>) -> Flow {
         let id = self.sent_by_client(exchange).unwrap_or_else(|| {
-            let id = self.generator.make();
+            let arrival = match self.generator {
+                Generator::Tracker => env.arriving.map(|it| it.arrival(exchange)),
+                Generator::Uuid | Generator::UuidCounter => None,
+            };
+            let arrival = arrival.as_ref().map(|it| (it, exchange.now_ms));
+            let id = self.generator.make(arrival);
             exchange.request.headers.set(&self.name, &id);
             id
         });
-        if self.echo_downstream {
-            exchange.state.insert(Id(id));
-        }
+        exchange.state.insert(CorrelatedBy(id));
         Flow::Continue
     }
 
@@ -159,11 +177,11 @@ impl Handler for Active {
             return;
         }
         // no access phase ran where no route matched
-        let id = match exchange.state.get::<Id>() {
-            Some(Id(id)) => id.clone(),
+        let id = match exchange.state.get::<CorrelatedBy>() {
+            Some(CorrelatedBy(id)) => id.clone(),
             None => self
                 .sent_by_client(exchange)
-                .unwrap_or_else(|| self.generator.make()),
+                .unwrap_or_else(|| self.generator.make(None)),
         };
         response.headers.set(&self.name, &id);
     }
@@ -216,6 +234,17 @@ mod tests {
     }
 
     #[test]
+    fn a_tracker_tells_the_way_of_the_request() {
+        let trial = Trial::new(&CorrelationId, json!({"generator": "tracker"}));
+        let mut exchange = get("/");
+        exchange.now_ms = 1_700_000_000_007;
+        trial.ask(&mut exchange, b"");
+        let process = std::process::id();
+        let expected = format!("192.0.2.1-8000-{process}-7-3-1700000000.007");
+        assert_eq!(header(&exchange, NAME), Some(&*expected));
+    }
+
+    #[test]
     fn a_response_without_an_access_phase_has_an_id_too() {
         let trial = Trial::new(&CorrelationId, json!({"echo_downstream": true}));
         let seen = trial.response(&mut get("/"), 404, &[], "");
@@ -226,10 +255,6 @@ mod tests {
     fn bad_configurations_are_named() {
         for (config, part) in [
             (json!({"generator": "dice"}), "expected one of"),
-            (
-                json!({"generator": "tracker"}),
-                "not supported by this build",
-            ),
             (json!({"header_name": "a b"}), "header_name"),
             (json!({"echo": true}), "unknown field"),
         ] {

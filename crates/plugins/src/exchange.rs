@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use uuid::Uuid;
 
+use crate::arrival::Arriving;
 use crate::fields::Fields;
 use crate::finished::Finished;
 use crate::identities::{Consumer, Identities};
@@ -112,6 +113,8 @@ pub struct Env<'a> {
     pub node: &'a Arc<Node>,
     /// What this node counts for Prometheus, which outlives configurations.
     pub metrics: &'a Metrics,
+    /// How the request came; `None` for a stream, and in the log phase.
+    pub arriving: Option<&'a dyn Arriving>,
 }
 
 /// What happens after a plugin's turn in the access phase.
@@ -170,7 +173,12 @@ impl Reply {
     /// `{"message": …}` whatever the client accepts. Source: Kong's `kong.response.exit`.
     pub fn message(status: StatusCode, message: &str) -> Reply {
         let body = serde_json::json!({ "message": message }).to_string();
-        Reply::exact(status, JSON, body)
+        Reply::json(status, body)
+    }
+
+    /// This JSON text.
+    pub fn json(status: StatusCode, text: String) -> Reply {
+        Reply::exact(status, JSON, text)
     }
 
     /// These bytes as they are.
@@ -243,6 +251,11 @@ pub trait Handler: Send + Sync {
 
     /// Whether it reads [`Exchange::uri_captures`], which nobody fills otherwise.
     fn reads_captures(&self) -> bool {
+        false
+    }
+
+    /// Whether it asks for the entities of an [`Arrival`](crate::Arrival), which nobody keeps otherwise.
+    fn reads_entities(&self) -> bool {
         false
     }
 

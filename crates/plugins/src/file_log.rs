@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::exchange::{Env, Exchange, Handler};
 use crate::finished::Finished;
 use crate::log_queue::{
-    Destination, Outlet, QueueSpec, Sink, custom_fields_by_lua, line, lines, queue_limits,
+    CustomFields, Destination, Outlet, QueueSpec, Sink, custom_fields_by_lua, lines, queue_limits,
 };
 use crate::{CompileError, Plugin};
 
@@ -68,6 +68,7 @@ impl Plugin for FileLog {
     }
 
     fn compile_entity(&self, config: &Value, id: Uuid) -> Result<Box<dyn Handler>, CompileError> {
+        let fields = CustomFields::compile(config)?;
         let config = Config::deserialize(config)?;
         let sink = Sink::File {
             path: config.path,
@@ -79,7 +80,7 @@ impl Plugin for FileLog {
             limits: queue_limits(1000, Some(Duration::from_secs(60))),
             destination: Destination::new(sink, |batch| vec![lines(batch)]),
         });
-        Ok(Box::new(Active(outlet)))
+        Ok(Box::new(Active(outlet, fields)))
     }
 }
 
@@ -102,7 +103,7 @@ struct Config {
     reopen: bool,
 }
 
-struct Active(Outlet);
+struct Active(Outlet, CustomFields);
 
 impl Handler for Active {
     fn logs(&self) -> bool {
@@ -110,7 +111,7 @@ impl Handler for Active {
     }
 
     fn log(&self, exchange: &mut Exchange, finished: &Finished<'_>, env: &Env<'_>) {
-        let entry: Bytes = line(exchange, finished);
+        let entry: Bytes = self.1.line(exchange, finished);
         self.0.push(entry, env);
     }
 }
@@ -141,8 +142,8 @@ mod tests {
             (json!({"path": " /a"}), "path: not a valid filename"),
             (json!({"path": "/a/%x"}), "path: not a valid filename"),
             (
-                json!({"path": "/a", "custom_fields_by_lua": {"a": "return 1"}}),
-                "custom_fields_by_lua: code in configurations is not run",
+                json!({"path": "/a", "custom_fields_by_lua": {"a": "return a"}}),
+                "'return a' is not run by this build: there is no a",
             ),
         ] {
             let found = problems(&FileLog, config);

@@ -11,8 +11,8 @@ use crate::endpoint::{Endpoint, headers};
 use crate::exchange::{Env, Exchange, Handler};
 use crate::finished::Finished;
 use crate::log_queue::{
-    Destination, HttpSink, Outlet, QueueConfig, QueueSpec, Sink, array, custom_fields_by_lua, line,
-    milliseconds, queue_field,
+    CustomFields, Destination, HttpSink, Outlet, QueueConfig, QueueSpec, Sink, array,
+    custom_fields_by_lua, milliseconds, queue_field,
 };
 use crate::{CompileError, Plugin};
 
@@ -91,6 +91,7 @@ impl Plugin for HttpLog {
 
     fn compile(&self, config: &Value) -> Result<Box<dyn Handler>, CompileError> {
         let queue = QueueConfig::deserialize(config)?;
+        let fields = CustomFields::compile(config)?;
         let config = Config::deserialize(config)?;
         let endpoint = Endpoint::parse(&config.http_endpoint)?;
         let mut headers = headers(&config.headers.unwrap_or_default())?;
@@ -135,7 +136,7 @@ impl Plugin for HttpLog {
                 _ => vec![array(batch)],
             }),
         });
-        Ok(Box::new(Active(outlet)))
+        Ok(Box::new(Active(outlet, fields)))
     }
 }
 
@@ -176,7 +177,7 @@ struct Config {
     headers: Option<Map<String, Value>>,
 }
 
-struct Active(Outlet);
+struct Active(Outlet, CustomFields);
 
 impl Handler for Active {
     fn logs(&self) -> bool {
@@ -184,7 +185,7 @@ impl Handler for Active {
     }
 
     fn log(&self, exchange: &mut Exchange, finished: &Finished<'_>, env: &Env<'_>) {
-        self.0.push(line(exchange, finished), env);
+        self.0.push(self.1.line(exchange, finished), env);
     }
 }
 

@@ -6,6 +6,7 @@
 mod absent;
 mod acl;
 mod arguments;
+mod arrival;
 mod auth;
 mod basic_auth;
 mod bot_detection;
@@ -25,8 +26,11 @@ mod identities;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod listed;
+mod log_lines;
 pub mod log_queue;
 pub mod metrics;
+mod multipart;
 mod node;
 mod opentelemetry;
 mod params;
@@ -59,6 +63,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use absent::{ABSENT, absent};
+pub use arrival::{Arrival, Arriving};
 pub use endpoint::Endpoint;
 pub use exchange::{
     BodyUse, Captures, Credential, Env, Exchange, Flow, Handler, Reply, ReplyBody, Request,
@@ -70,6 +75,7 @@ pub use finished::{
     Try,
 };
 pub use identities::{Consumer, Identities, Owner};
+pub use log_lines::{LogLine, LogLines, Severity};
 pub use node::{Facts, Node, Tracing};
 pub use proxy_cache::Cache;
 pub use rate_limiting::{CountAnswer, CountError, CountNodes, Counters};

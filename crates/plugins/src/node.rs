@@ -1,7 +1,10 @@
 //! What the plugins of one gateway share whatever its configuration is.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
+use crate::log_lines::LogLines;
 use crate::log_queue::{LogQueues, NoQueues};
 use crate::proxy_cache::Cache;
 use crate::rate_limiting::{CountNodes, Counters, NoNodes};
@@ -52,6 +55,8 @@ pub struct Node {
     pub nodes: Box<dyn CountNodes>,
     /// The way to sinks of log plugins.
     pub log_queues: Box<dyn LogQueues>,
+    /// Lines of its own log that are to be sent on.
+    pub log_lines: Arc<LogLines>,
     /// What it says about itself.
     pub facts: Facts,
 }
@@ -70,6 +75,7 @@ impl Node {
             redis,
             nodes: Box::new(NoNodes),
             log_queues,
+            log_lines: LogLines::of_process().clone(),
             facts,
         }
     }
@@ -89,6 +95,9 @@ impl Default for Node {
             version: "3.9.1".to_owned(),
             tracing: Tracing::default(),
         };
-        Node::new(Box::new(NoRedis), Box::new(NoQueues), 16 << 20, facts)
+        Node {
+            log_lines: Arc::default(),
+            ..Node::new(Box::new(NoRedis), Box::new(NoQueues), 16 << 20, facts)
+        }
     }
 }

@@ -100,6 +100,9 @@ pub trait Redis: Send + Sync {
     /// Sends a command over a connection that is open already, and forgets its answer; a command
     /// for which there is no connection is lost.
     fn tell(&self, server: &Arc<RedisServer>, command: RedisCommand);
+
+    /// Runs a task on this thread after a while; it is dropped when the gateway ends.
+    fn later(&self, after: Duration, task: Pin<Box<dyn Future<Output = ()>>>);
 }
 
 /// Reaches no server.
@@ -112,6 +115,8 @@ impl Redis for NoRedis {
     }
 
     fn tell(&self, _: &Arc<RedisServer>, _: RedisCommand) {}
+
+    fn later(&self, _: Duration, _: Pin<Box<dyn Future<Output = ()>>>) {}
 }
 
 /// The `redis` record. Source: Kong's `kong/tools/redis/schema.lua`.

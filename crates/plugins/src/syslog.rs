@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::exchange::{Env, Exchange, Handler};
 use crate::finished::Finished;
 use crate::log_queue::{
-    Destination, Outlet, QueueSpec, Sink, custom_fields_by_lua, line, queue_limits,
+    CustomFields, Destination, Outlet, QueueSpec, Sink, custom_fields_by_lua, queue_limits,
 };
 use crate::{CompileError, Plugin};
 
@@ -100,10 +100,12 @@ impl Plugin for Syslog {
     }
 
     fn compile_entity(&self, config: &Value, id: Uuid) -> Result<Box<dyn Handler>, CompileError> {
+        let fields = CustomFields::compile(config)?;
         let config = Config::deserialize(config)?;
         let severity = |name: &str| number(&SEVERITIES, name);
         let facility = number(&FACILITIES, &config.facility)?;
         Ok(Box::new(Active {
+            fields,
             outlet: Outlet::new(QueueSpec {
                 plugin: self.name(),
                 name: id.to_string(),
@@ -135,6 +137,7 @@ struct Config {
 
 struct Active {
     outlet: Outlet,
+    fields: CustomFields,
     facility: usize,
     level: usize,
     successful: usize,
@@ -157,7 +160,7 @@ impl Handler for Active {
             return;
         }
         let mut message = format!("<{}>kong: ", self.facility * 8 + severity).into_bytes();
-        message.extend_from_slice(&line(exchange, finished));
+        message.extend_from_slice(&self.fields.line(exchange, finished));
         self.outlet.push(message, env);
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::exchange::{Env, Exchange, Handler};
 use crate::finished::Finished;
 use crate::log_queue::{
-    Destination, Outlet, QueueSpec, Sink, custom_fields_by_lua, line, lines, milliseconds,
+    CustomFields, Destination, Outlet, QueueSpec, Sink, custom_fields_by_lua, lines, milliseconds,
     queue_limits,
 };
 use crate::{CompileError, Plugin};
@@ -72,6 +72,7 @@ impl Plugin for TcpLog {
     }
 
     fn compile_entity(&self, config: &Value, id: Uuid) -> Result<Box<dyn Handler>, CompileError> {
+        let fields = CustomFields::compile(config)?;
         let config = Config::deserialize(config)?;
         let tls = config
             .tls
@@ -83,12 +84,13 @@ impl Plugin for TcpLog {
             keepalive: milliseconds(config.keepalive, 60_000.0),
             tls,
         };
-        Ok(Box::new(Active(Outlet::new(QueueSpec {
+        let outlet = Outlet::new(QueueSpec {
             plugin: self.name(),
             name: id.to_string(),
             limits: queue_limits(100, Some(Duration::from_secs(60))),
             destination: Destination::new(sink, |batch| vec![lines(batch)]),
-        }))))
+        });
+        Ok(Box::new(Active(outlet, fields)))
     }
 }
 
@@ -102,7 +104,7 @@ struct Config {
     tls_sni: Option<String>,
 }
 
-struct Active(Outlet);
+struct Active(Outlet, CustomFields);
 
 impl Handler for Active {
     fn logs(&self) -> bool {
@@ -110,7 +112,7 @@ impl Handler for Active {
     }
 
     fn log(&self, exchange: &mut Exchange, finished: &Finished<'_>, env: &Env<'_>) {
-        self.0.push(line(exchange, finished), env);
+        self.0.push(self.1.line(exchange, finished), env);
     }
 }
 

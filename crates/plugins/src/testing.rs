@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::Plugin;
+use crate::arrival::{Arrival, Arriving};
 use crate::auth::admit;
 use crate::exchange::{
     Captures, Credential, Env, Exchange, Flow, Handler, ReplyBody, Request, RequestBody,
@@ -26,6 +27,24 @@ use crate::identities::{Identities, Owner, uuid_value};
 use crate::log_queue::{LogQueue, LogQueues, QueueSpec};
 use crate::metrics::Metrics;
 use crate::node::Node;
+
+/// Every request of the tests comes to 192.0.2.1:8000, as the third of its connection.
+pub(crate) struct Nearby;
+
+impl Arriving for Nearby {
+    fn arrival(&self, exchange: &Exchange) -> Arrival<'_> {
+        Arrival {
+            tls: false,
+            host: "api.example".to_owned(),
+            path: exchange.request.uri.path().to_owned(),
+            address: ([192, 0, 2, 1], 8000).into(),
+            connection: 7,
+            nth: 3,
+            route: None,
+            service: None,
+        }
+    }
+}
 
 /// What a plugin did in its turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +131,7 @@ impl Bench {
             identities: &self.identities,
             node: &self.node,
             metrics: &self.metrics,
+            arriving: Some(&Nearby),
         };
         let mut flow = self.handler.access(exchange, &env);
         loop {
@@ -182,6 +202,7 @@ impl Bench {
             identities: &self.identities,
             node: &self.node,
             metrics: &self.metrics,
+            arriving: Some(&Nearby),
         };
         match self.handler.access(exchange, &env) {
             Flow::Continue => Outcome::Continued,
@@ -423,6 +444,7 @@ pub(crate) fn logged_at(
             identities: &identities,
             node,
             metrics,
+            arriving: None,
         };
         handler.log(&mut exchange, &finished, &env);
     }

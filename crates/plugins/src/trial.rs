@@ -16,7 +16,7 @@ use crate::fields::Fields;
 use crate::identities::Identities;
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::testing::{exchange, identities, validate};
+use crate::testing::{Nearby, exchange, identities, validate};
 
 /// A plugin under one configuration.
 pub(crate) struct Trial {
@@ -68,6 +68,7 @@ impl Trial {
             identities: &self.identities,
             node: &self.node,
             metrics: &Metrics::default(),
+            arriving: Some(&Nearby),
         };
         let mut flow = self.handler.access(exchange, &env);
         loop {

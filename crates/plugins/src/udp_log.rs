@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::exchange::{Env, Exchange, Handler};
 use crate::finished::Finished;
 use crate::log_queue::{
-    Destination, Outlet, QueueSpec, Sink, custom_fields_by_lua, line, milliseconds, queue_limits,
+    CustomFields, Destination, Outlet, QueueSpec, Sink, custom_fields_by_lua, milliseconds,
+    queue_limits,
 };
 use crate::{CompileError, Plugin};
 
@@ -59,18 +60,20 @@ impl Plugin for UdpLog {
     }
 
     fn compile_entity(&self, config: &Value, id: Uuid) -> Result<Box<dyn Handler>, CompileError> {
+        let fields = CustomFields::compile(config)?;
         let config = Config::deserialize(config)?;
         let sink = Sink::Udp {
             host: config.host,
             port: config.port,
             timeout: milliseconds(config.timeout, 10_000.0),
         };
-        Ok(Box::new(Active(Outlet::new(QueueSpec {
+        let outlet = Outlet::new(QueueSpec {
             plugin: self.name(),
             name: id.to_string(),
             limits: queue_limits(100, None),
             destination: Destination::new(sink, <[_]>::to_vec),
-        }))))
+        });
+        Ok(Box::new(Active(outlet, fields)))
     }
 }
 
@@ -81,7 +84,7 @@ struct Config {
     timeout: Option<f64>,
 }
 
-struct Active(Outlet);
+struct Active(Outlet, CustomFields);
 
 impl Handler for Active {
     fn logs(&self) -> bool {
@@ -89,7 +92,7 @@ impl Handler for Active {
     }
 
     fn log(&self, exchange: &mut Exchange, finished: &Finished<'_>, env: &Env<'_>) {
-        self.0.push(line(exchange, finished), env);
+        self.0.push(self.1.line(exchange, finished), env);
     }
 }
 

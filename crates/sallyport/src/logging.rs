@@ -4,20 +4,26 @@ use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sallyport_gateway::conf::{Conf, LogLevel, LogTarget, Source};
-use sallyport_gateway::logs::{CLIENT_FAULTS, LogFileError, Sink};
+use sallyport_gateway::logs::{CLIENT_FAULTS, LogFileError, LogLine, LogLines, Severity, Sink};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// The variable that overrules the level, in `tracing`'s filter syntax.
 const VARIABLE: &str = "SALLYPORT_LOG";
+
+/// Target of what is told about queues of log plugins.
+const LOG_QUEUES: &str = "sallyport_gateway::log_queue";
 
 /// How lines of the log look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -161,6 +167,8 @@ impl ErrorLog {
             .with_env_filter(filter)
             .event_format(NginxFormat)
             .with_writer(Maybe(standard).and(Maybe(file)))
+            .finish()
+            .with(Told(LogLines::of_process().clone()))
             .try_init();
         drop(started);
         if let Some(error) = failed {
@@ -252,6 +260,69 @@ impl io::Write for ToSink {
     }
 }
 
+/// Keeps lines for a plugin that sends them on.
+struct Told(Arc<LogLines>);
+
+impl<S: Subscriber> Layer<S> for Told {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        // a queue that cannot send must not fill itself with that
+        if !self.0.are_wanted() || metadata.target().starts_with(LOG_QUEUES) {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let mut parts = Parts::default();
+        event.record(&mut parts);
+        self.0.add(LogLine {
+            time_ns: now.map_or(0, |since| since.as_nanos() as u64),
+            severity: match nginx_level(metadata) {
+                "error" => Severity::Error,
+                "warn" => Severity::Warn,
+                "notice" => Severity::Notice,
+                "info" => Severity::Info,
+                _ => Severity::Debug,
+            },
+            message: parts.message,
+            fields: parts.fields,
+            request_id: parts.request_id,
+        });
+    }
+}
+
+/// A message and its fields, each for itself.
+#[derive(Default)]
+struct Parts {
+    message: String,
+    fields: Vec<(&'static str, String)>,
+    request_id: Option<String>,
+}
+
+impl Visit for Parts {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        self.record_str(field, &text);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => self.message.push_str(value),
+            "request_id" => self.request_id = Some(value.to_owned()),
+            name => self.fields.push((name, value.to_owned())),
+        }
+    }
+}
+
+/// nginx's name for the level of an event.
+fn nginx_level(metadata: &Metadata<'_>) -> &'static str {
+    match *metadata.level() {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO if metadata.target() == CLIENT_FAULTS => "info",
+        Level::INFO => "notice",
+        Level::DEBUG | Level::TRACE => "debug",
+    }
+}
+
 /// `2026/11/22 13:48:04 [error] 4711#0: message, name: value, …`; times are UTC.
 struct NginxFormat;
 
@@ -266,14 +337,7 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let metadata = event.metadata();
-        let level = match *metadata.level() {
-            Level::ERROR => "error",
-            Level::WARN => "warn",
-            Level::INFO if metadata.target() == CLIENT_FAULTS => "info",
-            Level::INFO => "notice",
-            Level::DEBUG | Level::TRACE => "debug",
-        };
+        let level = nginx_level(event.metadata());
         let now = jiff::Timestamp::now().strftime("%Y/%m/%d %H:%M:%S");
         let mut line = Line::default();
         event.record(&mut line);

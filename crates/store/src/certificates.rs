@@ -88,7 +88,7 @@ impl Store {
         digest: [u8; 32],
     ) -> Result<Vec<Certificate>, StoreError> {
         self.engine
-            .look(move |tx| Box::pin(sql::certificates::by_digest(tx, digest)))
+            .glance(move |tx| Box::pin(sql::certificates::by_digest(tx, digest)))
             .await
     }
 

@@ -133,7 +133,7 @@ impl Store {
     pub async fn control_plane(&self, id: Uuid) -> Result<ControlPlane, StoreError> {
         let found = self
             .engine
-            .look(move |tx| Box::pin(sql::control_planes::get(tx, id)))
+            .glance(move |tx| Box::pin(sql::control_planes::get(tx, id)))
             .await?;
         found.ok_or(StoreError::NoControlPlane(id))
     }
@@ -148,7 +148,7 @@ impl Store {
     ) -> Result<Option<ControlPlane>, StoreError> {
         let prefix = prefix.to_ascii_lowercase();
         self.engine
-            .look(move |tx| Box::pin(sql::control_planes::by_prefix(tx, prefix)))
+            .glance(move |tx| Box::pin(sql::control_planes::by_prefix(tx, prefix)))
             .await
     }
 

@@ -50,7 +50,7 @@ impl Store {
     /// Only failures of the engine.
     pub async fn draft(&self, id: Uuid) -> Result<Option<Draft>, StoreError> {
         self.engine
-            .look(move |tx| Box::pin(sql::drafts::get(tx, id)))
+            .glance(move |tx| Box::pin(sql::drafts::get(tx, id)))
             .await
     }
 

@@ -64,7 +64,7 @@ impl Store {
         digest: [u8; 32],
     ) -> Result<Option<EnrolmentToken>, StoreError> {
         self.engine
-            .look(move |tx| Box::pin(sql::enrolment::by_digest(tx, digest)))
+            .glance(move |tx| Box::pin(sql::enrolment::by_digest(tx, digest)))
             .await
     }
 

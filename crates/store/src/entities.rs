@@ -163,7 +163,9 @@ impl Store {
     pub async fn put(&self, cp: Uuid, actor: &Actor, put: Put) -> Result<Stored, StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| Box::pin(sql::entities::put(tx, cp, actor, put)))
+            .write_to(cp, move |tx| {
+                Box::pin(sql::entities::put(tx, cp, actor, put))
+            })
             .await
     }
 
@@ -181,7 +183,9 @@ impl Store {
     ) -> Result<Deleted, StoreError> {
         let actor = actor.clone();
         self.engine
-            .write(move |tx| Box::pin(sql::delete::delete(tx, cp, actor, kind, id)))
+            .write_to(cp, move |tx| {
+                Box::pin(sql::delete::delete(tx, cp, actor, kind, id))
+            })
             .await
     }
 
@@ -191,7 +195,7 @@ impl Store {
     /// [`StoreError::NoControlPlane`].
     pub async fn get(&self, cp: Uuid, kind: Kind, id: Uuid) -> Result<Option<Value>, StoreError> {
         self.engine
-            .look(move |tx| Box::pin(sql::entities::get(tx, cp, kind, id)))
+            .glance(move |tx| Box::pin(sql::entities::get(tx, cp, kind, id)))
             .await
     }
 
@@ -208,7 +212,7 @@ impl Store {
     ) -> Result<Option<Value>, StoreError> {
         let (field, value) = (field.to_owned(), value.to_owned());
         self.engine
-            .look(move |tx| Box::pin(sql::entities::find(tx, cp, kind, field, value)))
+            .glance(move |tx| Box::pin(sql::entities::find(tx, cp, kind, field, value)))
             .await
     }
 
@@ -238,7 +242,7 @@ impl Store {
     /// [`StoreError::NoControlPlane`].
     pub async fn revision(&self, cp: Uuid) -> Result<u64, StoreError> {
         self.engine
-            .look(move |tx| Box::pin(sql::entities::revision(tx, cp)))
+            .glance(move |tx| Box::pin(sql::entities::revision(tx, cp)))
             .await
     }
 

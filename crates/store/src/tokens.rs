@@ -112,7 +112,7 @@ impl Store {
     /// Only failures of the engine.
     pub async fn bearer(&self, digest: [u8; 32]) -> Result<Option<Bearer>, StoreError> {
         self.engine
-            .look(move |tx| Box::pin(sql::tokens::bearer(tx, digest)))
+            .glance(move |tx| Box::pin(sql::tokens::bearer(tx, digest)))
             .await
     }
 

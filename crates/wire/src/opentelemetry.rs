@@ -1,9 +1,10 @@
-//! Spans as OTLP/HTTP carries them: `ExportTraceServiceRequest` in protobuf.
+//! Spans and log lines as OTLP/HTTP carries them: `ExportTraceServiceRequest` and
+//! `ExportLogsServiceRequest` in protobuf.
 //!
-//! Source: opentelemetry-proto 1.5, `trace/v1/trace.proto` and `common/v1/common.proto`. Only
+//! Source: opentelemetry-proto 1.5, `trace/v1/trace.proto`, `logs/v1/logs.proto` and `common/v1/common.proto`. Only
 //! written; a collector's answer is its HTTP status.
 
-use crate::protobuf::{bytes, fixed64, message, number, varint};
+use crate::protobuf::{bytes, fixed32, fixed64, message, number, varint};
 
 /// Name and version of what makes the spans. Source: Kong's plugin.
 const SCOPE: (&str, &str) = ("kong-internal", "0.1.0");
@@ -85,17 +86,52 @@ impl Span<'_> {
     }
 }
 
-/// A request with these spans, each as [`Span::encode`] made it, of a resource with these
-/// attributes.
-pub fn export_traces<S: AsRef<[u8]>>(resource: &[(String, String)], spans: &[S]) -> Vec<u8> {
-    let total: usize = spans.iter().map(|span| span.as_ref().len() + 4).sum();
-    let mut scope_spans = Vec::with_capacity(total + 64);
-    message(&mut scope_spans, 1, |out| {
+/// One line of a log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogRecord<'a> {
+    /// When it was written, nanoseconds since the Unix epoch.
+    pub time_ns: u64,
+    /// Number and name of its severity, the number as `SeverityNumber` has it.
+    pub severity: (u32, &'a str),
+    /// What it says.
+    pub body: &'a str,
+    /// Names and values.
+    pub attributes: Vec<(&'a str, Attribute<'a>)>,
+    /// The trace that it belongs to, and whether that is sampled.
+    pub trace: Option<(u128, bool)>,
+}
+
+impl LogRecord<'_> {
+    /// As the message `LogRecord`.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        fixed64(&mut out, 1, self.time_ns);
+        number(&mut out, 2, self.severity.0.into());
+        bytes(&mut out, 3, self.severity.1.as_bytes());
+        message(&mut out, 5, |out| bytes(out, 1, self.body.as_bytes()));
+        for (name, value) in &self.attributes {
+            attribute(&mut out, 6, name, value);
+        }
+        if let Some((trace_id, sampled)) = self.trace {
+            fixed32(&mut out, 8, sampled.into());
+            bytes(&mut out, 9, &trace_id.to_be_bytes());
+        }
+        fixed64(&mut out, 11, self.time_ns);
+        out
+    }
+}
+
+/// A request with these spans or log lines, each as its `encode` made it, of a resource with these
+/// attributes. Both kinds of request have the same form.
+pub fn export<S: AsRef<[u8]>>(resource: &[(String, String)], items: &[S]) -> Vec<u8> {
+    let total: usize = items.iter().map(|item| item.as_ref().len() + 4).sum();
+    let mut scope = Vec::with_capacity(total + 64);
+    message(&mut scope, 1, |out| {
         bytes(out, 1, SCOPE.0.as_bytes());
         bytes(out, 2, SCOPE.1.as_bytes());
     });
-    for span in spans {
-        bytes(&mut scope_spans, 2, span.as_ref());
+    for item in items {
+        bytes(&mut scope, 2, item.as_ref());
     }
     let mut head = Vec::new();
     message(&mut head, 1, |out| {
@@ -105,16 +141,13 @@ pub fn export_traces<S: AsRef<[u8]>>(resource: &[(String, String)], spans: &[S])
     });
     let mut tag = Vec::new();
     varint(&mut tag, 2 << 3 | 2);
-    varint(&mut tag, scope_spans.len() as u64);
-    let mut out = Vec::with_capacity(head.len() + tag.len() + scope_spans.len() + 8);
+    varint(&mut tag, scope.len() as u64);
+    let mut out = Vec::with_capacity(head.len() + tag.len() + scope.len() + 8);
     varint(&mut out, 1 << 3 | 2);
-    varint(
-        &mut out,
-        (head.len() + tag.len() + scope_spans.len()) as u64,
-    );
+    varint(&mut out, (head.len() + tag.len() + scope.len()) as u64);
     out.extend_from_slice(&head);
     out.extend_from_slice(&tag);
-    out.extend_from_slice(&scope_spans);
+    out.extend_from_slice(&scope);
     out
 }
 
@@ -149,12 +182,34 @@ mod tests {
         expected.extend_from_slice(&[0x4a, 7, 0x0a, 1, b'n', 0x12, 2, 0x18, 5]);
         expected.extend_from_slice(&[0x7a, 2, 0x18, 2]);
         assert_eq!(encoded, expected);
-        let request = export_traces(&[("k".to_owned(), "v".to_owned())], &[&encoded]);
+        let request = export(&[("k".to_owned(), "v".to_owned())], &[&encoded]);
         assert_eq!(usize::from(request[1]), request.len() - 2);
         assert_eq!(
             request[2..14],
             [0x0a, 10, 0x0a, 8, 0x0a, 1, b'k', 0x12, 3, 0x0a, 1, b'v']
         );
         assert!(request.ends_with(&encoded));
+    }
+
+    #[test]
+    fn a_small_line_has_these_bytes() {
+        let line = LogRecord {
+            time_ns: 3,
+            severity: (13, "WARN"),
+            body: "b",
+            attributes: vec![("n", Attribute::Text("v".into()))],
+            trace: Some((1, true)),
+        };
+        let mut expected = vec![0x09];
+        expected.extend_from_slice(&3_u64.to_le_bytes());
+        expected.extend_from_slice(&[0x10, 13, 0x1a, 4]);
+        expected.extend_from_slice(b"WARN");
+        expected.extend_from_slice(&[0x2a, 3, 0x0a, 1, b'b']);
+        expected.extend_from_slice(&[0x32, 8, 0x0a, 1, b'n', 0x12, 3, 0x0a, 1, b'v']);
+        expected.extend_from_slice(&[0x45, 1, 0, 0, 0, 0x4a, 16]);
+        expected.extend_from_slice(&1_u128.to_be_bytes());
+        expected.push(0x59);
+        expected.extend_from_slice(&3_u64.to_le_bytes());
+        assert_eq!(line.encode(), expected);
     }
 }

@@ -166,6 +166,12 @@ pub(crate) fn number(out: &mut Vec<u8>, field: u32, value: u64) {
     varint(out, value);
 }
 
+/// A field that holds a fixed32, also when it is zero.
+pub(crate) fn fixed32(out: &mut Vec<u8>, field: u32, value: u32) {
+    varint(out, u64::from(field) << 3 | 5);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
 /// A field that holds a fixed64 or the bits of a double, also when it is zero.
 pub(crate) fn fixed64(out: &mut Vec<u8>, field: u32, value: u64) {
     varint(out, u64::from(field) << 3 | 1);

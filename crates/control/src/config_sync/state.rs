@@ -182,13 +182,13 @@ pub(super) fn everything(cp: Uuid, snapshot: &Snapshot) -> Deltas {
 }
 
 /// A snapshot as the part of a file that is to be signed; takes time in proportion to it.
-pub(crate) fn exported(cp: Uuid, snapshot: &Snapshot, issued_at: i64, expires_at: i64) -> Vec<u8> {
-    let config_hash = digest(snapshot).hash();
+pub(crate) fn exported(cp: Uuid, snapshot: Snapshot, issued_at: i64, expires_at: i64) -> Vec<u8> {
+    let config_hash = digest(&snapshot).hash();
     let mut table = Map::new();
     table.insert("_format_version".to_owned(), json!("3.0"));
     table.insert("_transform".to_owned(), json!(false));
-    for (kind, list) in &snapshot.entities {
-        table.insert(kind.table().to_owned(), Value::Array(list.clone()));
+    for (kind, list) in snapshot.entities {
+        table.insert(kind.table().to_owned(), Value::Array(list));
     }
     let payload = Reconfigure {
         timestamp: None,

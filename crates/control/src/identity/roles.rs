@@ -183,45 +183,55 @@ fn telemetry_of(needs: Needs, wanted: Access) -> bool {
 pub(crate) struct PredefinedTeam {
     pub(crate) name: &'static str,
     pub(crate) description: &'static str,
+    /// What it is for, where this build does not have that: nobody can join then.
+    pub(crate) absent: Option<&'static str>,
     pub(crate) allows: fn(Needs) -> bool,
 }
 
 /// Every predefined team of the hosted API, so that whoever looks one up by its name finds it. Those
-/// for what is not in this build open nothing, and say so.
+/// for what is not in this build say so, and take nobody in: a membership that opens nothing would
+/// look as if it did.
 pub(crate) const TEAMS: [PredefinedTeam; 8] = [
     PredefinedTeam {
         name: "Analytics Admin",
         description: "Members may do everything with the telemetry of every control plane.",
+        absent: None,
         allows: |needs| telemetry_of(needs, Access::Write),
     },
     PredefinedTeam {
         name: "Analytics Viewer",
         description: "Members may read the telemetry of every control plane.",
+        absent: None,
         allows: |needs| telemetry_of(needs, Read),
     },
     PredefinedTeam {
         name: "API Product Admin",
-        description: "For API products, which are not in this build: opens nothing.",
+        description: "For API products, which are not in this build: nobody can join.",
+        absent: Some("API products"),
         allows: |_| false,
     },
     PredefinedTeam {
         name: "API Product Developer",
-        description: "For API products, which are not in this build: opens nothing.",
+        description: "For API products, which are not in this build: nobody can join.",
+        absent: Some("API products"),
         allows: |_| false,
     },
     PredefinedTeam {
         name: "Portal Admin",
-        description: "For developer portals, which are not in this build: opens nothing.",
+        description: "For developer portals, which are not in this build: nobody can join.",
+        absent: Some("developer portals"),
         allows: |_| false,
     },
     PredefinedTeam {
         name: "Organization Admin",
         description: "Members may do everything in the organization.",
+        absent: None,
         allows: |_| true,
     },
     PredefinedTeam {
         name: "Organization Admin (Read Only)",
         description: "Members may read everything in the organization.",
+        absent: None,
         allows: |needs| match needs {
             Needs::Nothing | Needs::Token => true,
             Needs::CreateControlPlane => false,
@@ -234,9 +244,17 @@ pub(crate) const TEAMS: [PredefinedTeam; 8] = [
     PredefinedTeam {
         name: "Control Plane Admin",
         description: "Members may do everything with every control plane.",
+        absent: None,
         allows: |needs| matches!(needs, Needs::CreateControlPlane | Needs::ControlPlane(..)),
     },
 ];
+
+/// What a predefined team is for, if this build does not have that.
+pub(crate) fn absent(team: &str) -> Option<&'static str> {
+    let mut all = TEAMS.iter();
+    all.find(|known| known.name == team)
+        .and_then(|known| known.absent)
+}
 
 /// The role of these names.
 pub(crate) fn role(entity_type: &str, name: &str) -> Option<&'static Role> {

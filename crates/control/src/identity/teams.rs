@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::people::{self, id};
 use super::roles::Access::{Read, Write};
-use super::roles::Needs;
+use super::roles::{Needs, absent};
 use super::{accounts, stamp};
 use crate::app::App;
 use crate::body;
@@ -207,6 +207,19 @@ async fn member(field: &str, headers: &HeaderMap, body: Body) -> Result<Uuid, Pr
     member.ok_or_else(|| Problem::invalid(field, "is required"))
 }
 
+/// A team that takes members.
+async fn open(store: &Store, text: &str) -> Result<Uuid, Problem> {
+    let team = store.team(id("team", text)?).await?;
+    if let Some(what) = absent(&team.name).filter(|_| team.predefined) {
+        let detail = format!(
+            "{} is for {what}, which are not in this build: it would open nothing",
+            team.name
+        );
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    }
+    Ok(team.id)
+}
+
 async fn add_user(
     State(store): State<Store>,
     Extension(actor): Extension<Actor>,
@@ -215,7 +228,8 @@ async fn add_user(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let user = Holder::User(member("id", &headers, body).await?);
-    store.join_team(&actor, id("team", &text)?, user).await?;
+    let team = open(&store, &text).await?;
+    store.join_team(&actor, team, user).await?;
     Ok(StatusCode::CREATED)
 }
 
@@ -227,7 +241,8 @@ async fn add_account(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let account = Holder::SystemAccount(member("id", &headers, body).await?);
-    store.join_team(&actor, id("team", &text)?, account).await?;
+    let team = open(&store, &text).await?;
+    store.join_team(&actor, team, account).await?;
     Ok(StatusCode::CREATED)
 }
 

@@ -168,6 +168,11 @@ async fn changes(
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<Value>, Problem> {
     let cp = cp(&id)?;
+    let own = store.control_plane(cp).await?;
+    if own.cluster_type == ClusterType::ControlPlaneGroup {
+        let reason = "a group keeps no entities of its own; compare versions of its members";
+        return Err(Problem::invalid("version", reason));
+    }
     let to = named(&store, cp, &version).await?;
     let since = query.iter().find(|(name, _)| name == "since");
     let from = match since {

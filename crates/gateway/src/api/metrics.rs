@@ -1,7 +1,7 @@
 //! What every gateway tells Prometheus, with the metric names of Kong's plugin.
 //!
 //! Metrics of services and routes are fed by the plugin through [`Metrics`]. Source: data-plane
-//! reference 7.18; what only nginx and Lua have (timers, shared dictionaries) is left out.
+//! reference 7.18; what only nginx and Lua have (timers, other shared dictionaries) is left out.
 //!
 //! [`Metrics`]: sallyport_plugins::metrics::Metrics
 
@@ -46,6 +46,16 @@ static MEMORY: Family = gauge(
     "kong_memory_workers_lua_vms_bytes",
     "Resident bytes of the gateway's process",
     &["node_id", "pid", "kong_subsystem"],
+);
+static DICTIONARY: Family = gauge(
+    "kong_memory_lua_shared_dict_bytes",
+    "Bytes that proxy-cache keeps",
+    &["node_id", "shared_dict", "kong_subsystem"],
+);
+static DICTIONARY_TOTAL: Family = gauge(
+    "kong_memory_lua_shared_dict_total_bytes",
+    "Most bytes that proxy-cache may keep",
+    &["node_id", "shared_dict", "kong_subsystem"],
 );
 static NODE: Family = gauge(
     "kong_node_info",
@@ -188,6 +198,9 @@ pub(super) fn text(node: &Node) -> String {
     out.value(&NODE, &[&id, &node.version], 1.0);
     let process = std::process::id().to_string();
     out.value(&MEMORY, &[&id, &process, "http"], resident_bytes() as f64);
+    let (cache, dictionary) = (&shared.node.cache, [&id[..], "kong_db_cache", "http"]);
+    out.value(&DICTIONARY, &dictionary, cache.bytes() as f64);
+    out.value(&DICTIONARY_TOTAL, &dictionary, cache.bytes_max() as f64);
     target_health(&mut out, shared);
     out.value(&ROUTES, &[], shared.configuration().routes() as f64);
     out.value(&LOG_LINES_DROPPED, &[], node.logs.dropped() as f64);

@@ -64,17 +64,23 @@ pub(super) fn status(node: &Node, query: Option<&str>) -> Answer {
         let found = query.iter().find(|(name, _)| name == wanted);
         found.map(|(_, value)| value.as_str())
     };
-    let resident = metrics::resident_bytes();
-    let size = match size(resident, argument("unit"), argument("scale")) {
-        Ok(size) => size,
-        Err(text) => return message(StatusCode::BAD_REQUEST, &text),
+    let cache = &shared.node.cache;
+    let sizes = [metrics::resident_bytes(), cache.bytes(), cache.bytes_max()];
+    let sizes = sizes.map(|bytes| size(bytes, argument("unit"), argument("scale")));
+    let [size, kept, capacity] = match sizes {
+        [Ok(size), Ok(kept), Ok(capacity)] => [size, kept, capacity],
+        [Err(text), ..] | [_, Err(text), _] | [.., Err(text)] => {
+            return message(StatusCode::BAD_REQUEST, &text);
+        }
     };
     let accepted = shared.accepted.load(Ordering::Relaxed);
     let connections = metrics::connections(shared);
     let mut body = json!({
         "memory": {
             "workers_lua_vms": [{"pid": std::process::id(), "http_allocated_gc": size}],
-            "lua_shared_dicts": {},
+            "lua_shared_dicts": {
+                "kong_db_cache": {"allocated_slabs": kept, "capacity": capacity},
+            },
         },
         "server": {
             "connections_accepted": accepted,

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 pub(crate) use access::{Access, AccessFormat, Line, LocalTime, StreamLine};
 pub(crate) use lines::Lines;
+pub use sallyport_plugins::{LogLine, LogLines, Severity};
 pub(crate) use sink::open as open_file;
 pub use sink::{LogFileError, QUEUED_BYTES_MAX, Sink};
 

@@ -47,10 +47,9 @@ pub(super) async fn serve(
         let ends = stream_ends(options, bound, &stream, peer, told);
         return Box::pin(stream::tcp::run(worker, stream, ends, bound.tls.as_ref())).await;
     }
-    let port = bound.address.port();
-    let ip = peer.ip();
+    let (ip, address) = (peer.ip(), bound.address);
     let Some(tls) = &bound.tls else {
-        let client = Client::new(options, ip, port, false, None)
+        let client = Client::new(options, ip, address, false, None)
             .on(&stream, options)
             .for_whom(told);
         return match bound.http2 {
@@ -70,7 +69,7 @@ pub(super) async fn serve(
             let (tcp, session) = stream.get_ref();
             let h2 = session.alpn_protocol() == Some(b"h2");
             let mut client =
-                Client::new(options, ip, port, true, session.server_name()).on(tcp, options);
+                Client::new(options, ip, address, true, session.server_name()).on(tcp, options);
             client = client.for_whom(told);
             client.session = Some(super::session::session(session));
             match h2 {

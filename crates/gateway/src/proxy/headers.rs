@@ -1,6 +1,8 @@
 //! Header rules in both directions. Source: data-plane reference 4.7 and 4.8.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use http::header::{CONNECTION, SERVER, VIA};
@@ -33,9 +35,14 @@ pub(crate) struct Client {
     pub(crate) sni: Option<String>,
     /// The port the client connected to, as seen from outside.
     pub(crate) port: u16,
-    /// The peer's port and the address it connected to, where routes may look at them.
+    /// The peer's port, where routes may look at it.
     pub(crate) peer_port: Option<u16>,
-    pub(crate) local: Option<IpAddr>,
+    /// The address it connected to.
+    pub(crate) local: SocketAddr,
+    /// Which connection of this process it is, from 1.
+    pub(crate) serial: u64,
+    /// Requests that came over it.
+    pub(crate) requests: Cell<u64>,
     /// The lines about it that an upstream gets whoever asks.
     lines: Box<[u8]>,
     /// Whether what the peer says of others is believed.
@@ -44,16 +51,20 @@ pub(crate) struct Client {
     told: Option<SocketAddr>,
 }
 
+/// Connections of all workers so far.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
 impl Client {
+    /// A connection from `peer` to the listener `bound`.
     pub(crate) fn new(
         options: &Options,
         peer: IpAddr,
-        port: u16,
+        bound: SocketAddr,
         tls: bool,
         sni: Option<&str>,
     ) -> Client {
         let peer = peer.to_canonical();
-        let port = options.outside_port(port);
+        let port = options.outside_port(bound.port());
         let mut lines = BytesMut::new();
         line(&mut lines, "x-real-ip", &[peer.to_string().as_bytes()]);
         line(&mut lines, "x-forwarded-proto", &[scheme(tls)]);
@@ -70,21 +81,22 @@ impl Client {
             sni: sni.map(str::to_ascii_lowercase),
             port,
             peer_port: None,
-            local: None,
+            local: bound,
+            serial: CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1,
+            requests: Cell::new(0),
             lines: lines[..].into(),
             trusted: options.trusts(peer),
             told: None,
         }
     }
 
-    /// Notes the rest of a connection's addresses, if routes may look at them.
+    /// Notes the rest of a connection's addresses.
     pub(crate) fn on(mut self, stream: &TcpStream, options: &Options) -> Client {
+        if let Ok(local) = stream.local_addr() {
+            self.local = SocketAddr::new(local.ip().to_canonical(), local.port());
+        }
         if options.routes_by_address {
             self.peer_port = stream.peer_addr().ok().map(|peer| peer.port());
-            self.local = stream
-                .local_addr()
-                .ok()
-                .map(|local| local.ip().to_canonical());
         }
         self
     }

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use http::header::{CONNECTION, DATE, HOST, LOCATION, SERVER, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Extensions, HeaderValue, Method, StatusCode, Version};
+use sallyport_model::Kind;
 use sallyport_plugins::{
-    Captures, Env, Exchange, Fields, Flow, PartOf, Reply, ReplyBody, Request, RequestBody,
-    ResponseHead,
+    Arrival, Arriving, Captures, Env, Exchange, Fields, Flow, PartOf, Reply, ReplyBody, Request,
+    RequestBody, ResponseHead,
 };
 use tokio::time::Instant;
 use tracing::error;
@@ -91,6 +92,7 @@ pub(crate) async fn serve(
     body: &mut dyn BodySource,
 ) -> Answer {
     let arrived = now();
+    client.requests.set(client.requests.get() + 1);
     let length = match body.length() {
         Length::Exact(bytes) => Some(bytes),
         Length::Chunked | Length::UntilClose => None,
@@ -264,6 +266,27 @@ pub(super) struct Turn<'a> {
     pub(super) tally: &'a Tally,
 }
 
+impl Arriving for Turn<'_> {
+    fn arrival(&self, exchange: &Exchange) -> Arrival<'_> {
+        let request = &exchange.request;
+        let entities = &self.configuration.entities;
+        Arrival {
+            tls: self.client.tls,
+            host: request_host(&request.uri, &request.headers).0.into_owned(),
+            path: router::normalise(request.uri.path()).into_owned(),
+            address: self.client.local,
+            connection: self.client.serial,
+            nth: self.client.requests.get(),
+            route: exchange
+                .route
+                .and_then(|id| entities.logged(Kind::Route, id)),
+            service: exchange
+                .service
+                .and_then(|id| entities.logged(Kind::Service, id)),
+        }
+    }
+}
+
 impl Turn<'_> {
     async fn run(
         &self,
@@ -297,7 +320,7 @@ impl Turn<'_> {
                     Some(exchange.client_ip),
                     self.client.source_port(&self.worker.options),
                 ),
-                local: self.client.local,
+                local: options.routes_by_address.then(|| self.client.local.ip()),
                 headers: &exchange.request.headers,
                 sni: self.client.sni.as_deref(),
                 tls: self.client.tls,
@@ -383,6 +406,7 @@ impl Turn<'_> {
             identities: &self.configuration.identities,
             node: &self.worker.node,
             metrics: &self.worker.metrics,
+            arriving: Some(self),
         };
         let mut answer = None;
         let phase = self.tally.begin();

@@ -263,6 +263,7 @@ impl Worker {
             identities: &configuration.identities,
             node: &self.node,
             metrics: &self.metrics,
+            arriving: None,
         };
         let handlers = chosen
             .iter()

@@ -8,9 +8,12 @@ mod link;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use sallyport_plugins::{Redis, RedisAnswer, RedisCommand, RedisServer};
@@ -81,6 +84,13 @@ impl Redis for Links {
 
     fn tell(&self, server: &Arc<RedisServer>, command: RedisCommand) {
         self.link(server).tell(&command);
+    }
+
+    fn later(&self, after: Duration, task: Pin<Box<dyn Future<Output = ()>>>) {
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(after).await;
+            task.await;
+        });
     }
 }
 

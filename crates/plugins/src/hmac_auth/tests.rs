@@ -146,6 +146,22 @@ fn a_request_outside_of_its_time_is_refused() {
     check(json!({}), none, refused(NO_DATE));
 }
 
+/// Nothing is stored, so the very same request passes again while its date is good, as with Kong.
+#[test]
+fn a_replayed_request_passes_only_as_it_was_and_in_its_time() {
+    let replayed = || Signed::default().make();
+    check(json!({}), replayed(), Seen::Continued);
+    let mut later = replayed();
+    later.now_ms += 301_000;
+    check(json!({}), later, refused(NO_DATE));
+    let mut elsewhere = replayed();
+    elsewhere.request.uri = http::Uri::from_static("/payments?a=1");
+    check(json!({}), elsewhere, refused(NOT_SAME));
+    let mut otherwise = replayed();
+    otherwise.request.method = http::Method::DELETE;
+    check(json!({}), otherwise, refused(NOT_SAME));
+}
+
 #[test]
 fn what_does_not_match_is_refused() {
     check(

@@ -237,6 +237,21 @@ fn claims_are_verified_by_the_gateways_clock() {
 }
 
 #[test]
+fn a_replayed_token_passes_until_it_ends() {
+    let token = of_alice(&json!({"iss": "alice", "exp": NOW_S + 60}));
+    let bench = Bench::new(&Jwt, json!({"claims_to_verify": ["exp"]}));
+    let at = |after_s| {
+        let mut exchange = with_token(&token);
+        exchange.now_ms = (NOW_S + after_s) * 1000;
+        bench.seen(&mut exchange)
+    };
+    assert_eq!(at(0), Seen::Continued);
+    assert_eq!(at(59), Seen::Continued);
+    assert_eq!(at(60), refused(r#"{"exp":"token expired"}"#));
+    assert_eq!(at(86_400), refused(r#"{"exp":"token expired"}"#));
+}
+
+#[test]
 fn a_token_is_found_in_query_cookie_and_header_but_only_one() {
     let alice = of_alice(&json!({"iss": "alice"}));
     let other = of_alice(&json!({"iss": "alice", "n": 1}));

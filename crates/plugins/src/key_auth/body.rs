@@ -1,9 +1,10 @@
-//! Keys in request bodies: JSON objects and forms.
+//! Keys in request bodies: JSON objects, forms and multipart forms.
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::Found;
+use crate::multipart::Multipart;
 use crate::params::Params;
 
 /// A body that may hold a key.
@@ -11,6 +12,7 @@ use crate::params::Params;
 pub(super) enum Body {
     Json(Map<String, Value>),
     Form(Params),
+    Multipart(Multipart),
 }
 
 impl Body {
@@ -22,6 +24,8 @@ impl Body {
         } else if lower.contains("application/x-www-form-urlencoded") {
             let text = std::str::from_utf8(bytes).ok()?;
             Some(Body::Form(Params::parse(text)))
+        } else if lower.contains("multipart/form-data") {
+            Multipart::parse(content_type, bytes).map(Body::Multipart)
         } else {
             None
         }
@@ -29,10 +33,11 @@ impl Body {
 
     /// The key under this name. A list of them is one too many.
     pub(super) fn find(&self, name: &str) -> Found {
-        let key = |text: &str| match text.is_empty() {
+        let key_of = |bytes: &[u8]| match bytes.is_empty() {
             true => Found::Nothing,
-            false => Found::Key(text.as_bytes().to_vec()),
+            false => Found::Key(bytes.to_vec()),
         };
+        let key = |text: &str| key_of(text.as_bytes());
         match self {
             Body::Json(members) => match members.get(name) {
                 Some(Value::String(text)) => key(text),
@@ -44,6 +49,14 @@ impl Body {
                 1 => key(params.get(name).unwrap_or_default()),
                 _ => Found::Twice,
             },
+            Body::Multipart(form) => {
+                let mut contents = form.contents(name);
+                match (contents.next(), contents.next()) {
+                    (None, _) => Found::Nothing,
+                    (Some(content), None) => key_of(content),
+                    (Some(_), Some(_)) => Found::Twice,
+                }
+            }
         }
     }
 
@@ -57,6 +70,10 @@ impl Body {
             Body::Form(params) => {
                 params.remove(name);
                 params.encode().into()
+            }
+            Body::Multipart(form) => {
+                form.remove(name);
+                form.encode().into()
             }
         }
     }

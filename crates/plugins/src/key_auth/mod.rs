@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use sallyport_model::schema::{Field, Record, each};
 
-use crate::arguments::{header_name, query_values, remove_argument};
+use crate::arguments::{has_argument, header_name, query_values, remove_argument};
 use crate::auth::{Gate, admit, anonymous, challenge, realm, unauthorized};
 use crate::exchange::{Env, Exchange, Flow, Handler, RequestBody};
 use crate::{CompileError, Plugin};
@@ -19,8 +19,9 @@ use body::Body;
 
 const ABOUT: &str = "\
 For each of `key_names`, first the header, then the query argument, then the body is looked at; the first one that is
-there counts. A body is read if it is JSON (a member of the object) or a form, and has at most 1 MiB; a larger one has
-no key. Credentials are `keyauth_credentials` of consumers; one with a `ttl` is good for so many seconds after it was
+there counts. A body is read if it is JSON (a member of the object), a form or a multipart form, and has at most 1 MiB; a larger
+one has no key. With `hide_credentials` header, argument and member of the name that held the key are all removed
+before the request goes upstream. Credentials are `keyauth_credentials` of consumers; one with a `ttl` is good for so many seconds after it was
 written, or after a document that does not say when was loaded.
 
 | case | answer |
@@ -79,7 +80,7 @@ impl Plugin for KeyAuth {
             Field::boolean("key_in_body")
                 .required()
                 .default(json!(false))
-                .about("Whether JSON and form bodies are looked at."),
+                .about("Whether bodies are looked at: JSON, forms and multipart forms."),
             Field::boolean("run_on_preflight")
                 .required()
                 .default(json!(true))
@@ -150,7 +151,8 @@ impl Handler for Active {
             return Flow::Continue;
         }
         // of one name the body comes last, so it is read only if it must be
-        if !inner.config.key_in_body || inner.key_names.len() == 1 {
+        let config = &inner.config;
+        if !config.key_in_body || (inner.key_names.len() == 1 && !config.hide_credentials) {
             let found = inner.find(exchange, None);
             if !(inner.config.key_in_body && matches!(found, Found::Nothing)) {
                 return inner.decide(exchange, env, found);
@@ -189,51 +191,51 @@ impl Inner {
         for (name, header) in &self.key_names {
             let mut found = Found::Nothing;
             if self.config.key_in_header {
-                found = self.in_header(exchange, header);
+                found = only(exchange.request.headers.get_all(header).map(<[u8]>::to_vec));
             }
             if self.config.key_in_query && matches!(found, Found::Nothing) {
-                found = self.in_query(exchange, name);
+                found = only(query_values(exchange.request.uri.query(), name));
             }
             if let (Found::Nothing, Some(body)) = (&found, &body) {
                 found = body.find(name);
-                if self.config.hide_credentials && matches!(found, Found::Key(_)) {
-                    let without = body.clone().without(name);
-                    exchange.body = RequestBody::Here(without);
-                }
             }
-            if !matches!(found, Found::Nothing) {
-                return found;
+            match found {
+                Found::Nothing => {}
+                Found::Twice => return Found::Twice,
+                Found::Key(key) => {
+                    if self.config.hide_credentials {
+                        self.hide(exchange, (name, header), body);
+                    }
+                    return Found::Key(key);
+                }
             }
         }
         Found::Nothing
     }
 
-    fn in_header(&self, exchange: &mut Exchange, header: &HeaderName) -> Found {
-        let mut values = exchange.request.headers.get_all(header);
-        let key = match (values.next(), values.next()) {
-            (Some(_), Some(_)) => return Found::Twice,
-            (Some(key), None) if !key.is_empty() => key.to_vec(),
-            _ => return Found::Nothing,
-        };
-        drop(values);
-        if self.config.hide_credentials {
-            exchange.request.headers.remove(header);
-        }
-        Found::Key(key)
-    }
-
-    fn in_query(&self, exchange: &mut Exchange, name: &str) -> Found {
-        let mut values = query_values(exchange.request.uri.query(), name);
-        let key = match (values.next(), values.next()) {
-            (Some(_), Some(_)) => return Found::Twice,
-            (Some(key), None) if !key.is_empty() => key,
-            _ => return Found::Nothing,
-        };
-        drop(values);
-        if self.config.hide_credentials {
+    /// Wherever else a key stands under the name, it does not go upstream either.
+    fn hide(
+        &self,
+        exchange: &mut Exchange,
+        (name, header): (&str, &HeaderName),
+        body: Option<Body>,
+    ) {
+        exchange.request.headers.remove(header);
+        if has_argument(exchange.request.uri.query(), name) {
             remove_argument(&mut exchange.request.uri, name);
         }
-        Found::Key(key)
+        if let Some(body) = body.filter(|body| !matches!(body.find(name), Found::Nothing)) {
+            exchange.body = RequestBody::Here(body.without(name));
+        }
+    }
+}
+
+/// The one value that is there and not empty.
+fn only(mut values: impl Iterator<Item = Vec<u8>>) -> Found {
+    match (values.next(), values.next()) {
+        (Some(_), Some(_)) => Found::Twice,
+        (Some(key), None) if !key.is_empty() => Found::Key(key),
+        _ => Found::Nothing,
     }
 }
 
@@ -387,6 +389,12 @@ mod tests {
         let (json, form) = ("application/json", "application/x-www-form-urlencoded");
         let config = json!({"key_in_body": true});
         let hides = json!({"key_in_body": true, "hide_credentials": true});
+        let parts = "multipart/form-data; boundary=x";
+        let part = |name, content| {
+            format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{content}\r\n")
+        };
+        let one = part("a", "1");
+        let multipart = format!("{}{one}--x--\r\n", part("apikey", "alice-key"));
         let two = json!({"key_in_body": true, "key_names": ["x-key", "apikey"]});
         for (config, content_type, body, upstream) in [
             (
@@ -403,6 +411,8 @@ mod tests {
             ),
             (&two, form, "b=1&apikey=alice-key", "b=1&apikey=alice-key"),
             (&hides, form, "b=1&apikey=alice-key&c=2", "b=1&c=2"),
+            (&config, parts, &*multipart, &*multipart),
+            (&hides, parts, &*multipart, &format!("{one}--x--\r\n")),
         ] {
             let (seen, body) = posted(config.clone(), content_type, body);
             assert_eq!((seen, body.as_str()), (Seen::Continued, upstream));
@@ -430,6 +440,24 @@ mod tests {
         }
         let (seen, _) = posted(json!({}), json, r#"{"apikey": "alice-key"}"#);
         assert_ne!(seen, Seen::Continued);
+    }
+
+    #[test]
+    fn what_is_hidden_is_hidden_everywhere() {
+        let json = "application/json";
+        let config = json!({"hide_credentials": true, "key_in_body": true});
+        let request = http::Request::post("/?apikey=alice-key&b=1")
+            .header("content-type", json)
+            .header("apikey", "alice-key");
+        let mut exchange = exchange(request);
+        let bench = Bench::new(&KeyAuth, config).with_body(br#"{"apikey":"alice-key","a":1}"#);
+        assert_eq!(bench.seen(&mut exchange), Seen::Continued);
+        assert_eq!(header(&exchange, "apikey"), None);
+        assert_eq!(exchange.request.uri, "/?b=1");
+        let RequestBody::Here(body) = &exchange.body else {
+            panic!("the body was read")
+        };
+        assert_eq!(&body[..], br#"{"a":1}"#);
     }
 
     #[test]

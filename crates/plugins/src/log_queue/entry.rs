@@ -2,32 +2,20 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sallyport_model::schema::{Field, each};
-use serde_json::Value;
 
-use crate::exchange::Exchange;
-use crate::finished::Finished;
+use super::custom_fields::check;
 
-/// The field of Kong that would run code; only an empty one is taken.
+/// The field `custom_fields_by_lua`.
 pub(crate) fn custom_fields_by_lua() -> Field {
-    Field::map("custom_fields_by_lua", each::string(), each::string())
-        .check(no_code)
-        .about("Must be empty: code in configurations is not run.")
-}
-
-fn no_code(fields: &Value) -> Result<(), String> {
-    match fields.as_object().is_some_and(|map| !map.is_empty()) {
-        true => Err(
-            "code in configurations is not run by this build; leave it out and change entries \
-             where they are collected"
-                .to_owned(),
-        ),
-        false => Ok(()),
-    }
-}
-
-/// The entry of a request, without a line feed.
-pub(crate) fn line(exchange: &Exchange, finished: &Finished<'_>) -> Bytes {
-    finished.entry(exchange).to_json().into()
+    Field::map(
+        "custom_fields_by_lua",
+        each::string(),
+        each::string().check(check),
+    )
+    .about(
+        "Further fields of an entry, in a part of Lua: see \
+         [log queues](../log_queue.md#fields-of-your-own).",
+    )
 }
 
 /// Entries as lines.

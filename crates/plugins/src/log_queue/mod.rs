@@ -5,6 +5,7 @@
 //! opens no socket and no file.
 
 mod core;
+mod custom_fields;
 mod entry;
 mod settings;
 mod sink;
@@ -14,7 +15,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 pub use self::core::{Limits, Pushed, Queue, Step, Tries};
-pub(crate) use self::entry::{array, custom_fields_by_lua, line, lines};
+pub(crate) use self::custom_fields::CustomFields;
+pub(crate) use self::entry::{array, custom_fields_by_lua, lines};
 pub(crate) use self::settings::{QueueConfig, milliseconds, queue_field, queue_limits};
 pub use self::sink::{Destination, Encode, HttpSink, Sink};
 

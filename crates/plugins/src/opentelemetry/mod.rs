@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use http::{HeaderName, HeaderValue};
 use sallyport_model::schema::Record;
-use sallyport_wire::opentelemetry::export_traces;
+use sallyport_wire::opentelemetry::{Attribute, LogRecord, export};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -40,7 +40,13 @@ A caller's decision not to sample counts. Otherwise `sampling_rate` or, without 
 
 Requests go as protobuf (`application/x-protobuf`). The collector's certificate is verified against
 `lua_ssl_trusted_certificate`. How spans wait: [log queues](../log_queue.md); more on traces:
-[Tracing](../tracing.md). `logs_endpoint` is refused: the gateway's own log is not sent, see [Logs](../logs.md).
+[Tracing](../tracing.md).
+
+With `logs_endpoint` the lines of the gateway's own log go there, as far as its level lets them: each in the log phase of
+the request that it tells of, with the id of its trace and `request.id`; others in the log phase of whatever request
+comes next. They begin with the first request that the plugin sees. At most 1,000 wait for that; later ones are dropped
+until there is room. Fields of a line are attributes (Kong has places in its source there). Lines about queues of
+log plugins are not sent, so that a collector that is gone is not told so.
 ";
 
 /// The plugin, as the registry lists it.
@@ -76,7 +82,17 @@ impl Plugin for OpenTelemetry {
         let propagation = TraceHeaders::deserialize(config)?.propagation()?;
         let config = Config::deserialize(config)?;
         let name = |name: &str| name.parse::<HeaderName>().map_err(CompileError::value);
-        let sink = config.sink()?;
+        let [traces, logs] = config.sinks()?;
+        let resource = config.resource_attributes.unwrap_or_default();
+        let way = |sink: Option<HttpSink>, what: &str| {
+            Some(Way {
+                name: format!("{id}:{what}"),
+                limits: limits.clone(),
+                sink: sink?,
+                resource: resource.clone(),
+                outlet: OnceLock::new(),
+            })
+        };
         Ok(Box::new(Active {
             propagation,
             sampling_rate: config.sampling_rate,
@@ -85,11 +101,8 @@ impl Plugin for OpenTelemetry {
                 .as_deref()
                 .map(name)
                 .transpose()?,
-            name: format!("{id}:traces"),
-            limits,
-            sink,
-            outlet: OnceLock::new(),
-            resource: config.resource_attributes.unwrap_or_default(),
+            traces: way(traces, "traces"),
+            logs: way(logs, "logs"),
         }))
     }
 }
@@ -98,12 +111,18 @@ struct Active {
     propagation: Propagation,
     sampling_rate: Option<f64>,
     trace_header: Option<HeaderName>,
+    traces: Option<Way>,
+    logs: Option<Way>,
+}
+
+/// The way to one endpoint.
+struct Way {
     /// Of the queue.
     name: String,
     limits: Limits,
     sink: HttpSink,
     resource: serde_json::Map<String, Value>,
-    /// Opened once there is a span: requests say what the node is.
+    /// Opened once there is something to send: requests say what the node is.
     outlet: OnceLock<Outlet>,
 }
 
@@ -119,7 +138,7 @@ struct Trace {
     sampled: bool,
 }
 
-impl Active {
+impl Way {
     fn outlet(&self, facts: &Facts) -> &Outlet {
         self.outlet.get_or_init(|| {
             let resource = resource(facts, &self.resource);
@@ -128,10 +147,36 @@ impl Active {
                 name: self.name.clone(),
                 limits: self.limits.clone(),
                 destination: Destination::new(Sink::Http(self.sink.clone()), move |batch| {
-                    vec![export_traces(&resource, batch).into()]
+                    vec![export(&resource, batch).into()]
                 }),
             })
         })
+    }
+}
+
+impl Active {
+    /// Sends the lines of the log that wait for this request.
+    fn tell_lines(&self, logs: &Way, trace: &Trace, finished: &Finished<'_>, env: &Env<'_>) {
+        let lines = &env.node.log_lines;
+        lines.want();
+        for line in lines.take(finished.request_id, finished.ended_ns) {
+            let text = |(name, value): &(&'static str, String)| {
+                (*name, Attribute::Text(value.clone().into()))
+            };
+            let mut attributes: Vec<_> = line.fields.iter().map(text).collect();
+            if let Some(id) = &line.request_id {
+                attributes.push(("request.id", Attribute::Text(id.into())));
+            }
+            let is_own = line.request_id.as_deref() == Some(finished.request_id);
+            let record = LogRecord {
+                time_ns: line.time_ns,
+                severity: (line.severity as u32, line.severity.as_str()),
+                body: &line.message,
+                attributes,
+                trace: is_own.then_some((trace.id, trace.sampled)),
+            };
+            logs.outlet(&env.node.facts).push(record.encode(), env);
+        }
     }
 
     fn begin(&self, found: &Context, tracing: &Tracing) -> (Trace, Context) {
@@ -228,11 +273,14 @@ impl Handler for Active {
             // no route matched, so nothing went upstream
             None => self.begin(&Context::default(), &facts.tracing).0,
         };
-        if !trace.sampled {
-            return;
+        if let Some(logs) = &self.logs {
+            self.tell_lines(logs, &trace, finished, env);
         }
+        let Some(traces) = self.traces.as_ref().filter(|_| trace.sampled) else {
+            return;
+        };
         for span in spans::all(&trace, &facts.tracing, exchange, finished) {
-            self.outlet(facts).push(span, env);
+            traces.outlet(facts).push(span, env);
         }
     }
 }

@@ -23,8 +23,7 @@ pub(super) fn schema() -> Record {
             .about("The collector, such as `http://host:4318/v1/traces`."),
         Field::url("logs_endpoint")
             .referenceable()
-            .check(no_logs)
-            .about("Must be unset: the gateway's own log is not sent."),
+            .about("Where the gateway's own log goes, such as `http://host:4318/v1/logs`."),
         Field::map(
             "headers",
             each::string().check(header_name),
@@ -60,13 +59,6 @@ pub(super) fn schema() -> Record {
     ]))
 }
 
-fn no_logs(_: &Value) -> Result<(), String> {
-    Err(
-        "logs are not sent by this build; leave it out and collect the error log of the gateway"
-            .to_owned(),
-    )
-}
-
 fn no_template(value: &Value) -> Result<(), String> {
     match value.as_str().is_some_and(|text| text.contains("$(")) {
         true => Err(
@@ -79,6 +71,7 @@ fn no_template(value: &Value) -> Result<(), String> {
 #[derive(Deserialize)]
 pub(super) struct Config {
     traces_endpoint: Option<String>,
+    logs_endpoint: Option<String>,
     headers: Option<Map<String, Value>>,
     pub(super) resource_attributes: Option<Map<String, Value>>,
     connect_timeout: Option<f64>,
@@ -89,9 +82,14 @@ pub(super) struct Config {
 }
 
 impl Config {
-    pub(super) fn sink(&self) -> Result<HttpSink, CompileError> {
-        let url = self.traces_endpoint.as_deref();
-        let url = url.ok_or_else(|| CompileError::value("traces_endpoint is not set"))?;
+    /// Where traces go, and where the log goes.
+    pub(super) fn sinks(&self) -> Result<[Option<HttpSink>; 2], CompileError> {
+        let [traces, logs] = [&self.traces_endpoint, &self.logs_endpoint]
+            .map(|url| url.as_deref().map(|url| self.sink(url)).transpose());
+        Ok([traces?, logs?])
+    }
+
+    fn sink(&self, url: &str) -> Result<HttpSink, CompileError> {
         let mut headers = headers(self.headers.as_ref().unwrap_or(&Map::new()))?;
         headers
             .entry(CONTENT_TYPE)

@@ -124,10 +124,6 @@ fn bad_configurations_are_named() {
             "traces_endpoint: missing scheme",
         ),
         (
-            json!({"logs_endpoint": "http://x/v1/logs"}),
-            "logs_endpoint: logs are not sent by this build",
-        ),
-        (
             config(json!({"resource_attributes": {"a": "$(headers.x)"}})),
             "resource_attributes.a: code in configurations is not run",
         ),
@@ -142,4 +138,34 @@ fn bad_configurations_are_named() {
     }
     let older = json!({"endpoint": "http://x:4318/v1/traces", "batch_span_count": 10});
     assert_eq!(problems(&OpenTelemetry, older), "");
+}
+
+#[test]
+fn lines_of_the_log_go_with_their_request() {
+    let config = json!({"logs_endpoint": "http://otel.example:4318/v1/logs"});
+    assert_eq!(problems(&OpenTelemetry, config.clone()), "");
+    let kept = Arc::new(Mutex::new(crate::testing::Queued::empty()));
+    let node = Arc::new(Node {
+        log_queues: Box::new(crate::testing::Keeping(kept.clone())),
+        ..Node::default()
+    });
+    let request = || {
+        let metrics = crate::metrics::Metrics::default();
+        crate::testing::logged_at(&OpenTelemetry, config.clone(), &metrics, &node, |_| ());
+        kept.lock().unwrap().entries()
+    };
+    let line = |request_id: &str| crate::LogLine {
+        time_ns: 1_000_000_000,
+        severity: crate::Severity::Error,
+        message: "request failed".to_owned(),
+        fields: vec![("fault", "upstream".to_owned())],
+        request_id: Some(request_id.to_owned()),
+    };
+    assert!(!node.log_lines.are_wanted());
+    assert_eq!(request(), 0, "no trace is sent there");
+    assert!(node.log_lines.are_wanted());
+    node.log_lines.add(line("0123"));
+    node.log_lines.add(line("another"));
+    assert_eq!(request(), 1);
+    assert_eq!(request(), 1, "a line is sent once");
 }

@@ -1,18 +1,22 @@
 //! `rate-limiting`: refuses requests over a number per calendar window.
 
+mod behind;
 mod cluster;
 mod counters;
+mod ledger;
 mod limits;
 mod shared;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, StatusCode};
-use sallyport_model::schema::{EntityCheck, Field, Match, Record};
+use sallyport_model::schema::{EntityCheck, Field, FieldError, Match, Path, Record};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use behind::{Behind, Told};
 pub(crate) use cluster::NoNodes;
 pub use cluster::{CountAnswer, CountError, CountNodes};
 pub use counters::Counters;
@@ -74,7 +78,12 @@ on a refusal (429 unless `error_code` says otherwise).
 With `redis`, one script a request decides and counts, over one pipelined connection for each core. While
 the server is gone, requests pass without being counted and without headers (`fault_tolerant: true`) or get
 500; a server that cannot be reached is tried again after a second. With `ssl_verify`, its certificate must
-chain to `lua_ssl_trusted_certificate`. `sync_rate` other than -1 is refused.
+chain to `lua_ssl_trusted_certificate`.
+
+With `sync_rate` in seconds instead of -1, a gateway asks Redis only for a caller that it has not seen of late,
+decides by its own count, and tells Redis what it counted every `sync_rate`. Between that, gateways do not know
+of each other's requests: together they may let pass what they count in that time beyond the limit. What could not
+be told is told the next time; what a gateway did not tell yet when its process ends is lost.
 
 With `cluster`, the nodes that `sallyport_rate_limit` in `kong.conf` names (`host:port`, several separated by
 commas; port 9001) count, each key on one of them, in windows of their own clocks, and decide in the same step.
@@ -146,8 +155,7 @@ impl Plugin for RateLimiting {
             Field::number("sync_rate")
                 .required()
                 .default(json!(-1))
-                .check(always_in_step)
-                .about("Must stay -1: Redis is asked for every request."),
+                .about("Seconds between tellings of Redis, from 0.02; -1 asks it for every request."),
         ]);
         let required_with = |limit_by: &'static [&'static str], then_field| {
             let if_match = Match::OneOf(limit_by);
@@ -162,6 +170,10 @@ impl Plugin for RateLimiting {
             .into_iter()
             .fold(Record::new(fields), Record::check);
         redis::with_redis(record)
+            .check(EntityCheck::Custom {
+                fields: &["policy", "sync_rate"],
+                run: sync_rate,
+            })
             .check(required_with(&["header"], "header_name"))
             .check(required_with(&["path"], "path"))
     }
@@ -189,13 +201,23 @@ impl Plugin for RateLimiting {
                 .map_err(CompileError::value)?,
             error_message: config.error_message,
         };
+        let every = (config.sync_rate != IN_STEP)
+            .then(|| Duration::try_from_secs_f64(config.sync_rate))
+            .transpose()
+            .map_err(CompileError::value)?;
         Ok(match redis {
             None if config.policy == "cluster" => Box::new(cluster::Cluster(Arc::new(rules))),
             None => Box::new(Local(rules)),
-            Some(server) => Box::new(Shared {
-                rules: Arc::new(rules),
-                server,
-            }),
+            Some(server) => match every {
+                Some(every) => Box::new(Behind {
+                    rules: Arc::new(rules),
+                    told: Told::new(server, every),
+                }),
+                None => Box::new(Shared {
+                    rules: Arc::new(rules),
+                    server,
+                }),
+            },
         })
     }
 }
@@ -207,15 +229,25 @@ fn starts_with_slash(path: &Value) -> Result<(), String> {
     }
 }
 
-fn always_in_step(sync_rate: &Value) -> Result<(), String> {
-    match sync_rate.as_f64() {
-        Some(rate) if rate != -1.0 => Err(
-            "this build asks Redis for every request and does not count behind its back; use -1"
-                .to_owned(),
-        ),
-        _ => Ok(()),
-    }
+/// Source: the custom validator of Kong's schema.
+fn sync_rate(config: &Map<String, Value>, path: &Path, errors: &mut Vec<FieldError>) {
+    let rate = config.get("sync_rate").and_then(Value::as_f64);
+    let Some(rate) = rate.filter(|rate| *rate != IN_STEP) else {
+        return;
+    };
+    let message = match config.get("policy").and_then(Value::as_str) {
+        Some("redis") if rate < 0.02 => "sync_rate must be greater than 0.02, or -1 to disable",
+        Some("redis") if rate <= SYNC_RATE_MAX => return,
+        Some("redis") => "sync_rate must not be more than 86400 seconds",
+        _ => "sync_rate can only be used with the redis policy",
+    };
+    errors.push(FieldError::entity(path.clone(), message));
 }
+
+/// The `sync_rate` with which Redis is asked for every request.
+const IN_STEP: f64 = -1.0;
+/// A day, in seconds.
+const SYNC_RATE_MAX: f64 = 86_400.0;
 
 #[derive(Deserialize)]
 struct Config {
@@ -229,6 +261,12 @@ struct Config {
     hide_client_headers: bool,
     error_code: f64,
     error_message: String,
+    #[serde(default = "in_step")]
+    sync_rate: f64,
+}
+
+fn in_step() -> f64 {
+    IN_STEP
 }
 
 fn yes() -> bool {

@@ -6,6 +6,7 @@
 use uuid::Uuid;
 
 use super::counters::{Key, Limit, Taken};
+use super::ledger::Due;
 use crate::redis::{RedisCommand, RedisValue};
 use sallyport_wire::rate_limit::Period;
 
@@ -33,11 +34,25 @@ for i, key in ipairs(KEYS) do
 end
 return 1";
 
+/// Adds to every count; the answer is what they are then. `ARGV` holds amount and the millisecond
+/// since the epoch to live to, for each key.
+const ADD_ALL: &str = "\
+local total = {}
+for i, key in ipairs(KEYS) do
+  total[i] = redis.call('incrby', key, ARGV[2 * i - 1])
+  if total[i] == tonumber(ARGV[2 * i - 1]) then redis.call('pexpireat', key, ARGV[2 * i]) end
+end
+return total";
+
 /// The key of one count. Source: data-plane reference 7.11.
 fn count_key(prefix: &str, key: &Key, limit: &Limit, name: &str) -> Vec<u8> {
+    window_key(prefix, key, (limit.window.start_ms, limit.period), name)
+}
+
+fn window_key(prefix: &str, key: &Key, window: (u64, Period), name: &str) -> Vec<u8> {
     let id = |id: Option<Uuid>| id.unwrap_or_default();
     let (route, service) = (id(key.route), id(key.service));
-    let (start, period) = (limit.window.start_ms, limit.period.field());
+    let (start, period) = (window.0, window.1.field());
     let caller = &key.identity;
     format!("{prefix}:{route}:{service}:{caller}:{start}:{name}{period}").into_bytes()
 }
@@ -87,6 +102,26 @@ pub(crate) fn taken(answer: &RedisValue, limits: &[Limit]) -> Option<Taken> {
         }
     }
     Some(taken)
+}
+
+/// Asks for the counts of a key.
+pub(super) fn get(key: &Key, limits: &[Limit]) -> RedisCommand {
+    let keys = limits
+        .iter()
+        .map(|limit| count_key("ratelimit", key, limit, ""));
+    [b"MGET".to_vec()].into_iter().chain(keys).collect()
+}
+
+/// Adds to many counts, which live a second longer than their windows; the answer is a list of what
+/// they are then.
+pub(super) fn add_all(due: &[Due]) -> RedisCommand {
+    let keys = due
+        .iter()
+        .map(|due| window_key("ratelimit", &due.key, (due.start_ms, due.period), ""));
+    let arguments = due
+        .iter()
+        .flat_map(|due| [due.amount, due.end_ms.saturating_add(1_000)]);
+    script(ADD_ALL, keys.collect(), arguments.collect())
 }
 
 /// Asks for the counts of several limits, each by its name.

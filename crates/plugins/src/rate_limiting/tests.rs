@@ -123,8 +123,17 @@ fn bad_configurations_are_named() {
         json!({"minute": 5, "policy": "redis", "redis_host": "r.example"}),
         Ok(()),
     );
-    let counting = json!({"minute": 5, "policy": "redis", "redis_host": "r", "sync_rate": 1});
-    check_config(counting, Err("asks Redis for every request"));
+    let counting =
+        |rate| json!({"minute": 5, "policy": "redis", "redis_host": "r", "sync_rate": rate});
+    check_config(counting(1.0), Ok(()));
+    for rate in [0.0, 0.01, -2.0] {
+        check_config(counting(rate), Err("must be greater than 0.02"));
+    }
+    check_config(counting(1e9), Err("must not be more than 86400"));
+    check_config(
+        json!({"minute": 5, "sync_rate": 1}),
+        Err("sync_rate can only be used with the redis policy"),
+    );
     let below = json!({"minute": 5, "policy": "redis", "redis": {"host": "r", "database": -1}});
     check_config(below, Err("there is no database -1"));
     check_config(

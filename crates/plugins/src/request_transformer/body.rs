@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::multipart::Multipart;
 use super::{Edit, Pair};
+use crate::multipart::Multipart;
 use crate::params::Params;
 
 /// A type of content that can be edited.

@@ -1,7 +1,6 @@
 //! `request-transformer`: edits a request before it goes upstream.
 
 mod body;
-mod multipart;
 mod template;
 
 use std::sync::Arc;

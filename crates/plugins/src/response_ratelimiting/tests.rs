@@ -1,4 +1,7 @@
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use super::*;
 use crate::redis::{Redis, RedisAnswer, RedisCommand, RedisError, RedisValue};
@@ -79,6 +82,10 @@ impl Redis for Fixed {
 
     fn tell(&self, _: &Arc<RedisServer>, command: RedisCommand) {
         self.told.lock().unwrap().push(command);
+    }
+
+    fn later(&self, _: Duration, _: Pin<Box<dyn Future<Output = ()>>>) {
+        unreachable!("this plugin puts nothing off")
     }
 }
 

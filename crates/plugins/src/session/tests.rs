@@ -207,6 +207,24 @@ fn a_forged_or_foreign_cookie_is_none() {
 }
 
 #[test]
+fn a_replayed_cookie_is_good_until_its_timeouts_and_no_longer() {
+    let mut browser = Browser::new(json!({"rolling_timeout": 100, "absolute_timeout": 150}));
+    browser.visit(0, Some("alice"), http::Request::get("/"));
+    let copied = browser.cookie.clone();
+    let mut thief = Browser::new(json!({"rolling_timeout": 100, "absolute_timeout": 150}));
+    let mut replayed = |after_s| {
+        thief.cookie = copied.clone();
+        thief.get(after_s).exchange.consumer.is_some()
+    };
+    // the browser's own session was renewed, the copy was not
+    is_known(&browser.get(90), true);
+    is_known(&browser.get(120), true);
+    assert!(replayed(99));
+    assert!(!replayed(100));
+    is_known(&browser.get(150), false);
+}
+
+#[test]
 fn a_request_ends_the_session() {
     let config = || json!({"read_body_for_logout": true, "logout_methods": ["GET", "POST"]});
     let form = "application/x-www-form-urlencoded";

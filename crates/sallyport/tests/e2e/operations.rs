@@ -219,6 +219,7 @@ fn the_status_api_tells_what_is_going_on() {
         "# TYPE kong_nginx_requests_total gauge\n",
         "subsystem=\"http\"} 3\n",
         "kong_node_info{node_id=\"",
+        "shared_dict=\"kong_db_cache\",kong_subsystem=\"http\"} 134217728",
         "version=\"3.9.1\"} 1\n",
         "kong_datastore_reachable 1\n",
         "sallyport_log_lines_dropped_total 0\n",

@@ -34,6 +34,10 @@ services:
     id: 7a1c5f3e-3f0a-4d0e-9d6a-0d6f1f0b7c03
     paths: [/strict]
     plugins: [{{name: rate-limiting, config: {strict}}}]
+  - name: behind
+    id: 7a1c5f3e-3f0a-4d0e-9d6a-0d6f1f0b7c05
+    paths: [/behind]
+    plugins: [{{name: rate-limiting, config: {behind}}}]
   - name: costs
     id: 7a1c5f3e-3f0a-4d0e-9d6a-0d6f1f0b7c04
     paths: [/costs]
@@ -41,6 +45,7 @@ services:
 "#,
         url = echo.url(),
         tolerant = limits("month: 4, year: 100"),
+        behind = limits("month: 6, year: 100, sync_rate: 0.05"),
         strict = limits("year: 1000, fault_tolerant: false"),
     );
     Alone::start(&document, "")
@@ -116,5 +121,50 @@ fn gateways_count_together_and_outlive_the_server() {
     eventually("Redis is used again", soon(), || {
         let answer = ask(&gateways[0], "/tolerant");
         answer.header("x-ratelimit-remaining-month").is_some()
+    });
+}
+
+/// What Redis counts for the route `behind` in this month.
+fn told(port: u16) -> String {
+    let script = "return redis.call('get', redis.call('keys', ARGV[1])[1] or '') or 'nothing'";
+    let asked = Program::new("redis-cli")
+        .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+        .args(["-a", "s3cret", "-n", "2", "--no-auth-warning"])
+        .args(["--raw", "EVAL", script, "0"])
+        .arg("ratelimit:7a1c5f3e-3f0a-4d0e-9d6a-0d6f1f0b7c05:*:month")
+        .run(soon());
+    asked.success().stdout.trim().to_owned()
+}
+
+#[test]
+fn gateways_that_tell_redis_later_count_together_too() {
+    let port = free_port();
+    let Some(mut server) = redis(port) else {
+        return;
+    };
+    let echo = Echo::start();
+    let [one, other] = [gateway(&echo, port), gateway(&echo, port)];
+    let left = |gateway: &Alone| {
+        let answer = ask(gateway, "/behind");
+        let left = answer.header("x-ratelimit-remaining-month");
+        (answer.status, left.unwrap_or("nothing").to_owned())
+    };
+    for expected in ["5", "4", "3"] {
+        assert_eq!(left(&one), (200, expected.to_owned()));
+    }
+    eventually("Redis is told", soon(), || told(port) == "3");
+    for expected in ["2", "1", "0"] {
+        assert_eq!(left(&other), (200, expected.to_owned()));
+    }
+    assert_eq!(left(&other), (429, "0".to_owned()));
+    eventually("Redis is told", soon(), || told(port) == "6");
+    eventually("the first learns of it", soon(), || left(&one).0 == 429);
+
+    server.kill9();
+    let uncounted = || left(&one) == (200, "nothing".to_owned());
+    eventually("requests pass uncounted", soon(), uncounted);
+    let _server = redis(port).expect("it was there before");
+    eventually("Redis is used again", soon(), || {
+        left(&other).1 != "nothing"
     });
 }

@@ -15,6 +15,7 @@ const COLLECTOR: &str = r#"
 import json, socket, sys, threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 lock = threading.Lock()
 def keep(kind, value):
@@ -24,7 +25,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers["Content-Type"] == "application/x-protobuf":
+        if self.path == "/v1/logs":
+            request = ExportLogsServiceRequest()
+            request.ParseFromString(body)
+            keep("logs", MessageToDict(request))
+        elif self.headers["Content-Type"] == "application/x-protobuf":
             request = ExportTraceServiceRequest()
             request.ParseFromString(body)
             keep("otlp", MessageToDict(request))
@@ -214,6 +219,44 @@ fn an_opentelemetry_decoder_reads_the_spans() {
     assert_eq!(asked.send().unwrap().status, 200);
     drop(gateway);
     collector.spans("otlp", 6);
+}
+
+#[test]
+fn the_log_goes_to_a_collector_with_the_traces_of_requests() {
+    let Some(collector) = Collector::start() else {
+        return;
+    };
+    let gone = free_port();
+    let document = json!({
+        "_format_version": "3.0",
+        "services": [{"name": "gone", "url": format!("http://127.0.0.1:{gone}"), "retries": 0,
+            "routes": [{"name": "all", "paths": ["/v1"]}]}],
+        "plugins": [{"name": "opentelemetry", "config": {
+            "logs_endpoint": format!("http://127.0.0.1:{}/v1/logs", collector.http),
+            "queue": {"max_coalescing_delay": 0.1}}}],
+    });
+    let gateway = Alone::start(&document.to_string(), "");
+    // from the first request on, lines are kept
+    assert_eq!(gateway.get("/none").send().unwrap().status, 404);
+    let caller = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let asked = gateway.get("/v1/a").header("traceparent", &caller);
+    let answer = asked.send().unwrap();
+    assert_eq!(answer.status, 502);
+    eventually("a line arrives", soon(), || {
+        !collector.seen("logs").is_empty()
+    });
+    let seen = &collector.seen("logs")[0]["resourceLogs"][0];
+    let service = attribute(&seen["resource"], "service.name");
+    assert_eq!(service["stringValue"], "kong");
+    let line = &seen["scopeLogs"][0]["logRecords"][0];
+    assert_eq!(line["body"]["stringValue"], "request failed", "{seen}");
+    assert_eq!(line["severityText"], "ERR");
+    assert_eq!(line["severityNumber"], "SEVERITY_NUMBER_ERROR");
+    assert_eq!(hex(&line["traceId"]), TRACE);
+    let id = answer.header("x-kong-request-id").unwrap();
+    assert_eq!(attribute(line, "request.id")["stringValue"], id);
+    assert_eq!(attribute(line, "fault")["stringValue"], "upstream");
+    assert!(collector.seen("otlp").is_empty());
 }
 
 #[test]

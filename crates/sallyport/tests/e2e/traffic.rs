@@ -73,6 +73,58 @@ fn a_request_is_edited_on_its_way_up() {
 }
 
 #[test]
+fn a_request_is_shown_to_who_knows_the_trigger() {
+    let document = r#"
+_format_version: "3.0"
+services:
+- name: nowhere
+  url: http://127.0.0.1:9
+  routes:
+  - name: shown
+    paths: ['~/users/(?<id>\d+)/(\w+)']
+    plugins:
+    - {name: request-termination, config: {status_code: 200, echo: true, trigger: x-show}}
+    - {name: correlation-id, config: {generator: tracker, echo_downstream: true}}
+"#;
+    let gateway = Alone::start(document, "");
+    let plain = request("GET", url(&gateway, "/users/7/cart")).send();
+    assert_eq!(plain.unwrap().status, 502);
+    let answer = request("POST", url(&gateway, "/users/7/./cart?a=1&x-show"))
+        .header("Host", "Shop.example")
+        .json(&json!({"n": 1}))
+        .send()
+        .unwrap();
+    let shown = answer.json();
+    let request = &shown["request"];
+    let expected = json!([
+        "http", "shop.example", gateway.port, "POST", "/users/7/cart", {"a": "1", "x-show": true},
+        {"n": 1}, "{\"n\":1}", {"named": {"id": "7"}, "unnamed": ["7", "cart"]},
+    ]);
+    let told: Vec<&Value> = [
+        "scheme",
+        "host",
+        "port",
+        "method",
+        "path",
+        "query",
+        "body",
+        "raw_body",
+        "uri_captures",
+    ]
+    .map(|name| &request[name])
+    .into();
+    assert_eq!(json!(told), expected, "{shown}");
+    assert_eq!(shown["matched_route"]["name"], "shown");
+    assert_eq!(shown["matched_service"]["name"], "nowhere");
+    let tracker = answer.header("kong-request-id").unwrap();
+    let parts: Vec<&str> = tracker.split('-').collect();
+    let port = gateway.port.to_string();
+    assert_eq!(parts[..2], ["127.0.0.1", &*port], "{tracker}");
+    assert_eq!(request["headers"]["kong-request-id"], tracker);
+    assert_eq!(parts[4], "1", "the first of its connection: {tracker}");
+}
+
+#[test]
 fn what_the_path_of_a_route_captures_can_be_put_in() {
     let echo = Echo::start();
     let document = format!(

@@ -7,6 +7,7 @@
 pub(crate) mod address;
 pub(crate) mod dial;
 mod keeper;
+mod lanes;
 pub(crate) mod migrations;
 mod pool;
 mod session;
@@ -20,10 +21,12 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use self::address::Address;
 use self::dial::Dialler;
 use self::keeper::Keeper;
+use self::lanes::{Lanes, Lead};
 use self::pool::Pool;
 use self::session::Mode;
 pub(crate) use self::session::Session;
@@ -81,6 +84,7 @@ pub(crate) fn told(error: &(dyn std::error::Error + 'static)) -> String {
 pub(crate) struct Engine {
     writers: Arc<Pool>,
     readers: Arc<Pool>,
+    lanes: Arc<Lanes>,
     keeper: Arc<Keeper>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -102,6 +106,7 @@ impl Engine {
         Ok(Engine {
             writers,
             readers: Arc::new(Pool::new(dialler, READERS)),
+            lanes: Arc::default(),
             keeper,
             tasks,
             stop,
@@ -119,6 +124,22 @@ impl Engine {
         let pool = Arc::clone(&self.writers);
         let keeper = Arc::clone(&self.keeper);
         self.run(pool, Mode::Write, Some(keeper), op).await
+    }
+
+    /// As [`Engine::write`], together with others that wait to write to this control plane.
+    pub(crate) async fn write_to<T: Send + 'static>(
+        &self,
+        cp: Uuid,
+        op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.stop.is_cancelled() {
+            return Err(StorageFailure::Closed.into());
+        }
+        let lead = |lead: Lead| {
+            let (pool, keeper) = (Arc::clone(&self.writers), Arc::clone(&self.keeper));
+            self.tasks.spawn(lead.work(pool, keeper));
+        };
+        self.lanes.enter(cp, op, lead).await
     }
 
     pub(crate) async fn read<T: Send + 'static>(
@@ -196,7 +217,7 @@ async fn perform<T: Send>(
     op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send,
 ) -> Outcome<T> {
     let outcome = op(&mut *tx).await;
-    let announced: Vec<uuid::Uuid> = tx.heads.iter().map(|(cp, _)| *cp).collect();
+    let announced: Vec<Uuid> = tx.heads.iter().map(|(cp, _)| *cp).collect();
     let Conn::Postgres(session) = &mut tx.conn else {
         unreachable!("this engine makes transactions on PostgreSQL only")
     };

@@ -44,6 +44,8 @@ enum State {
     /// It begins with the first statement, in the same packet.
     Wanted(Mode),
     Begun,
+    /// It has begun, and a savepoint goes ahead of the next statement, in the same packet.
+    Marking,
     /// Nobody knows: the connection is not used again.
     Broken,
 }
@@ -53,6 +55,8 @@ pub(crate) struct Session {
     pub(crate) client: Client,
     statements: HashMap<String, Statement>,
     state: State,
+    /// Whether the transaction has a savepoint.
+    marked: bool,
 }
 
 impl Session {
@@ -61,11 +65,13 @@ impl Session {
             client,
             statements: HashMap::new(),
             state: State::Idle,
+            marked: false,
         }
     }
 
     /// Begins a transaction with the next statement.
     pub(super) fn begin(&mut self, mode: Mode) {
+        self.marked = false;
         self.state = match mode {
             Mode::Look => State::Bare,
             mode => State::Wanted(mode),
@@ -75,6 +81,24 @@ impl Session {
     /// Whether the next transaction may use it.
     pub(super) fn is_usable(&self) -> bool {
         self.state == State::Idle && !self.client.is_closed()
+    }
+
+    /// What is written from here on can be undone by itself, until the next mark.
+    pub(super) fn mark(&mut self) {
+        if self.state == State::Begun {
+            self.state = State::Marking;
+        }
+    }
+
+    /// Undoes what was written since the mark.
+    pub(super) async fn undo(&mut self) -> Result<(), tokio_postgres::Error> {
+        if self.state != State::Marking {
+            self.state = State::Broken;
+            let sql = "ROLLBACK TO SAVEPOINT one";
+            self.client.batch_execute(sql).await?;
+        }
+        self.state = State::Begun;
+        Ok(())
     }
 
     /// Ends the transaction. For a write, the one notification of the commit goes with it, with
@@ -139,13 +163,17 @@ impl Session {
     async fn start(&mut self, sql: &str, args: &[Arg<'_>]) -> Outcome<RowStream> {
         let statement = self.prepared(sql).await?;
         let args = args.iter().copied();
-        let State::Wanted(mode) = self.state else {
-            return Ok(self.client.query_raw(&statement, args).await?);
+        let ahead = match self.state {
+            State::Wanted(mode) => mode.begin(),
+            State::Marking if self.marked => "RELEASE SAVEPOINT one; SAVEPOINT one",
+            State::Marking => "SAVEPOINT one",
+            _ => return Ok(self.client.query_raw(&statement, args).await?),
         };
+        self.marked |= self.state == State::Marking;
         self.state = State::Broken;
         // Both go out together: a transaction costs no round trip of its own.
         let (begun, stream) = tokio::join!(
-            self.client.batch_execute(mode.begin()),
+            self.client.batch_execute(ahead),
             self.client.query_raw(&statement, args)
         );
         begun?;

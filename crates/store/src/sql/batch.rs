@@ -68,7 +68,7 @@ pub(crate) async fn apply(
     }
     // Whatever refers to them now is not part of this change.
     refuse_if_held(tx, &doomed, "").await?;
-    let revision = bump(tx, cp, number, Bump::Revision).await?.revision;
+    let revision = bump(tx, &actor, cp, number, Bump::Revision).await?.revision;
     remove(tx, cp, &actor, revision, &doomed).await?;
     let mut eids = Vec::with_capacity(puts.len());
     for Prepared { put, old } in &puts {

@@ -162,7 +162,7 @@ async fn log(
         return Ok(());
     };
     let cp = certificate.control_plane;
-    let revision = bump(tx, cp, number, Bump::Trust).await?.revision;
+    let revision = bump(tx, actor, cp, number, Bump::Trust).await?.revision;
     let body = |it: &Certificate| json!({"id": it.id, "cert": it.pem, "title": it.title});
     let (before, after) = (before.map(body), after.map(body));
     let row = LogRow {

@@ -45,11 +45,13 @@ pub(super) async fn append(tx: &mut Tx, row: &Row<'_>) -> Outcome<()> {
     Ok(())
 }
 
+/// Rows of what belongs to the control plane itself; those of a group tell of its members.
 pub(crate) async fn since(tx: &mut Tx, cp: Uuid, after: u64, limit: usize) -> Outcome<Vec<Change>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     tx.all(
         "SELECT revision, actor, at_ms, operation, kind, id, before, after FROM change_log
-         WHERE cp = ?1 AND revision > ?2 ORDER BY revision, seq LIMIT ?3",
+         WHERE cp = ?1 AND revision > ?2 AND kind NOT IN ('group', 'group_member')
+         ORDER BY revision, seq LIMIT ?3",
         args![&cp, signed(after), limit],
         |row| {
             Ok(Change {

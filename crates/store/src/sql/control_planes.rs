@@ -108,7 +108,13 @@ pub(super) enum Bump {
 }
 
 /// Moves the head of a control plane, tells watchers, and answers with where it stands.
-pub(super) async fn bump(tx: &mut Tx, id: Uuid, number: i64, bump: Bump) -> Outcome<Head> {
+pub(super) async fn bump(
+    tx: &mut Tx,
+    actor: &Actor,
+    id: Uuid,
+    number: i64,
+    bump: Bump,
+) -> Outcome<Head> {
     let (revision, trust) = (bump == Bump::Revision, bump == Bump::Trust);
     let moved = tx
         .only(
@@ -123,11 +129,13 @@ pub(super) async fn bump(tx: &mut Tx, id: Uuid, number: i64, bump: Bump) -> Outc
     }
     if bump == Bump::Revision {
         // Groups serve what their members have; they are in no other groups.
-        for (group, id) in groups::of(tx, number).await? {
+        for (group, group_id) in groups::of(tx, number).await? {
             let sql = "UPDATE cp_head SET revision = revision + 1 WHERE cp = ?1
                        RETURNING revision, trust";
-            let moved = tx.only(sql, args![group], |row| head(row, 0)).await?;
-            tx.announce(id, Some(moved));
+            let theirs = tx.only(sql, args![group], |row| head(row, 0)).await?;
+            tx.announce(group_id, Some(theirs));
+            groups::log_member(tx, actor, (group_id, theirs.revision), (id, moved.revision))
+                .await?;
         }
     }
     Ok(moved)
@@ -243,7 +251,7 @@ pub(crate) async fn update(
     } else {
         Bump::Trust
     };
-    let head = bump(tx, id, number, moved).await?;
+    let head = bump(tx, &actor, id, number, moved).await?;
     log(tx, &actor, id, head.revision, Some(&before), Some(&after)).await?;
     Ok(after)
 }
@@ -251,7 +259,7 @@ pub(crate) async fn update(
 pub(crate) async fn delete(tx: &mut Tx, actor: Actor, id: Uuid) -> Outcome<()> {
     let number = lock(tx, id).await?.number;
     let before = get(tx, id).await?.ok_or(StoreError::NoControlPlane(id))?;
-    let head = bump(tx, id, number, Bump::Revision).await?;
+    let head = bump(tx, &actor, id, number, Bump::Revision).await?;
     let sql = "SELECT p.cp, p.id FROM draft d JOIN control_plane p ON p.cp = d.cp
                WHERE d.origin = ?1";
     let read = |row: &Row<'_>| Ok((row.int(0)?, row.uuid(1)?));

@@ -38,7 +38,7 @@ pub(crate) async fn delete(
     };
     let doomed = closure(tx, first).await?;
     refuse_if_held(tx, &doomed, "AND cascades = 0").await?;
-    let revision = bump(tx, cp, number, Bump::Revision).await?.revision;
+    let revision = bump(tx, &actor, cp, number, Bump::Revision).await?.revision;
     // Dependents first: nothing may refer to a row that is gone.
     for entity in doomed.iter().rev() {
         tx.run(

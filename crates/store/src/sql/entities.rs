@@ -132,7 +132,7 @@ pub(crate) async fn put(tx: &mut Tx, cp: Uuid, actor: Actor, put: Put) -> Outcom
     write_unique(tx, number, &put, eid).await?;
     write_references(tx, eid, &put.foreign, &targets).await?;
     write_tags(tx, eid, &put.tags).await?;
-    let revision = bump(tx, cp, number, Bump::Revision).await?.revision;
+    let revision = bump(tx, &actor, cp, number, Bump::Revision).await?.revision;
     let before = old.map(|(_, before)| before);
     log(tx, cp, &actor, revision, &put, before.as_ref()).await?;
     Ok(Stored {

@@ -6,10 +6,16 @@ use sallyport_model::{Kind, schema};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::change_log::{self, Row as LogRow};
 use super::control_planes::{self, Bump, COLUMNS, bump, from_row, lock, number};
 use super::delete::kind_at;
-use super::{Outcome, Tx, args, drafts, identity, past};
+use super::{Outcome, Tx, args, drafts, past};
 use crate::{Actor, ClusterType, Conflict, ControlPlane, ListQuery, Members, Page, StoreError};
+
+/// In the change log of a group: other members.
+const GROUP: &str = "group";
+/// In the change log of a group: a new version of a member.
+const GROUP_MEMBER: &str = "group_member";
 
 pub(crate) async fn members(tx: &mut Tx, group: Uuid) -> Outcome<Vec<ControlPlane>> {
     let number = number(tx, group).await?;
@@ -81,9 +87,41 @@ pub(crate) async fn change(tx: &mut Tx, actor: Actor, group: Uuid, change: Membe
         let sql = "INSERT INTO group_member (cp_group, member, place) VALUES (?1, ?2, ?3)";
         tx.run(sql, args![own, member, place]).await?;
     }
-    bump(tx, group, own, Bump::Revision).await?;
+    let revision = bump(tx, &actor, group, own, Bump::Revision).await?.revision;
     let (was, is) = (json!({"members": before}), json!({"members": after}));
-    identity::log(tx, &actor, "group", group, Some(&was), Some(&is)).await
+    let row = LogRow {
+        cp: Some(group),
+        revision,
+        actor: &actor,
+        kind: GROUP,
+        id: group,
+        before: Some(&was),
+        after: Some(&is),
+    };
+    change_log::append(tx, &row).await
+}
+
+/// What led to a version of a group: a version of a member.
+pub(super) async fn log_member(
+    tx: &mut Tx,
+    actor: &Actor,
+    (group, revision): (Uuid, u64),
+    (member, version): (Uuid, u64),
+) -> Outcome<()> {
+    let (was, is) = (
+        json!({"version": version.saturating_sub(1)}),
+        json!({"version": version}),
+    );
+    let row = LogRow {
+        cp: Some(group),
+        revision,
+        actor,
+        kind: GROUP_MEMBER,
+        id: member,
+        before: Some(&was),
+        after: Some(&is),
+    };
+    change_log::append(tx, &row).await
 }
 
 /// Entities of all members together, and what does not fit: an entity whose id or unique value a

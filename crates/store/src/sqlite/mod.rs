@@ -5,20 +5,22 @@
 
 pub(crate) mod migrations;
 mod readers;
+mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::readers::Readers;
-use crate::sql::{Conn, Op, Outcome, Tx, control_planes};
+use self::writer::Job;
+use crate::sql::{Conn, Op, Tx, control_planes};
 use crate::{Heads, OpenError, StorageFailure, StoreError};
 
 /// Writes that may wait for the writer; more callers wait to hand theirs in.
@@ -31,8 +33,6 @@ pub(crate) fn failure(error: &rusqlite::Error) -> StorageFailure {
         _ => StorageFailure::Engine(error.to_string()),
     }
 }
-
-type Job = Box<dyn FnOnce(&mut Tx, &watch::Sender<Heads>) + Send>;
 
 /// The writer thread, the readers and the lock on the file.
 pub(crate) struct Engine {
@@ -67,7 +67,7 @@ impl Engine {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || work(tx, queue, &heads_tx))
+            .spawn(move || writer::work(tx, queue, &heads_tx))
             .map_err(|source| io(path, source))?;
         Ok(Engine {
             jobs: Mutex::new(Some(jobs)),
@@ -82,16 +82,14 @@ impl Engine {
         self.heads.clone()
     }
 
-    /// Runs `op` in a write transaction; commits if it succeeds, undoes everything otherwise.
+    /// Runs `op` in a write transaction, together with others that wait; commits if it succeeds,
+    /// undoes what it wrote otherwise.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, wait) = oneshot::channel();
-        let job: Job = Box::new(move |tx, heads| {
-            // Nobody waits any more if the caller was cancelled; the write stands all the same.
-            let _ = answer.send(transact(tx, heads, op));
-        });
+        let job = writer::job(answer, op);
         let jobs = self
             .jobs
             .lock()
@@ -101,7 +99,7 @@ impl Engine {
         jobs.send(job).await.map_err(|_| StorageFailure::Closed)?;
         drop(jobs);
         match wait.await {
-            Ok(outcome) => Ok(outcome?),
+            Ok(outcome) => outcome,
             Err(_) => Err(StorageFailure::Engine("the write was abandoned".to_owned()).into()),
         }
     }
@@ -112,6 +110,18 @@ impl Engine {
         op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
         Readers::read(&self.readers, op).await
+    }
+
+    /// Runs `op` on the caller's thread if a reader is free: it is over sooner than another thread
+    /// would begin.
+    pub(crate) async fn glance<T: Send + 'static>(
+        &self,
+        op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.readers.at_once(op) {
+            Ok(outcome) => Ok(outcome?),
+            Err(op) => Readers::read(&self.readers, op).await,
+        }
     }
 
     pub(crate) async fn close(&self) {
@@ -155,59 +165,6 @@ impl Drop for Engine {
     }
 }
 
-/// The writer thread: one job after the other until every sender is gone.
-fn work(mut tx: Tx, mut queue: mpsc::Receiver<Job>, heads: &watch::Sender<Heads>) {
-    while let Some(job) = queue.blocking_recv() {
-        // A panic is a bug in one operation: its transaction is undone, the others go on.
-        if catch_unwind(AssertUnwindSafe(|| job(&mut tx, heads))).is_err() {
-            tracing::error!("a database write panicked and was undone");
-            roll_back(&mut tx);
-        }
-    }
-    if let Err(error) = connection(&tx).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-        tracing::warn!(%error, "could not fold the write-ahead log into the database");
-    }
-}
-
-fn transact<T>(
-    tx: &mut Tx,
-    heads: &watch::Sender<Heads>,
-    op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T>,
-) -> Outcome<T> {
-    tx.reset();
-    connection(tx).execute_batch("BEGIN IMMEDIATE")?;
-    let outcome = now(op(tx)).and_then(|value| {
-        connection(tx).execute_batch("COMMIT")?;
-        Ok(value)
-    });
-    if outcome.is_err() {
-        roll_back(tx);
-        return outcome;
-    }
-    let announced = std::mem::take(&mut tx.heads);
-    if !announced.is_empty() {
-        heads.send_modify(|heads| {
-            for (cp, head) in announced {
-                match head {
-                    Some(head) => heads.0.insert(cp, head),
-                    None => heads.0.remove(&cp),
-                };
-            }
-        });
-    }
-    outcome
-}
-
-/// Ends what is left of a transaction; SQLite may have ended it itself, as on a full disk.
-fn roll_back(tx: &mut Tx) {
-    let conn = connection(tx);
-    if !conn.is_autocommit()
-        && let Err(error) = conn.execute_batch("ROLLBACK")
-    {
-        tracing::error!(%error, "could not undo a database write");
-    }
-}
-
 /// The connection of a transaction of this engine.
 fn connection(tx: &Tx) -> &Connection {
     match &tx.conn {
@@ -232,6 +189,13 @@ fn prepare(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
     conn.set_prepared_statement_cache_capacity(128);
+    keep_plans(conn)
+}
+
+/// Without this SQLite makes the plan of a join anew each time that an argument of it is bound,
+/// although nothing here is planned by the value of an argument.
+fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
 
@@ -243,6 +207,7 @@ pub(crate) fn reader(path: &Path) -> rusqlite::Result<Connection> {
     conn.pragma_update(None, "mmap_size", 256 * 1024 * 1024)?;
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
     conn.set_prepared_statement_cache_capacity(64);
+    keep_plans(&conn)?;
     Ok(conn)
 }
 
@@ -275,5 +240,25 @@ fn io(path: &Path, source: std::io::Error) -> OpenError {
     OpenError::Io {
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_of_a_join_is_made_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.sqlite");
+        drop(Engine::open(&path).unwrap());
+        let conn = reader(&path).unwrap();
+        let sql = "SELECT 1 FROM cp_head h JOIN control_plane p ON p.cp = h.cp WHERE p.id = ?1";
+        let mut statement = conn.prepare(sql).unwrap();
+        for id in 0..3 {
+            assert!(!statement.exists([id]).unwrap());
+        }
+        let made_again = statement.get_status(rusqlite::StatementStatus::RePrepare);
+        assert_eq!(made_again, 0);
     }
 }

@@ -47,8 +47,7 @@ impl Readers {
             let outcome = now(op(&mut tx));
             // One that does not end its transaction is not used again.
             if connection(&tx).execute_batch("COMMIT").is_ok() {
-                let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
-                idle.push(tx);
+                readers.give(tx);
             }
             outcome
         });
@@ -56,6 +55,30 @@ impl Readers {
             Ok(outcome) => Ok(outcome?),
             Err(_) => Err(StorageFailure::Engine("the read was abandoned".to_owned()).into()),
         }
+    }
+
+    /// Runs `op` here and now, its statements by themselves and not in one transaction; gives it
+    /// back if every reader is at work.
+    pub(super) fn at_once<T, F>(&self, op: F) -> Result<Outcome<T>, F>
+    where
+        F: for<'t> FnOnce(&'t mut Tx) -> Op<'t, T>,
+    {
+        let Ok(_permit) = self.permits.try_acquire() else {
+            return Err(op);
+        };
+        let mut tx = match self.take() {
+            Ok(tx) => tx,
+            Err(fail) => return Ok(Err(fail)),
+        };
+        tx.reset();
+        let outcome = now(op(&mut tx));
+        self.give(tx);
+        Ok(outcome)
+    }
+
+    fn give(&self, tx: Tx) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push(tx);
     }
 
     fn take(&self) -> Outcome<Tx> {

@@ -71,6 +71,7 @@ conformance![
     model_check::random_operations_agree_with_a_map,
     writers::of_many_writers_of_one_name_exactly_one_wins,
     writers::revisions_are_given_out_without_gaps_or_doubles,
+    writers::writes_that_wait_together_are_each_their_own,
     writers::a_write_goes_on_when_its_caller_is_gone,
     writers::a_replayed_write_changes_nothing,
     writers::values_of_any_length_are_unique,

@@ -128,6 +128,47 @@ async fn each_process_hears_what_the_others_write() {
     there.close().await;
 }
 
+/// A commit whose notification never comes, while the connection that listens stays as it is: the
+/// look at the table each second finds it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_notification_is_made_good() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let url = server.database();
+    let name = url.rsplit('/').next().unwrap();
+    let store = Store::connect(&url).await.unwrap();
+    let cp = control_plane(&store, "a").await;
+    let mut heads = store.watch();
+    // The connection that does nothing but listen and look.
+    let listener = format!(
+        "SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity
+         WHERE datname = '{name}' AND application_name = 'sallyport'"
+    );
+    let before = server.psql(name, &listener);
+    for revision in 1..=3 {
+        // As another process would write it, but without its NOTIFY.
+        server.psql(name, "UPDATE cp_head SET revision = revision + 1");
+        let there = |heads: &Heads| heads.get(cp).unwrap().revision == revision;
+        let heard = heads.wait_for(there);
+        let in_time = tokio::time::timeout(std::time::Duration::from_secs(60), heard).await;
+        in_time.expect("the poll finds it").unwrap();
+        assert_eq!(store.revision(cp).await, Ok(revision));
+    }
+    // So is that a control plane went.
+    server.psql(name, "DELETE FROM control_plane");
+    let gone = |heads: &Heads| heads.get(cp).is_none();
+    heads.wait_for(gone).await.unwrap();
+    for pid in before.split(',') {
+        let after = server.psql(name, &listener);
+        assert!(
+            after.split(',').any(|it| it == pid),
+            "no connection was lost"
+        );
+    }
+    store.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_tables_are_readable_by_people() {
     let Some(server) = Postgres::shared() else {

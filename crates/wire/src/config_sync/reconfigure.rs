@@ -1,6 +1,6 @@
 //! `reconfigure`: a whole configuration on its way to a data plane.
 
-use std::io::{Read, Write};
+use std::io::{BufWriter, IntoInnerError, Read};
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -116,10 +116,13 @@ pub fn is_empty_config(config_table: &Value) -> bool {
 
 /// The gzip of the JSON text of `value`, at a level that favours speed.
 pub fn gzip_json(value: &impl Serialize) -> Vec<u8> {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    serde_json::to_writer(&mut gzip, value).expect("JSON values write to memory");
-    gzip.flush().expect("memory takes every byte");
-    gzip.finish().expect("memory takes every byte")
+    let gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    // JSON is written in crumbs of a few bytes, each of which would be a call of the compression
+    let mut buffer = BufWriter::with_capacity(64 * 1024, gzip);
+    serde_json::to_writer(&mut buffer, value).expect("JSON values write to memory");
+    let gzip = buffer.into_inner().map_err(IntoInnerError::into_error);
+    let frame = gzip.and_then(GzEncoder::finish);
+    frame.expect("memory takes every byte")
 }
 
 /// Decompresses at most `bytes_max` bytes; checks the length and checksum at the end.

@@ -167,6 +167,16 @@ pub(crate) async fn a_group_serves_its_members(store: Store) {
         ["carts", "orders", "users"]
     );
 
+    // what led to each of its versions is told: members that came, and new versions of members
+    let versions = store.versions(group, u64::MAX, 10).await.unwrap();
+    let told: Vec<(u64, &str, u64)> = versions
+        .iter()
+        .map(|it| (it.revision, it.actor.as_str(), it.changes))
+        .collect();
+    let who = actor().0;
+    assert_eq!(told, [(3, &*who, 1), (2, &*who, 1), (1, &*who, 1)]);
+    assert_eq!(store.changes(group, 0, 10).await.unwrap(), []);
+
     let draft = draft(&store, a, "d").await.unwrap();
     for stranger in [group, draft] {
         let refused = change(Members::Add(vec![stranger])).await.unwrap_err();

@@ -79,6 +79,58 @@ pub(crate) async fn revisions_are_given_out_without_gaps_or_doubles(store: Store
     assert!(log.iter().map(|change| change.revision).eq(1..=all));
 }
 
+/// Writers at once, whose writes are committed together where an engine does that: each has its own
+/// outcome, and sees what it wrote when it is answered.
+pub(crate) async fn writes_that_wait_together_are_each_their_own(store: Store) {
+    let cp = control_plane(&store, "a").await;
+    let kept = service(&store, cp, "kept").await;
+    let mut writers = JoinSet::new();
+    for writer in 0..24_u32 {
+        let store = store.clone();
+        writers.spawn(async move {
+            let mut given = Vec::new();
+            for number in 0..5 {
+                let id = Uuid::new_v4();
+                let mut put = named(Kind::Service, id, &format!("{writer}/{number}"));
+                match writer % 6 {
+                    0..3 => {
+                        let stored = store.put(cp, &actor(), put.clone()).await.unwrap();
+                        assert!(stored.created && stored.changed);
+                        let seen = store.get(cp, Kind::Service, id).await.unwrap();
+                        assert_eq!(seen, Some(put.body));
+                        given.push(stored.revision);
+                    }
+                    3 => {
+                        put = named(Kind::Service, id, "kept");
+                        let refused = store.put(cp, &actor(), put).await.unwrap_err();
+                        assert_eq!(refused, taken("name", "kept"));
+                    }
+                    4 => {
+                        // refused by the engine after the first rows are written
+                        put.tags = vec!["a\0b".to_owned()];
+                        let refused = store.put(cp, &actor(), put).await.unwrap_err();
+                        assert_eq!(refused, StoreError::NulCharacter);
+                    }
+                    _ => {
+                        let refused = store.delete(cp, &actor(), Kind::Service, id).await;
+                        assert_eq!(refused, Err(StoreError::NotFound));
+                    }
+                }
+            }
+            given
+        });
+    }
+    let given: Vec<Vec<u64>> = writers.join_all().await;
+    assert!(given.iter().all(|own| own.is_sorted()));
+    let given: BTreeSet<u64> = given.into_iter().flatten().collect();
+    assert!(given.into_iter().eq(2..=61));
+    let all = store.snapshot(cp).await.unwrap();
+    assert_eq!((all.revision, all.entities[&Kind::Service].len()), (61, 61));
+    let log = store.changes(cp, 0, 1_000).await.unwrap();
+    assert!(log.iter().map(|change| change.revision).eq(1..=61));
+    assert!(store.get(cp, Kind::Service, kept).await.unwrap().is_some());
+}
+
 pub(crate) async fn a_write_goes_on_when_its_caller_is_gone(store: Store) {
     let cp = control_plane(&store, "a").await;
     let mut heads = store.watch();

@@ -1,11 +1,13 @@
 //! Multipart forms, part by part. Source: RFC 7578, RFC 2046 section 5.1.
 
 /// A form whose parts stay as they came unless they are edited.
-pub(super) struct Multipart {
+#[derive(Clone, Debug)]
+pub(crate) struct Multipart {
     boundary: String,
     parts: Vec<Part>,
 }
 
+#[derive(Clone, Debug)]
 struct Part {
     name: Option<String>,
     /// Headers, an empty line and the content.
@@ -14,7 +16,7 @@ struct Part {
 
 impl Multipart {
     /// Reads a body; `None` if it does not follow its boundary. An empty body is an empty form.
-    pub(super) fn parse(content_type: &str, body: &[u8]) -> Option<Multipart> {
+    pub(crate) fn parse(content_type: &str, body: &[u8]) -> Option<Multipart> {
         let boundary = boundary(content_type)?;
         let mut parts = Vec::new();
         if !body.is_empty() {
@@ -40,7 +42,7 @@ impl Multipart {
     }
 
     /// The form as a body again.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for part in &self.parts {
             out.extend_from_slice(format!("--{}\r\n", self.boundary).as_bytes());
@@ -51,16 +53,25 @@ impl Multipart {
         out
     }
 
-    pub(super) fn contains(&self, name: &str) -> bool {
+    pub(crate) fn contains(&self, name: &str) -> bool {
         self.parts.iter().any(|part| part.is(name))
     }
 
-    pub(super) fn remove(&mut self, name: &str) {
+    /// Contents of the parts with this name.
+    pub(crate) fn contents<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let named = self.parts.iter().filter(move |part| part.is(name));
+        named.map(|part| {
+            let at = find(&part.bytes, b"\r\n\r\n").map_or(part.bytes.len(), |at| at + 4);
+            &part.bytes[at..]
+        })
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
         self.parts.retain(|part| !part.is(name));
     }
 
     /// Gives the parts of one name another; what else their headers say is dropped.
-    pub(super) fn rename(&mut self, old: &str, new: &str) {
+    pub(crate) fn rename(&mut self, old: &str, new: &str) {
         if old == new || !self.contains(old) {
             return;
         }
@@ -72,7 +83,7 @@ impl Multipart {
     }
 
     /// Makes a text the only part of its name.
-    pub(super) fn set(&mut self, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
         let part = Part::simple(name, value.as_bytes());
         let at = self.parts.iter().position(|part| part.is(name));
         self.remove(name);

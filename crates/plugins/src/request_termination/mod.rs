@@ -1,5 +1,9 @@
 //! `request-termination`: answers a request without asking the upstream.
 
+mod echo;
+
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, StatusCode};
 use sallyport_model::schema::{EntityCheck, Field, FieldError, Path, Record};
 use serde::Deserialize;
@@ -16,8 +20,12 @@ Otherwise it is `{\"message\": …}` with `message`, or with a text for the stat
 without one the answer has no body. With `trigger`, only requests that have a header or an argument of that name
 are answered.
 
+With `echo` the answer is JSON that shows the request: its method, path, arguments, headers and body (up to 1 MiB;
+as `raw_body`, and as `body` where it is JSON or a form), what the route caught, the route, the service and the
+node. It shows credentials too, so give it a `trigger` that only you know.
+
 It runs last in the access phase: authentication and limits come first. Set on the `anonymous` consumer of several
-authentication plugins, it turns away whoever none of them knows. Not in this build, and refused: `echo`, and
+authentication plugins, it turns away whoever none of them knows. Not in this build, and refused:
 statuses below 200.
 ";
 
@@ -57,14 +65,13 @@ impl Plugin for RequestTermination {
             Field::boolean("echo")
                 .required()
                 .default(json!(false))
-                .check(no_echo)
-                .about("Must stay `false` in this build."),
+                .about("Whether the answer shows the request."),
             Field::string("trigger")
                 .check(header_name)
                 .about("A header or an argument that a request must have to be answered."),
         ])
         .check(EntityCheck::Custom {
-            fields: &["message", "content_type", "body"],
+            fields: &["message", "content_type", "body", "echo"],
             run: one_kind_of_answer,
         })
     }
@@ -83,8 +90,9 @@ impl Plugin for RequestTermination {
             status: StatusCode::from_u16(config.status_code).map_err(CompileError::value)?,
             content_type: HeaderValue::from_str(content_type).map_err(CompileError::value)?,
             trigger: config.trigger.zip(header),
-            message: config.message,
+            message: config.message.map(Arc::from),
             body: config.body,
+            echo: config.echo,
         }))
     }
 }
@@ -97,15 +105,6 @@ fn header_value(value: &Value) -> Result<(), String> {
     }
 }
 
-fn no_echo(echo: &Value) -> Result<(), String> {
-    match echo {
-        Value::Bool(true) => Err("echo is not supported by this build; \
-                                  send the request to an upstream that shows it"
-            .to_owned()),
-        _ => Ok(()),
-    }
-}
-
 /// Source: the custom validator of Kong's schema.
 fn one_kind_of_answer(config: &Map<String, Value>, path: &Path, errors: &mut Vec<FieldError>) {
     let set = |name: &str| !config.get(name).is_none_or(Value::is_null);
@@ -113,6 +112,12 @@ fn one_kind_of_answer(config: &Map<String, Value>, path: &Path, errors: &mut Vec
     let message = match (set("message"), content_type, body) {
         (true, true, _) | (true, _, true) => "message cannot be used with content_type or body",
         (false, true, false) => "content_type requires a body",
+        (_, content_type, body) if config.get("echo") == Some(&Value::Bool(true)) => {
+            match content_type || body {
+                true => "echo cannot be used with content_type and body",
+                false => return,
+            }
+        }
         _ => return,
     };
     errors.push(FieldError::entity(path.clone(), message));
@@ -124,19 +129,30 @@ struct Config {
     message: Option<String>,
     content_type: Option<String>,
     body: Option<String>,
+    #[serde(default)]
+    echo: bool,
     trigger: Option<String>,
 }
 
 struct Active {
     status: StatusCode,
     content_type: HeaderValue,
-    message: Option<String>,
+    message: Option<Arc<str>>,
     body: Option<String>,
+    echo: bool,
     /// Name of an argument and of a header that must be there.
     trigger: Option<(String, HeaderName)>,
 }
 
 impl Handler for Active {
+    fn reads_captures(&self) -> bool {
+        self.echo
+    }
+
+    fn reads_entities(&self) -> bool {
+        self.echo
+    }
+
     fn access(&self, exchange: &mut Exchange, _: &Env<'_>) -> Flow {
         if let Some((argument, header)) = &self.trigger {
             let request = &exchange.request;
@@ -145,6 +161,21 @@ impl Handler for Active {
             if !request.headers.contains(header) && !in_query() {
                 return Flow::Continue;
             }
+        }
+        if self.echo {
+            let (status, message) = (self.status, self.message.clone());
+            return Flow::ReadBody(
+                echo::SHOWN_MAX,
+                Box::new(move |exchange, env| {
+                    let message = message.as_deref().or(default_message(status));
+                    let Some(arriving) = env.arriving else {
+                        return Flow::Respond(Reply::failure());
+                    };
+                    let arrival = arriving.arrival(exchange);
+                    let body = echo::shown(message, exchange, &arrival, &env.node.facts);
+                    Flow::Respond(Reply::json(status, body))
+                }),
+            );
         }
         let message = || self.message.as_deref().or(default_message(self.status));
         Flow::Respond(match (&self.body, message()) {
@@ -171,7 +202,9 @@ fn default_message(status: StatusCode) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trial::{Trial, get, problems};
+    use crate::trial::{Trial, get, post, problems};
+
+    const JSON: Option<&str> = Some("application/json; charset=utf-8");
 
     #[track_caller]
     fn check(config: Value, uri: &str, expected: (u16, Option<&str>, &str)) {
@@ -184,7 +217,7 @@ mod tests {
 
     #[test]
     fn answers_as_configured() {
-        let json = Some("application/json; charset=utf-8");
+        let json = JSON;
         let by_default = (503, json, r#"{"message":"Service unavailable"}"#);
         check(json!({}), "/", by_default);
         for (status, text) in [
@@ -223,6 +256,45 @@ mod tests {
     }
 
     #[test]
+    fn an_echo_shows_the_request() {
+        let trial = Trial::new(
+            &RequestTermination,
+            json!({"status_code": 404, "echo": true}),
+        );
+        let mut exchange = post("/a?b=1&b=2&c", "application/json; charset=utf-8");
+        exchange.uri_captures.indexed = vec![Some("/a".to_owned()), Some("a".to_owned())];
+        exchange.uri_captures.named = vec![("name".to_owned(), "a".to_owned())];
+        let seen = trial.ask(&mut exchange, br#"{"x": 1}"#);
+        assert_eq!((seen.status, seen.header("content-type")), (404, JSON));
+        let expected = json!({
+            "message": "Not found",
+            "kong": {
+                "node_id": uuid::Uuid::nil(), "worker_pid": std::process::id(),
+                "hostname": "gate.example",
+            },
+            "request": {
+                "scheme": "http", "host": "api.example", "port": 8000, "method": "POST",
+                "path": "/a", "query": {"b": ["1", "2"], "c": true},
+                "headers": {"content-type": "application/json; charset=utf-8"},
+                "raw_body": "{\"x\": 1}", "body": {"x": 1},
+                "uri_captures": {"unnamed": ["a"], "named": {"name": "a"}},
+            },
+        });
+        assert_eq!(serde_json::from_str::<Value>(&seen.body).unwrap(), expected);
+        let config = json!({"echo": true, "trigger": "x-echo", "message": "look"});
+        let trial = Trial::new(&RequestTermination, config);
+        assert_eq!(trial.ask(&mut get("/"), b"").status, 200);
+        let mut exchange = post("/?x-echo", "application/x-www-form-urlencoded");
+        let seen: Value = serde_json::from_str(&trial.ask(&mut exchange, b"a=b+c").body).unwrap();
+        assert_eq!(seen["request"]["body"], json!({"a": "b c"}));
+        assert_eq!(seen["message"], "look");
+        let large = vec![b'x'; echo::SHOWN_MAX as usize + 1];
+        let seen: Value =
+            serde_json::from_str(&trial.ask(&mut get("/?x-echo"), &large).body).unwrap();
+        assert_eq!(seen["request"].get("raw_body"), None);
+    }
+
+    #[test]
     fn bad_configurations_are_named() {
         for (config, part) in [
             (json!({"status_code": 99}), "between 100 and 599"),
@@ -235,7 +307,10 @@ mod tests {
                 json!({"content_type": "a/b"}),
                 "content_type requires a body",
             ),
-            (json!({"echo": true}), "not supported by this build"),
+            (
+                json!({"echo": true, "body": "x"}),
+                "echo cannot be used with content_type and body",
+            ),
             (json!({"trigger": "a b"}), "bad header name"),
         ] {
             let found = problems(&RequestTermination, config);
