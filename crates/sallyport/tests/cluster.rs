@@ -27,5 +27,7 @@ mod loopback;
 mod matrix;
 #[path = "cluster/rate_limit.rs"]
 mod rate_limit;
+#[path = "cluster/recovery.rs"]
+mod recovery;
 #[path = "cluster/single.rs"]
 mod single;
