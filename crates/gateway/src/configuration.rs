@@ -355,6 +355,12 @@ impl Configuration {
         route.service.as_ref().map(|service| &*service.upstream)
     }
 
+    /// The `host` of a service.
+    pub(crate) fn upstream_of(&self, service: Uuid) -> Option<&str> {
+        let service = self.services.get(&service)?;
+        Some(&service.upstream)
+    }
+
     /// Routes served.
     pub fn routes(&self) -> usize {
         self.routes.iter().flatten().count()

@@ -26,7 +26,7 @@ use crate::api::{self, Kind, Node};
 use crate::balancer::{Balancers, ProbeTls, Upstreams, keep};
 use crate::certificates::{ByName, Certificates, TlsDefaults};
 use crate::conf::{Conf, Declarative, Listener, Material, RouterFlavor, Source};
-use crate::config_sync::{ApplyError, LinkState, hostname, node_id};
+use crate::config_sync::{ApplyError, ClusterTls, LinkState, hostname, node_id};
 use crate::configuration::{Configuration, Unservable};
 use crate::enabled::Enabled;
 use crate::follow::{FollowError, Follower, Start, first, last_known_good};
@@ -90,6 +90,7 @@ pub struct Gateway {
     /// What goes on whether there is traffic or not.
     background: JoinSet<()>,
     telemetry_stop: CancellationToken,
+    telemetry_tls: Option<ClusterTls>,
     apis: [api::Server; 2],
     apis_stop: CancellationToken,
     logs: Arc<LogFiles>,
@@ -131,6 +132,7 @@ impl Gateway {
         let stream_access_log = stream_access_log(&conf, &mut logs)?;
         let reporter = reporter(&conf, &material)?;
         let counters = reporter.as_ref().map(|it| it.inbox.counters.clone());
+        let telemetry_tls = reporter.as_ref().map(|it| it.settings.tls());
         let options = Options {
             stream_access_log,
             telemetry: reporter.as_ref().map(|it| it.inbox.clone()),
@@ -241,6 +243,7 @@ impl Gateway {
             follower,
             background,
             telemetry_stop,
+            telemetry_tls,
             apis,
             apis_stop,
             logs,
@@ -313,7 +316,7 @@ impl Gateway {
     }
 
     /// Takes the certificates (that of the link to the control plane is shown from its next connection
-    /// on) and the declarative configuration of `material`, which was read
+    /// on, that of telemetry from the next report on) and the declarative configuration of `material`, which was read
     /// anew, and opens all log files anew. Connections stay; requests under way finish with the
     /// configuration they began with. On an error nothing changes but the log files.
     ///
@@ -331,6 +334,10 @@ impl Gateway {
         };
         if let (Some(follower), Some(cluster)) = (&self.follower, &material.cluster) {
             follower.exchange(cluster)?;
+        }
+        if let (Some(telemetry), Some(cluster)) = (&self.telemetry_tls, &material.cluster) {
+            let exchanged = telemetry.exchange(cluster);
+            exchanged.map_err(|error| StartError::Tls(error.to_string()))?;
         }
         if let (None, Some(follower)) = (&configuration, &self.follower) {
             follower.renew().map_err(StartError::Renew)?;

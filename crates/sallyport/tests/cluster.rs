@@ -5,8 +5,12 @@
 
 #[path = "cluster/bad_input.rs"]
 mod bad_input;
+#[path = "cluster/chaos.rs"]
+mod chaos;
 #[path = "cluster/faults.rs"]
 mod faults;
+#[path = "cluster/gateways.rs"]
+mod gateways;
 #[path = "cluster/ip_addresses.rs"]
 mod ip_addresses;
 #[path = "cluster/keys.rs"]
@@ -17,9 +21,13 @@ mod lab;
 mod life;
 #[path = "shared/limitd_client.rs"]
 mod limitd_client;
+#[path = "cluster/loopback.rs"]
+mod loopback;
 #[path = "cluster/matrix.rs"]
 mod matrix;
 #[path = "cluster/rate_limit.rs"]
 mod rate_limit;
+#[path = "cluster/recovery.rs"]
+mod recovery;
 #[path = "cluster/single.rs"]
 mod single;

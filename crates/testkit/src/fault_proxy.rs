@@ -1,7 +1,7 @@
 //! A TCP proxy on loopback between two programs, which breaks their connections on demand.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -51,6 +51,15 @@ impl FaultProxy {
     /// If this machine gives no port.
     #[must_use]
     pub fn start(to: u16) -> FaultProxy {
+        FaultProxy::start_to(SocketAddr::from((Ipv4Addr::LOCALHOST, to)))
+    }
+
+    /// A proxy to any address, without a fault.
+    ///
+    /// # Panics
+    /// If this machine gives no port.
+    #[must_use]
+    pub fn start_to(to: SocketAddr) -> FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let port = listener.local_addr().expect("it is bound").port();
         listener
@@ -125,7 +134,7 @@ impl State {
     }
 }
 
-fn accept(listener: &TcpListener, to: u16, state: &Arc<State>) {
+fn accept(listener: &TcpListener, to: SocketAddr, state: &Arc<State>) {
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
     while !state.stopped() {
         let Ok((client, _)) = listener.accept() else {
@@ -137,7 +146,7 @@ fn accept(listener: &TcpListener, to: u16, state: &Arc<State>) {
         if state.fault() == Fault::Cut || threads.len() >= 2 * OPEN_MAX {
             continue; // dropped
         }
-        let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else {
+        let Ok(server) = TcpStream::connect(to) else {
             continue;
         };
         let mut ends = Vec::new();

@@ -87,11 +87,7 @@ impl Postgres {
     fn make(setup: PostgresSetup, for_good: bool) -> Option<Postgres> {
         let initdb = foreign_in("initdb", PACKAGE, &server_path())?;
         let bin = initdb.parent()?.to_owned();
-        let dir = tempfile::Builder::new()
-            .prefix("sallyport-test-postgres-")
-            .tempdir()
-            .expect("the temporary directory can be written");
-        own(dir.path());
+        let dir = temporary();
         let data = setup
             .data
             .clone()
@@ -120,6 +116,46 @@ impl Postgres {
         };
         assert!(postgres.comes_up(), "PostgreSQL: {}", postgres.log());
         Some(postgres)
+    }
+
+    /// A standby of this server, which follows it; it becomes one of its own by [`Postgres::promote`].
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[track_caller]
+    pub fn standby(&self) -> Postgres {
+        let dir = temporary();
+        let data = dir.path().join("data");
+        let done = unprivileged(&self.bin.join("pg_basebackup"))
+            .args(["-R", "-X", "stream", "--checkpoint=fast", "--no-sync", "-D"])
+            .arg(&data)
+            .arg(format!("--waldir={}", dir.path().join("wal").display()))
+            .args(["-d", &self.url("postgres")])
+            .output()
+            .expect("pg_basebackup is beside initdb");
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        // What the first server's own file says was for it.
+        fs::remove_file(data.join("sallyport.conf")).expect("it came with the data");
+        let (port, setup) = (free_port(), PostgresSetup::default());
+        let mut standby = Postgres {
+            port,
+            watchdog: start(&self.bin, &data, dir.path(), port, &setup, false),
+            bin: self.bin.clone(),
+            setup,
+            data,
+            dir,
+        };
+        assert!(standby.comes_up(), "PostgreSQL: {}", standby.log());
+        standby
+    }
+
+    /// Makes a standby a server of its own, which takes writes.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[track_caller]
+    pub fn promote(&self) {
+        self.psql("postgres", "SELECT pg_promote()");
     }
 
     /// A new, empty database; its URL with a password over TCP.
@@ -247,6 +283,15 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn temporary() -> tempfile::TempDir {
+    let dir = tempfile::Builder::new()
+        .prefix("sallyport-test-postgres-")
+        .tempdir()
+        .expect("the temporary directory can be written");
+    own(dir.path());
+    dir
 }
 
 fn start(

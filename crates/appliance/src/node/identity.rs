@@ -246,6 +246,11 @@ impl MemberFile {
         MemberFile(data.join("roster.json"))
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// What was stored last; an empty roster if nothing was.
     ///
     /// # Errors

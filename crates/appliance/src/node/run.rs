@@ -1,5 +1,6 @@
 //! Start and end of a node.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,15 @@ pub enum StartError {
     /// Its rate limiter.
     #[error(transparent)]
     Limiter(#[from] LimiterError),
+    /// A witness that does not know any node.
+    #[error(
+        "a witness learns of the other nodes from its disk and from them, and {} is gone: bring it \
+         back, or remove this node on another one and join with an empty data directory", path.display()
+    )]
+    NoRoster {
+        /// The file.
+        path: PathBuf,
+    },
     /// Its certificate.
     #[error("the node's certificate cannot be used: {0}")]
     Tls(String),
@@ -79,7 +89,12 @@ impl Node {
             true => settings.advertised()?,
             false => settings.node_control.listen,
         };
-        let roster = MemberFile::of(&settings.data).load()?;
+        let roster = MemberFile::of(&settings.data);
+        let path = roster.path().to_owned();
+        let roster = roster.load()?;
+        if !has_database(identity.role) && roster.members.is_empty() {
+            return Err(StartError::NoRoster { path });
+        }
         let state = Arc::new(State::new(settings, identity, address, roster)?);
         let local = Local::open(&state, Arc::clone(&plane))?;
         let mut node = Node {

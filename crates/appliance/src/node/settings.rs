@@ -96,6 +96,10 @@ pub struct ControlPlane {
     pub base_domain: String,
     /// Geo of this installation.
     pub geo: String,
+    /// Further geos whose gateways are served here as well.
+    pub more_geos: Vec<String>,
+    /// Certificate and key of Kong's shared mode, if gateways use it (see docs/trust.md).
+    pub cluster_cert: Option<(PathBuf, PathBuf)>,
     /// Settings of the audit log.
     pub audit_log: Option<PathBuf>,
     /// Settings of telemetry (see docs/telemetry.md).
@@ -214,6 +218,9 @@ struct RawControlPlanes {
     listen: Option<SocketAddr>,
     base_domain: Option<String>,
     geo: Option<String>,
+    more_geos: Vec<String>,
+    cluster_cert: Option<PathBuf>,
+    cluster_cert_key: Option<PathBuf>,
     audit_log: Option<PathBuf>,
     telemetry: Option<PathBuf>,
     ip_addresses: Option<PathBuf>,
@@ -351,6 +358,18 @@ impl Settings {
             }
         };
         let planes = raw.control_planes;
+        let cluster_cert = match (planes.cluster_cert, planes.cluster_cert_key) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some((beside(cert), beside(key))),
+            (Some(_), None) => {
+                let what = "it needs control_planes.cluster_cert_key beside it".to_owned();
+                return Err(bad("control_planes.cluster_cert", what));
+            }
+            (None, Some(_)) => {
+                let what = "it needs control_planes.cluster_cert beside it".to_owned();
+                return Err(bad("control_planes.cluster_cert_key", what));
+            }
+        };
         let backup = match raw.backup {
             None => None,
             Some(raw) => {
@@ -382,6 +401,8 @@ impl Settings {
                     .base_domain
                     .unwrap_or_else(|| "sallyport.localhost".to_owned()),
                 geo: planes.geo.unwrap_or_else(|| "us".to_owned()),
+                more_geos: planes.more_geos,
+                cluster_cert,
                 audit_log: planes.audit_log.map(beside),
                 telemetry: planes.telemetry.map(beside),
                 ip_addresses: planes.ip_addresses.map(beside),

@@ -72,6 +72,10 @@ fn values_that_cannot_work_are_refused_by_key() {
         &["key_file", "/etc/sallyport/none"],
     );
     refused(
+        "[control_planes]\ncluster_cert = \"a.crt\"",
+        &["control_planes.cluster_cert", "cluster_cert_key"],
+    );
+    refused(
         "[healthcheck]\nsmtp = \"mail\"",
         &["healthcheck.smtp", "host:port"],
     );

@@ -67,7 +67,7 @@ impl ClusterTls {
         Ok(())
     }
 
-    pub(super) fn current(&self) -> Arc<ClientConfig> {
+    pub(crate) fn current(&self) -> Arc<ClientConfig> {
         self.0.load_full()
     }
 }

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use sallyport_runtime::tls::client::ClientConfigError;
-use sallyport_runtime::tls::client_config;
 use sallyport_wire::telemetry::{Dimensions, Source, Totals};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -27,7 +26,7 @@ pub(crate) use fold::{Fold, Request};
 pub(crate) use sender::run;
 
 use crate::conf::{ClusterMaterial, Conf, ControlPlaneAddr};
-use crate::config_sync::{Place, Through, hostname, proxy};
+use crate::config_sync::{ClusterTls, Place, Through, hostname, proxy};
 
 /// Hand-ins that wait for the sender; it takes one in microseconds.
 const INBOX_MAX: usize = 256;
@@ -89,7 +88,7 @@ pub(crate) struct Settings {
     /// Path of the request.
     path: String,
     tls_name: String,
-    tls: Arc<ClientConfig>,
+    tls: ClusterTls,
     proxy: Option<Through>,
     flush_interval: Duration,
     records_max: usize,
@@ -116,7 +115,7 @@ impl Settings {
         else {
             return Ok(None);
         };
-        let tls = client_config(material.trust.clone(), Some(&material.identity))?;
+        let tls = ClusterTls::new(material)?;
         Ok(Some(Settings {
             endpoint: telemetry.endpoint.clone(),
             path: format!(
@@ -125,7 +124,7 @@ impl Settings {
                 sallyport_wire::telemetry::METRICS_PATH
             ),
             tls_name: tls_name.to_owned(),
-            tls: Arc::new(tls),
+            tls,
             proxy: proxy(conf)?,
             flush_interval: telemetry.flush_interval,
             records_max: telemetry.records_max,
@@ -138,12 +137,17 @@ impl Settings {
         }))
     }
 
-    fn place(&self) -> Place<'_> {
+    /// The certificate that is shown, and what is believed.
+    pub(crate) fn tls(&self) -> ClusterTls {
+        self.tls.clone()
+    }
+
+    fn place(&self, tls: Arc<ClientConfig>) -> Place<'_> {
         Place {
             at: &self.endpoint,
             proxy: self.proxy.as_ref(),
             tls_name: &self.tls_name,
-            tls: self.tls.clone(),
+            tls,
         }
     }
 }

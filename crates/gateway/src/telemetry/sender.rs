@@ -11,6 +11,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{Connection, SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use sallyport_runtime::backoff;
 use sallyport_runtime::forward_proxy::Way;
 use sallyport_wire::telemetry::{self as wire, BATCH_HEADER, BatchId};
@@ -39,6 +40,8 @@ type Io = TokioIo<TlsStream<Way>>;
 struct Link {
     sender: SendRequest<Full<Bytes>>,
     connection: Pin<Box<Connection<Io, Full<Bytes>>>>,
+    /// What it was made with.
+    tls: Arc<ClientConfig>,
 }
 
 /// How sending a batch ended.
@@ -224,15 +227,17 @@ impl State {
     }
 }
 
-/// Sends a batch: on the connection that is there, or on a new one if that was lost meanwhile.
+/// Sends a batch: on the connection that is there, or on a new one if that was lost meanwhile or
+/// another certificate is to be shown.
 async fn post(settings: &Settings, link: Option<Link>, id: BatchId, body: Bytes) -> Outcome {
-    if let Some(link) = link {
+    let tls = settings.tls.current();
+    if let Some(link) = link.filter(|link| Arc::ptr_eq(&link.tls, &tls)) {
         let outcome = exchange(settings, link, id, body.clone()).await;
         if outcome.answer.is_ok() {
             return outcome;
         }
     }
-    match open(settings).await {
+    match open(settings, tls).await {
         Ok(link) => exchange(settings, link, id, body).await,
         Err(down) => Outcome {
             link: None,
@@ -241,13 +246,14 @@ async fn post(settings: &Settings, link: Option<Link>, id: BatchId, body: Bytes)
     }
 }
 
-async fn open(settings: &Settings) -> Result<Link, Down> {
-    let stream = reach("telemetry", settings.place()).await?;
+async fn open(settings: &Settings, tls: Arc<ClientConfig>) -> Result<Link, Down> {
+    let stream = reach("telemetry", settings.place(tls.clone())).await?;
     let opened = handshake(TokioIo::new(stream)).await;
     let (sender, connection) = opened.map_err(|error| Down::upgrade(&error, &settings.tls_name))?;
     Ok(Link {
         sender,
         connection: Box::pin(connection),
+        tls,
     })
 }
 
@@ -311,7 +317,9 @@ async fn on(
     Result<(Head, Option<Bytes>), hyper::Error>,
     Option<Result<(), hyper::Error>>,
 ) {
-    let Link { sender, connection } = link;
+    let Link {
+        sender, connection, ..
+    } = link;
     let answer = async {
         let response = sender.send_request(request).await?;
         let (head, body) = response.into_parts();

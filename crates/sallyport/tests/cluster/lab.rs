@@ -1,11 +1,19 @@
-//! A cluster in namespaces: `n1`, `n2`, `n3` and the witness `w1` on one switch, and a neighbour.
+//! A cluster of `n1`, `n2`, `n3` and the witness `w1`, and a neighbour `nb`: each in a namespace, on one
+//! switch; or, where namespaces are not allowed, each on an address of its own in 127.0.0.0/8.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::scope;
 
-use sallyport_testkit::{Deadline, Finished, Launch, Postgres, Program, eventually_some, foreign};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use sallyport_testkit::{
+    Deadline, FaultProxy, Finished, Launch, Postgres, Program, eventually_some, foreign,
+};
 use serde_json::Value;
 
 pub(crate) const NODES: [&str; 4] = ["n1", "n2", "n3", "w1"];
@@ -27,9 +35,26 @@ pub(crate) fn sh(script: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Namespaces on one switch; gone when dropped.
+/// Where the machines are.
+enum Ground {
+    /// Each in a namespace, whose name begins with this.
+    Namespaces(String),
+    Loopback(Loopback),
+}
+
+/// Addresses of this machine, and the ways to them that a test can break.
+struct Loopback {
+    /// The first three bytes, and the last one of the first machine.
+    net: (u8, u8, u8),
+    /// Ways of the others to a node's control port.
+    control: BTreeMap<&'static str, FaultProxy>,
+    /// Ways of a node to the database.
+    database: BTreeMap<&'static str, FaultProxy>,
+}
+
+/// The machines; gone when dropped.
 pub(crate) struct Lab {
-    tag: String,
+    ground: Ground,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) server: Arc<Postgres>,
     pub(crate) database: String,
@@ -58,7 +83,7 @@ impl Lab {
         let name = server.database();
         let name = name.rsplit('/').next().unwrap();
         let lab = Lab {
-            tag: format!("sc{}{tag}", std::process::id()),
+            ground: Ground::Namespaces(format!("sc{}{tag}", std::process::id())),
             dir: tempfile::tempdir().unwrap(),
             // The nodes' network has no way to the server: they use its socket.
             database: server.local_url(name),
@@ -83,13 +108,90 @@ impl Lab {
         Some(lab)
     }
 
+    /// On loopback, for who may not make namespaces. `None` where PostgreSQL is missing.
+    pub(crate) fn on_loopback() -> Option<Lab> {
+        static LABS: AtomicU8 = AtomicU8::new(0);
+        foreign("curl", "Debian package curl")?;
+        let server = Postgres::shared()?;
+        let database = server.database();
+        let [_, .., high, low] = std::process::id().to_be_bytes();
+        let first = 1 + 10 * LABS.fetch_add(1, Ordering::Relaxed);
+        let mut ways = Loopback {
+            // not 127.0, where programs of the machine are
+            net: (64 | (high & 0x3f), low, first),
+            control: BTreeMap::new(),
+            database: BTreeMap::new(),
+        };
+        for node in NODES {
+            let at = format!("{}:7777", ways.address(node)).parse().unwrap();
+            ways.control.insert(node, FaultProxy::start_to(at));
+            ways.database.insert(node, FaultProxy::start(server.port()));
+        }
+        Some(Lab {
+            ground: Ground::Loopback(ways),
+            dir: tempfile::tempdir().unwrap(),
+            server,
+            database,
+            running: BTreeMap::new(),
+            more: String::new(),
+        })
+    }
+
     pub(crate) fn ns(&self, machine: &str) -> String {
-        format!("{}{machine}", self.tag)
+        match &self.ground {
+            Ground::Namespaces(tag) => format!("{tag}{machine}"),
+            Ground::Loopback(_) => panic!("there are no namespaces"),
+        }
+    }
+
+    fn loopback(&self) -> &Loopback {
+        match &self.ground {
+            Ground::Namespaces(_) => panic!("there are namespaces"),
+            Ground::Loopback(ways) => ways,
+        }
+    }
+
+    /// The way of the other nodes to a node, on loopback.
+    pub(crate) fn way_to(&self, node: &str) -> &FaultProxy {
+        &self.loopback().control[node]
+    }
+
+    /// The way of a node to the database, on loopback.
+    pub(crate) fn way_to_database(&self, node: &str) -> &FaultProxy {
+        &self.loopback().database[node]
     }
 
     pub(crate) fn address(&self, node: &str) -> String {
-        let at = NODES.iter().position(|it| *it == node).unwrap();
-        format!("10.254.0.{}", at + 1)
+        match &self.ground {
+            Ground::Namespaces(_) => {
+                let at = NODES.iter().position(|it| *it == node).unwrap();
+                format!("10.254.0.{}", at + 1)
+            }
+            Ground::Loopback(ways) => ways.address(node),
+        }
+    }
+
+    /// Where a node's control plane is.
+    pub(crate) fn api(&self, node: &str) -> String {
+        match &self.ground {
+            Ground::Namespaces(_) => format!("https://{}", self.address(node)),
+            Ground::Loopback(_) => format!("https://{}:8443", self.address(node)),
+        }
+    }
+
+    /// The words that begin a command which a machine runs.
+    pub(crate) fn prefix(&self, machine: &str) -> String {
+        match &self.ground {
+            Ground::Namespaces(_) => format!("ip netns exec {}", self.ns(machine)),
+            Ground::Loopback(_) => "env".to_owned(),
+        }
+    }
+
+    /// A program on a machine.
+    pub(crate) fn program(&self, machine: &str, program: impl AsRef<OsStr>) -> Launch {
+        let prefix = self.prefix(machine);
+        let mut words = prefix.split(' ');
+        Program::new(words.next().unwrap()).args(words).arg(program)
     }
 
     pub(crate) fn path(&self, file: &str) -> PathBuf {
@@ -99,23 +201,30 @@ impl Lab {
     /// Runs a script on a machine; what it printed.
     #[track_caller]
     pub(crate) fn on(&self, machine: &str, script: &str) -> String {
-        sh(&format!(
-            "ip netns exec {} sh -ec '{script}'",
-            self.ns(machine)
-        ))
+        sh(&format!("{} sh -ec '{script}'", self.prefix(machine)))
     }
 
     /// Writes a node's settings.
     pub(crate) fn settings(&self, node: &str, named: &str) {
+        let address = self.address(node);
+        let (mut database, mut advertise) = (self.database.clone(), String::new());
+        let (mut control, mut health) = (String::new(), String::new());
+        if let Ground::Loopback(ways) = &self.ground {
+            let (mine, there) = (ways.database[node].port(), self.server.port());
+            database = database.replace(&format!(":{there}/"), &format!(":{mine}/"));
+            let port = ways.control[node].port();
+            advertise = format!("advertise = \"127.0.0.1:{port}\"\n");
+            control = format!("[control_planes]\nlisten = \"{address}:8443\"\n");
+            health = format!("listen = \"{address}:9110\"\n");
+        }
         let database = match node {
             "w1" => String::new(),
-            _ => format!("[database]\nurl = \"{}\"\n{}", self.database, self.more),
+            _ => format!("[database]\nurl = \"{database}\"\n{control}{}", self.more),
         };
-        let address = self.address(node);
         let text = format!(
             "[node]\nname = \"{named}\"\ndata = \"{}\"\n{database}\
-             [node_control]\nlisten = \"{address}:7777\"\n\
-             [healthcheck]\nkey = \"{KEY}\"\n",
+             [node_control]\nlisten = \"{address}:7777\"\n{advertise}\
+             [healthcheck]\nkey = \"{KEY}\"\n{health}",
             self.path(node).display()
         );
         std::fs::write(self.path(&format!("{node}.toml")), text).unwrap();
@@ -124,10 +233,7 @@ impl Lab {
     /// `sallyport node …` on a machine.
     pub(crate) fn node(&self, node: &str, args: &[&str]) -> Launch {
         let file = self.path(&format!("{node}.toml"));
-        let ns = self.ns(node);
-        Program::new("ip")
-            .args(["netns", "exec", &ns])
-            .arg(sallyport())
+        self.program(node, sallyport())
             .args(["node", "--config", file.to_str().unwrap()])
             .args(args)
     }
@@ -139,9 +245,7 @@ impl Lab {
     /// What the doctor says of the cluster, asked on a machine.
     pub(crate) fn doctor(&self, node: &str, args: &[&str]) -> Finished {
         let file = self.path(&format!("{node}.toml"));
-        Program::new("ip")
-            .args(["netns", "exec", &self.ns(node)])
-            .arg(sallyport())
+        self.program(node, sallyport())
             .args(["doctor", "--cluster", "--config", file.to_str().unwrap()])
             .args(args)
             .run(patience())
@@ -288,6 +392,33 @@ impl Lab {
     }
 }
 
+impl Loopback {
+    fn address(&self, machine: &str) -> String {
+        let at = NODES.iter().position(|it| *it == machine).unwrap();
+        let (a, b, first) = self.net;
+        format!("127.{a}.{b}.{}", usize::from(first) + at)
+    }
+}
+
+/// Runs something in the network of a machine, in a thread of its own.
+pub(crate) fn within<T: Send>(lab: &Lab, machine: &str, run: impl FnOnce() -> T + Send) -> T {
+    scope(|scope| {
+        scope
+            .spawn(|| {
+                enter(&lab.ns(machine));
+                run()
+            })
+            .join()
+            .unwrap()
+    })
+}
+
+/// Puts this thread, and those that it makes, into the network of a namespace.
+pub(crate) fn enter(ns: &str) {
+    let ns = std::fs::File::open(format!("/run/netns/{ns}")).unwrap();
+    move_into_link_name_space(ns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}
+
 /// Nodes that are there, by name.
 fn names(status: &Value) -> Vec<&str> {
     let nodes = status["nodes"].as_array().unwrap().iter();
@@ -301,6 +432,9 @@ impl Drop for Lab {
     fn drop(&mut self) {
         for program in self.running.values_mut() {
             program.kill9();
+        }
+        if matches!(self.ground, Ground::Loopback(_)) {
+            return;
         }
         for machine in NODES.iter().chain(&["nb", "sw"]) {
             let _ = Command::new("ip")

@@ -2,17 +2,15 @@
 //! is counted from outside.
 
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sallyport_appliance::rate_limit::owner_of;
 use sallyport_testkit::{Program, eventually, foreign};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, NODES, patience};
+use crate::lab::{Lab, NODES, enter, patience, within};
 use crate::limitd_client::Client;
 
 const DATA: [&str; 3] = ["n1", "n2", "n3"];
@@ -68,24 +66,6 @@ fn owner(bucket: &str, key: &str, among: &[&'static str]) -> &'static str {
 
 fn without(node: &str) -> Vec<&'static str> {
     DATA.into_iter().filter(|it| *it != node).collect()
-}
-
-/// Runs something in the network of a machine, in a thread of its own.
-fn within<T: Send>(lab: &Lab, machine: &str, run: impl FnOnce() -> T + Send) -> T {
-    scope(|scope| {
-        scope
-            .spawn(|| {
-                enter(&lab.ns(machine));
-                run()
-            })
-            .join()
-            .unwrap()
-    })
-}
-
-fn enter(ns: &str) {
-    let ns = std::fs::File::open(format!("/run/netns/{ns}")).unwrap();
-    move_into_link_name_space(ns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
 fn address(lab: &Lab, node: &str) -> SocketAddr {

@@ -39,7 +39,7 @@ fn a_single_node_opens_no_port_for_others_and_keeps_what_it_was_told() {
     let [control, health, cluster] = free_ports();
     let text = format!(
         "[node]\n[node_control]\nlisten = \"127.0.0.1:{cluster}\"\n\
-         [control_planes]\nlisten = \"127.0.0.1:{control}\"\n\
+         [control_planes]\nlisten = \"127.0.0.1:{control}\"\nmore_geos = [\"eu\"]\n\
          [healthcheck]\nlisten = \"127.0.0.1:{health}\"\n"
     );
     std::fs::write(&file, text.replace("[node_control]", "[node_contrl]")).unwrap();
@@ -61,6 +61,12 @@ fn a_single_node_opens_no_port_for_others_and_keeps_what_it_was_told() {
     let mut running = node(&file, &["run"]).start();
     serves(200);
     assert!(TcpStream::connect(("127.0.0.1", cluster)).is_err());
+    let names = file.with_file_name("data/control/server.names");
+    let names = std::fs::read_to_string(names).unwrap();
+    for geo in ["us", "eu"] {
+        let gateways = format!("*.{geo}.cp0.sallyport.localhost");
+        assert!(names.contains(&gateways), "{names}");
+    }
     let second = told(&file, &["run"]);
     assert!(
         second.stderr.contains("another process runs this node"),

@@ -24,6 +24,7 @@ use crate::chain::Caller;
 use crate::configuration::ServedService;
 use crate::logs::{CLIENT_FAULTS, StreamLine};
 use crate::router::StreamQuery;
+use crate::telemetry;
 
 /// Both ends of what a client opened.
 #[derive(Clone, Copy, Debug)]
@@ -338,6 +339,27 @@ pub(super) async fn open_tcp(
 }
 
 impl Session {
+    /// Counts the session as one request: how long it took, and how long until its upstream was
+    /// reached.
+    fn count(&self) {
+        let Some(telemetry) = &self.worker.telemetry else {
+            return;
+        };
+        let nanos = |to: Instant| to.saturating_duration_since(self.arrived).as_nanos() as u64;
+        let service = self.exchange.service;
+        telemetry.borrow_mut().add(&telemetry::Request {
+            route: self.exchange.route,
+            service,
+            consumer: None,
+            upstream: service.and_then(|id| self.configuration.upstream_of(id)),
+            status: self.status.get(),
+            request_bytes: self.received.get(),
+            response_bytes: self.sent.get(),
+            latency_ns: nanos(now()),
+            upstream_latency_ns: self.reached.get().map(nanos),
+        });
+    }
+
     /// The log phase of the plugins that were chosen.
     fn log_phase(&mut self) {
         let handlers = &self.configuration.handlers;
@@ -405,6 +427,7 @@ impl Drop for Session {
         self.worker.counts_under_way(-1);
         // a plugin that panicked must not be asked again while that unwinds
         if !std::thread::panicking() {
+            self.count();
             self.log_phase();
         }
         let Some(log) = &self.worker.stream_access else {

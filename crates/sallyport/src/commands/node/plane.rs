@@ -10,10 +10,11 @@ use anyhow::Context;
 use async_trait::async_trait;
 use sallyport_appliance::backup::{self, Sources};
 use sallyport_appliance::node::{
-    Accepts, Authority, Identity, Plane, RecordsHere, RunningPlane, Settings, State,
+    Accepts, Authority, Identity as NodeIdentity, Plane, RecordsHere, RunningPlane, Settings, State,
 };
 use sallyport_control::{AuditLogSettings, Running, TelemetrySettings};
 use sallyport_runtime::Tasks;
+use sallyport_runtime::tls::Identity;
 use sallyport_store::Store;
 use sallyport_store::dump::Database;
 use serde_json::Value;
@@ -75,13 +76,22 @@ impl Plane for ControlPlane {
             home::write_public(&data.join("ca.crt"), &api.cert)?;
             _ = std::fs::remove_file(data.join("server.names"));
         }
-        let home = Home::on(
-            &data,
-            store,
-            &settings.base_domain,
-            &[settings.geo.as_str()],
-        )
-        .await?;
+        let geos = [&settings.geo].into_iter().chain(&settings.more_geos);
+        let geos: Vec<&str> = geos.map(String::as_str).collect();
+        let home = Home::on(&data, store, &settings.base_domain, &geos).await?;
+        let shared_identity = match &settings.cluster_cert {
+            None => None,
+            Some((cert, key)) => {
+                let read = Identity::load(&cert.to_string_lossy(), &key.to_string_lossy());
+                let what = || {
+                    format!(
+                        "control_planes.cluster_cert {} cannot be used",
+                        cert.display()
+                    )
+                };
+                Some(read.with_context(what)?)
+            }
+        };
         let audit_log = match &settings.audit_log {
             None => AuditLogSettings::quiet(&home.path),
             Some(path) => {
@@ -112,8 +122,8 @@ impl Plane for ControlPlane {
         let running = sallyport_control::start_publishing(
             sallyport_control::Settings {
                 node_purge_delay: sallyport_control::NODE_PURGE_DELAY,
-                more_geos: Vec::new(),
-                shared_identity: None,
+                more_geos: settings.more_geos.clone(),
+                shared_identity,
                 issuer: Some(home.issuer.clone()),
                 listen: settings.listen,
                 listen_setting: "control_planes.listen".to_owned(),
@@ -169,7 +179,7 @@ impl ControlPlane {
                 Some(database) => Database::Url(database.url.clone()),
                 None => Database::File(data.join(&database_file)),
             },
-            identity: Identity::path(&settings.data)
+            identity: NodeIdentity::path(&settings.data)
                 .strip_prefix(&settings.data)
                 .map(|path| vec![path.to_owned()])
                 .unwrap_or_default(),

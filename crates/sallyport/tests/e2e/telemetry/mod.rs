@@ -6,10 +6,11 @@ mod receivers;
 use std::io::Write;
 
 use sallyport_testkit::http::get;
-use sallyport_testkit::{Echo, eventually};
+use sallyport_testkit::{Echo, eventually, free_port};
 use serde_json::{Value, json};
 
-use crate::lab::{Control, Gateway, Handshake, Pair, bytes_until_close, has_all, soon};
+use crate::lab::{Control, Gateway, Handshake, Pair, bytes_until_close, has_all, soon, write};
+use crate::streams::{parrot, say};
 
 /// Lines of `kong.conf` that send telemetry to a control plane.
 fn to(control: &Control) -> String {
@@ -181,6 +182,53 @@ fn what_a_gateway_counts_is_told_by_every_dimension() {
         0.0
     );
     assert_eq!(get(control.url("/metrics")).send().unwrap().status, 401);
+}
+
+#[test]
+fn sessions_of_streams_count_with_a_certificate_that_was_renewed_too() {
+    let control = Control::start();
+    let dir = tempfile::tempdir().unwrap();
+    let pair = Pair::make(dir.path());
+    let first = control.pin(&pair.cert());
+    let port = free_port();
+    let conf = format!("{}stream_listen = 127.0.0.1:{port}\n", to(&control));
+    let next = tempfile::tempdir().unwrap();
+    let renewed = Pair::make(next.path());
+    let mut gateway = Gateway::start_set(&control, dir, &pair, &conf);
+    let upstream = parrot("p");
+    let service = json!({"protocol": "tcp", "host": "127.0.0.1", "port": upstream.port()});
+    let service = control.put("services/mail", &service);
+    let route = json!({"service": {"id": service["id"]}, "protocols": ["tcp"],
+        "destinations": [{"port": port}]});
+    control.put("routes/mail", &route);
+    eventually("sessions are passed on", soon(), || {
+        say(port, "x") == "p: x"
+    });
+    let query_of = "group_by=route,upstream,status_class&filter[status_class]=2xx";
+    wait_for_requests(&control, "filter[status_class]=2xx", 1);
+    let told = &query(&control, query_of)["data"][0];
+    assert_eq!(
+        (&told["route"]["name"], &told["upstream"]),
+        (&json!("mail"), &json!("127.0.0.1"))
+    );
+    assert_eq!(
+        (&told["request_bytes"], &told["response_bytes"]),
+        (&json!(1), &json!(4))
+    );
+    assert!(told["upstream_latency_ms"]["max"].as_f64() <= told["latency_ms"]["max"].as_f64());
+
+    control.pin(&renewed.cert());
+    write(&pair.cert, renewed.cert());
+    write(&pair.key, renewed.key());
+    gateway.program.signal("HUP");
+    gateway.program.wait_for_line("reloaded", soon());
+    let unpin = format!(
+        "/v2/control-planes/{}/dp-client-certificates/{first}",
+        control.id
+    );
+    assert_eq!(control.api("DELETE", &unpin, &Value::Null).status, 204);
+    assert_eq!(say(port, "yy"), "p: yy");
+    wait_for_requests(&control, "filter[status_class]=2xx", 2);
 }
 
 #[test]
