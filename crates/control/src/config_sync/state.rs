@@ -205,6 +205,7 @@ pub(crate) fn exported(cp: Uuid, snapshot: Snapshot, issued_at: i64, expires_at:
 
 #[cfg(test)]
 mod tests {
+    use sallyport_wire::config_sync::Reconfigure;
     use serde_json::json;
 
     use super::*;
@@ -226,6 +227,36 @@ mod tests {
             before,
             after,
         }
+    }
+
+    #[test]
+    fn a_file_holds_the_snapshot_under_its_hash() {
+        let cp = Uuid::from_u128(7 << 64);
+        let snapshot = Snapshot {
+            revision: 9,
+            entities: BTreeMap::from([
+                (Kind::Service, vec![json!({"id": "a"}), json!({"id": "b"})]),
+                (
+                    Kind::Route,
+                    vec![json!({"id": "c", "service": {"id": "a"}})],
+                ),
+            ]),
+        };
+        let hash = digest(&snapshot).hash();
+        let mut file = exported(cp, snapshot, 10, 20);
+        file.extend([0; sallyport_wire::config_sync::snapshot::SIGNATURE]);
+        let file = sallyport_wire::config_sync::snapshot::read(&file).unwrap();
+        assert_eq!(file.header.version, SyncVersion::new(plane(cp), 9));
+        assert_eq!((file.header.issued_at, file.header.expires_at), (10, 20));
+        assert_eq!(file.header.config_hash, hash);
+        let payload = Reconfigure::decode(file.payload, 1 << 20).unwrap();
+        assert_eq!(payload.config_hash, Some(hash));
+        let expected = json!({
+            "_format_version": "3.0", "_transform": false,
+            "services": [{"id": "a"}, {"id": "b"}],
+            "routes": [{"id": "c", "service": {"id": "a"}}],
+        });
+        assert_eq!(payload.config_table, expected);
     }
 
     #[test]
