@@ -346,3 +346,36 @@ async fn every_call_is_recorded_or_not_carried_out() {
         "{reply:?}"
     );
 }
+
+#[tokio::test]
+async fn slow_ones_are_given_up_and_hold_nobody_up() {
+    let lab = Lab::new();
+    // Nothing at all, half a hello, and half a request of somebody who is known.
+    let silent = TcpStream::connect(lab.address).await.unwrap();
+    let mut half = TcpStream::connect(lab.address).await.unwrap();
+    half.write_all(&[0x16, 3, 1, 2, 0]).await.unwrap();
+    let mut known = lab.own().await;
+    known.write_all(&[0, 0, 0, 40, 1, b'{']).await.unwrap();
+    known.flush().await.unwrap();
+    lab.is_well().await;
+    for mut stream in [silent, half] {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(90), stream.read_to_end(&mut rest));
+        _ = ended.await.expect("it ends");
+    }
+    lab.is_well().await;
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(90), known.read_to_end(&mut rest)).await;
+    assert!(
+        ended.expect("it ends").is_err() || rest.is_empty(),
+        "{rest:?}"
+    );
+    lab.is_well().await;
+    // It was no request, so there is no record of one.
+    let called = lab.records.called.lock().unwrap();
+    assert!(
+        called
+            .iter()
+            .all(|it| it.command == "echo" || it.command == "ping")
+    );
+}

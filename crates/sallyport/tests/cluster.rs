@@ -11,6 +11,8 @@ mod chaos;
 mod faults;
 #[path = "cluster/gateways.rs"]
 mod gateways;
+#[path = "cluster/health.rs"]
+mod health;
 #[path = "cluster/ip_addresses.rs"]
 mod ip_addresses;
 #[path = "cluster/keys.rs"]

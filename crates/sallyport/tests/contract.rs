@@ -20,6 +20,8 @@ mod maintenance;
 mod network;
 #[path = "contract/ports_explain.rs"]
 mod ports_explain;
+#[path = "contract/unit.rs"]
+mod unit;
 
 use sallyport_testkit::{Deadline, Finished, Launch, Program};
 

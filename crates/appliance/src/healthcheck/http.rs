@@ -22,14 +22,16 @@ use tracing::warn;
 
 use super::checks::{Check, Verdict, ask};
 use super::limit::Calls;
+use super::tls::{Secured, arrived};
 use super::{metrics, samples};
 use crate::node::{Fatal, State};
-use crate::node_control::converse;
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 128;
 /// For one request, with every check in it.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// Between looks whether the certificate's files have changed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The user of the key.
 const USER: &str = "api_keys_health";
 /// What the reference answers where a check fails.
@@ -42,21 +44,29 @@ struct Shared {
 
 type Handle = Extract<Arc<Shared>>;
 
-/// Serves until `stop`.
+/// Serves until `stop`, over TLS too with a certificate.
 pub(crate) async fn serve(
     listener: TcpListener,
+    mut secured: Option<Secured>,
     state: Arc<State>,
     stop: CancellationToken,
 ) -> Result<(), Fatal> {
     let router = router(state);
     let mut connections = JoinSet::new();
+    let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
+            _ = looks.tick(), if secured.is_some() => {
+                if let Some(secured) = &mut secured {
+                    secured.look();
+                }
+            }
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, router.clone(), ANSWER_TIME_MAX));
+                    let tls = secured.as_ref().map(Secured::acceptor);
+                    connections.spawn(arrived(stream, tls, router.clone(), ANSWER_TIME_MAX));
                 }
                 Err(error) => {
                     warn!(%error, "could not accept a connection for health");

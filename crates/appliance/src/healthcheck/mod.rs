@@ -13,8 +13,10 @@ mod metrics;
 mod outside;
 mod pulse;
 mod samples;
+mod tls;
 
 pub use checks::{Answer, Check, Verdict};
 pub(crate) use http::serve;
 pub(crate) use pulse::pulse;
 pub(crate) use samples::sample;
+pub(crate) use tls::Secured;

@@ -19,7 +19,7 @@ use super::plane::Plane;
 use super::settings::{Settings, SettingsError};
 use super::state::State;
 use super::work::reconcile;
-use crate::healthcheck;
+use crate::healthcheck::{self, Secured};
 use crate::node_control::{
     Door, HEARD_MAX, Tls, alone, execute, follow_leader, lead, membership, serve, settle_own,
 };
@@ -54,6 +54,9 @@ pub enum StartError {
         /// The file.
         path: PathBuf,
     },
+    /// The certificate of health.
+    #[error("healthcheck.certificate cannot be used: {0}")]
+    HealthcheckTls(String),
     /// Its certificate.
     #[error("the node's certificate cannot be used: {0}")]
     Tls(String),
@@ -112,8 +115,11 @@ impl Node {
                 ListenOptions::default(),
             )?;
             let own = Arc::clone(&state);
+            let secured = health.tls.as_ref();
+            let secured = secured.map(|(certificate, key)| Secured::open(certificate, key));
+            let secured = secured.transpose().map_err(StartError::HealthcheckTls)?;
             node.part("healthcheck", |stop| {
-                healthcheck::serve(listener, own, stop)
+                healthcheck::serve(listener, secured, own, stop)
             });
             let own = Arc::clone(&state);
             node.part("samples", |stop| healthcheck::sample(own, stop));

@@ -79,6 +79,8 @@ pub struct Healthcheck {
     pub listen: SocketAddr,
     /// Password of the user `api_keys_health`; without it `/testall` is all that answers.
     pub key: Option<Secret>,
+    /// Certificate and key (PEM) for TLS on the same port, which plain HTTP shares.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// Directories whose file systems must have room; the data directory is always among them.
     pub volumes: Vec<PathBuf>,
     /// URL of which a HEAD request proves the way to the internet.
@@ -207,6 +209,8 @@ struct RawHealthcheck {
     listen: Option<SocketAddr>,
     key: Option<String>,
     key_file: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    certificate_key: Option<PathBuf>,
     volumes: Vec<PathBuf>,
     internet: Option<String>,
     smtp: Option<String>,
@@ -336,6 +340,18 @@ impl Settings {
                     let what = "a key has at least 16 characters".to_owned();
                     return Err(bad("healthcheck.key", what));
                 }
+                let tls = match (raw.certificate, raw.certificate_key) {
+                    (None, None) => None,
+                    (Some(certificate), Some(key)) => Some((beside(certificate), beside(key))),
+                    (Some(_), None) => {
+                        let what = "it needs healthcheck.certificate_key beside it".to_owned();
+                        return Err(bad("healthcheck.certificate", what));
+                    }
+                    (None, Some(_)) => {
+                        let what = "it needs healthcheck.certificate beside it".to_owned();
+                        return Err(bad("healthcheck.certificate_key", what));
+                    }
+                };
                 let smtp = match raw.smtp {
                     None => None,
                     Some(text) => Some(host_port(&text).ok_or_else(|| {
@@ -351,6 +367,7 @@ impl Settings {
                 Some(Healthcheck {
                     listen: raw.listen.unwrap_or_else(|| everywhere("healthcheck")),
                     key: key.map(Secret),
+                    tls,
                     volumes: raw.volumes.into_iter().map(beside).collect(),
                     internet: raw.internet,
                     smtp,

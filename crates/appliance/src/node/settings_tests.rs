@@ -76,6 +76,10 @@ fn values_that_cannot_work_are_refused_by_key() {
         &["control_planes.cluster_cert", "cluster_cert_key"],
     );
     refused(
+        "[healthcheck]\ncertificate = \"a.crt\"",
+        &["healthcheck.certificate", "certificate_key"],
+    );
+    refused(
         "[healthcheck]\nsmtp = \"mail\"",
         &["healthcheck.smtp", "host:port"],
     );

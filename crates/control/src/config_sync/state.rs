@@ -8,11 +8,11 @@ use bytes::Bytes;
 use sallyport_model::Kind;
 use sallyport_store::{Change, Snapshot};
 use sallyport_wire::ConfigHash;
-use sallyport_wire::config_sync::Reconfigure;
+use sallyport_wire::config_sync::FrameWriter;
 use sallyport_wire::config_sync::delta::{Delta, Deltas, SyncVersion};
 use sallyport_wire::config_sync::digest::{EntityDigest, SetDigest};
 use sallyport_wire::config_sync::snapshot::{Header, unsigned};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 /// Steps that are kept for links which are busy while they are made.
@@ -278,19 +278,16 @@ pub(super) fn everything(cp: Uuid, snapshot: &Snapshot) -> Deltas {
 
 /// A snapshot as the part of a file that is to be signed; takes time in proportion to it.
 pub(crate) fn exported(cp: Uuid, snapshot: Snapshot, issued_at: i64, expires_at: i64) -> Vec<u8> {
-    let config_hash = digest(&snapshot).hash();
-    let mut table = Map::new();
-    table.insert("_format_version".to_owned(), json!("3.0"));
-    table.insert("_transform".to_owned(), json!(false));
+    let mut digest = SetDigest::default();
+    let mut frame = FrameWriter::default();
     for (kind, list) in snapshot.entities {
-        table.insert(kind.table().to_owned(), Value::Array(list));
+        for entity in list {
+            let text = entity.to_string();
+            digest.add(kind.table(), EntityDigest::of(kind.table(), &text));
+            frame.add(kind.table(), &text);
+        }
     }
-    let payload = Reconfigure {
-        timestamp: None,
-        config_table: Value::Object(table),
-        config_hash: Some(config_hash),
-        hashes: None,
-    };
+    let config_hash = digest.hash();
     let header = Header {
         control_plane: cp.to_string(),
         version: SyncVersion::new(plane(cp), snapshot.revision),
@@ -298,11 +295,14 @@ pub(crate) fn exported(cp: Uuid, snapshot: Snapshot, issued_at: i64, expires_at:
         issued_at,
         expires_at,
     };
-    unsigned(&header, &payload.encode())
+    unsigned(&header, &frame.finish(config_hash))
 }
 
 #[cfg(test)]
 mod tests {
+    use sallyport_wire::config_sync::Reconfigure;
+    use serde_json::json;
+
     use super::*;
 
     fn change(revision: u64, kind: &str, before: Option<Value>, after: Option<Value>) -> Change {
@@ -366,6 +366,36 @@ mod tests {
         let back = second.after_snapshot(cp, &snapshot(2, &many), 3);
         assert!(back.steps_from(8).is_none() && back.is_of_group());
         assert_eq!(back.digest, first.digest);
+    }
+
+    #[test]
+    fn a_file_holds_the_snapshot_under_its_hash() {
+        let cp = Uuid::from_u128(7 << 64);
+        let snapshot = Snapshot {
+            revision: 9,
+            entities: BTreeMap::from([
+                (Kind::Service, vec![json!({"id": "a"}), json!({"id": "b"})]),
+                (
+                    Kind::Route,
+                    vec![json!({"id": "c", "service": {"id": "a"}})],
+                ),
+            ]),
+        };
+        let hash = digest(&snapshot).hash();
+        let mut file = exported(cp, snapshot, 10, 20);
+        file.extend([0; sallyport_wire::config_sync::snapshot::SIGNATURE]);
+        let file = sallyport_wire::config_sync::snapshot::read(&file).unwrap();
+        assert_eq!(file.header.version, SyncVersion::new(plane(cp), 9));
+        assert_eq!((file.header.issued_at, file.header.expires_at), (10, 20));
+        assert_eq!(file.header.config_hash, hash);
+        let payload = Reconfigure::decode(file.payload, 1 << 20).unwrap();
+        assert_eq!(payload.config_hash, Some(hash));
+        let expected = json!({
+            "_format_version": "3.0", "_transform": false,
+            "services": [{"id": "a"}, {"id": "b"}],
+            "routes": [{"id": "c", "service": {"id": "a"}}],
+        });
+        assert_eq!(payload.config_table, expected);
     }
 
     #[test]

@@ -30,6 +30,22 @@ struct Place {
     directory: PathBuf,
 }
 
+/// What is checked, and where.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    place: Place,
+    /// Account to log in to
+    #[arg(long, default_value = "sallyport")]
+    user: String,
+    /// Settings of the SSH server
+    #[arg(long, value_name = "FILE", default_value = "/etc/ssh/sshd_config")]
+    sshd_config: PathBuf,
+    /// Does not try the other nodes
+    #[arg(long)]
+    local: bool,
+}
+
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Prints the line that the other nodes need to know this one; makes this node's key
@@ -85,19 +101,7 @@ enum Command {
         keys: PathBuf,
     },
     /// Checks this node's side, and the way to each other node
-    Check {
-        #[command(flatten)]
-        place: Place,
-        /// Account to log in to
-        #[arg(long, default_value = "sallyport")]
-        user: String,
-        /// Settings of the SSH server
-        #[arg(long, value_name = "FILE", default_value = "/etc/ssh/sshd_config")]
-        sshd_config: PathBuf,
-        /// Does not try the other nodes
-        #[arg(long)]
-        local: bool,
-    },
+    Check(Check),
     /// What logs in get; reads SSH_ORIGINAL_COMMAND
     Menu {
         #[arg(long, env = "SSH_ORIGINAL_COMMAND", hide = true, default_value = "")]
@@ -134,12 +138,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             set_up(&setup, sshd)
         }
         Command::Revoke { place, keys } => revoke(&place.directory, keys),
-        Command::Check {
-            place,
-            user,
-            sshd_config,
-            local,
-        } => check(&place.directory, user, sshd_config, *local),
+        Command::Check(it) => check(it),
         Command::Menu { asked } => menu(asked),
     }
 }
@@ -291,7 +290,15 @@ fn succeed(process: &mut Process) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-fn check(directory: &Path, user: &str, sshd_config: &Path, local: bool) -> anyhow::Result<()> {
+/// Checks this node's side, and the way to each other node; fails if anything is wrong.
+pub(crate) fn check(it: &Check) -> anyhow::Result<()> {
+    let (directory, user, sshd_config) = (it.place.directory.as_path(), &*it.user, &it.sshd_config);
+    if !directory.exists() {
+        bail!(
+            "{} is not there: `sallyport maintenance setup` makes it",
+            directory.display()
+        );
+    }
     let mut faults = 0_usize;
     let mut tell = |what: &str, outcome: Result<String, String>| {
         let line = match outcome {
@@ -329,7 +336,7 @@ fn check(directory: &Path, user: &str, sshd_config: &Path, local: bool) -> anyho
         .map(|_| String::new())
         .map_err(|error| format!("{error:#}"));
     tell("this node's own key is not revoked", revoked)?;
-    if !local {
+    if !it.local {
         let config = directory.join("ssh_config");
         let text = home::read_optional(&config)?.unwrap_or_default();
         let hosts = text.lines().filter_map(|line| line.strip_prefix("Host "));

@@ -6,6 +6,7 @@ use sallyport_testkit::{Finished, Program, eventually};
 use serde_json::Value;
 
 use crate::lab::{Lab, NODES, patience, sallyport};
+use crate::life::open_ports;
 
 /// The command line on the neighbour's machine.
 fn remote(lab: &Lab, args: &[&str]) -> Finished {
@@ -43,11 +44,21 @@ fn recorded(lab: &Lab, node: &str) -> Vec<Value> {
 #[test]
 fn a_key_is_allowed_once_for_all_and_every_call_is_recorded() {
     let Some(mut lab) = Lab::new("k") else { return };
-    lab.more = "[appliance_cli]\nlisten = \"0.0.0.0:10121\"\n".to_owned();
+    let buckets = lab.path("buckets.yml");
+    std::fs::write(&buckets, "buckets:\n  ip: {size: 10}\n").unwrap();
+    lab.more = format!(
+        "[appliance_cli]\nlisten = \"0.0.0.0:10121\"\n[rate_limit]\nconf = \"{}\"\n",
+        buckets.display()
+    );
     lab.whole();
     for node in ["n1", "n2", "n3"] {
         lab.health_is(node, "/testall", "200");
     }
+    // A neighbour sees the ports of the contract's entries that are in use, and on a witness, which
+    // runs nothing, those of membership and health.
+    let data = ["443", "7777", "9001", "9110", "10121"].map(|port| format!("{port}/tcp open"));
+    assert_eq!(open_ports(&lab, "n2"), data);
+    assert_eq!(open_ports(&lab, "w1"), ["7777/tcp open", "9110/tcp open"]);
     let public = remote(&lab, &["keys", "create", "--name", "ann"]).success();
     let public = public.stdout.trim().to_owned();
     let unknown = ask(&lab, "n2", &["ping"]);

@@ -152,7 +152,7 @@ fn three_nodes_and_a_witness_are_founded_asked_drained_and_parted() {
 }
 
 /// Every TCP port that the neighbour finds open.
-fn open_ports(lab: &Lab, node: &str) -> Vec<String> {
+pub(crate) fn open_ports(lab: &Lab, node: &str) -> Vec<String> {
     let found = lab.on(
         "nb",
         &format!("nmap -n -Pn -sT -p- --min-rate 3000 {}", lab.address(node)),

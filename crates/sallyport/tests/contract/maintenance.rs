@@ -317,6 +317,15 @@ fn support_gets_the_menu_by_way_of_the_jump_host_and_nothing_else() {
     let checked = lab.succeeds(&check);
     assert!(checked.contains("ok    node a0-1: sallyport "), "{checked}");
     assert!(!checked.contains("FAIL"), "{checked}");
+    // the doctor is asked the same
+    let directory = lab.text("ssh");
+    let doctor = Program::new("ip")
+        .args(["netns", "exec", &lab.name("node")])
+        .arg(env!("CARGO_BIN_EXE_sallyport"))
+        .args(["doctor", "--maintenance", "--directory", &directory])
+        .args(["--user", "root", "--sshd-config", &config])
+        .run(soon());
+    assert_eq!(doctor.success().stdout, checked);
     // a host that shows another key is not the node
     let hosts = lab.path("ssh/known_hosts");
     let right = fs::read_to_string(&hosts).unwrap();

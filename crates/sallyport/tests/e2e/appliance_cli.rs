@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use sallyport_testkit::http::request;
-use sallyport_testkit::{Finished, Program, eventually, free_port};
+use sallyport_testkit::{Finished, Launch, Program, eventually, foreign, free_port};
 use serde_json::Value;
 
 use crate::lab::{has_all, sallyport, soon, write};
@@ -22,7 +22,12 @@ struct Lab {
 impl Lab {
     #[track_caller]
     fn new() -> Lab {
-        let temp = tempfile::tempdir().unwrap();
+        Lab::run_by(tempfile::tempdir().unwrap(), sallyport())
+    }
+
+    /// One whose node is started by this command, to which the arguments are added.
+    #[track_caller]
+    fn run_by(temp: tempfile::TempDir, command: Launch) -> Lab {
         let recipient = sallyport()
             .args(["backup", "key", "--out", "backup.key"])
             .dir(temp.path())
@@ -37,7 +42,7 @@ impl Lab {
         write(&temp.path().join("backup.toml"), settings);
         let plain = free_port();
         let args = ["control", "--data", "data", "--listen", "127.0.0.1:0"];
-        let node = sallyport()
+        let node = command
             .args(args)
             .args(["--listen-plain", &format!("127.0.0.1:{plain}")])
             .args(["--cli-listen", "127.0.0.1:0", "--backup", "backup.toml"])
@@ -316,6 +321,24 @@ fn a_backup_is_made_fetched_and_removed_from_afar() {
     ];
     lab.run(&out).success();
     assert_eq!(fs::read(lab.path("mine.age")).unwrap(), whole);
+    // on a terminal a bar shows how far it is
+    if let Some(script) = foreign("script", "Debian package bsdutils") {
+        let command = format!(
+            "{} --target {} --out seen.age backup-retrieve",
+            env!("CARGO_BIN_EXE_sallyport"),
+            lab.target
+        );
+        let seen = Program::new(script)
+            .args(["-q", "-e", "-c", &command, "/dev/null"])
+            .env("SALLYPORT_KEYS", lab.path("keys"))
+            .dir(lab.temp.path())
+            .run(soon());
+        has_all(
+            &seen.success().stdout,
+            &["[##############################] 100 %", "MiB"],
+        );
+        assert_eq!(fs::read(lab.path("seen.age")).unwrap(), whole);
+    }
 
     lab.refused(&["backup-delete", "../../etc/passwd"], &["no backup"]);
     lab.give(&["backup-delete", &name]).success();
@@ -338,6 +361,44 @@ fn a_backup_is_made_fetched_and_removed_from_afar() {
     assert!(!audit.contains("a secret of the test"));
     lab.node.terminate();
     lab.node.wait(soon());
+}
+
+#[test]
+fn names_of_nodes_get_other_addresses_in_the_hosts_file() {
+    let Some(unshare) = foreign("unshare", "Debian package util-linux") else {
+        return;
+    };
+    let allowed = Program::new(&unshare).args(["-m", "true"]).run(soon());
+    if !allowed.status.success() {
+        _ = foreign("the-right-to-make-mount-namespaces", "root");
+        return;
+    }
+    // In a mount namespace of its own, so that the machine's file stays what it is.
+    let temp = tempfile::tempdir().unwrap();
+    let hosts = temp.path().join("hosts");
+    let before = "127.0.0.1 localhost\n10.0.0.1 a0-1 # first\n10.0.0.2 a0-2 db\n";
+    write(&hosts, before);
+    let script = "mount --bind \"$0\" /etc/hosts; exec \"$@\"";
+    let node = Program::new(unshare)
+        .args(["-m", "sh", "-ec", script, hosts.to_str().unwrap()])
+        .arg(env!("CARGO_BIN_EXE_sallyport"));
+    let lab = Lab::run_by(temp, node);
+    lab.allow();
+    lab.refused(&["re-ip", "a0-1=10.0.0.9"], &["NAME:ADDRESS"]);
+    assert_eq!(fs::read_to_string(&hosts).unwrap(), before);
+    let told = lab.give(&["re-ip", "a0-1:10.9.0.1,a0-2:fd00::2"]).success();
+    has_all(&told.stdout, &["a0-1 is 10.9.0.1", "a0-2 is fd00::2"]);
+    assert_eq!(
+        fs::read_to_string(&hosts).unwrap(),
+        "127.0.0.1 localhost\n10.0.0.2 db\n10.9.0.1 a0-1\nfd00::2 a0-2\n"
+    );
+    // The node itself goes by it.
+    let found = lab.json(&["nslookup", "a0-1"]);
+    assert!(
+        found["arguments"].to_string().contains("10.9.0.1"),
+        "{found}"
+    );
+    has_all(&lab.audit(), &["appliance_cli/re-ip", "addresses=a0-1"]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::described::{Described, Known, answer, remark, role};
 use super::gateway_conf::GatewayConf;
+use super::maintenance;
 use crate::shutdown::Shutdown;
 
 /// Proves each row of the network contract from this machine: is it open, and does the right far
@@ -92,7 +93,12 @@ pub(crate) struct Args {
     /// Shows the product's listening sockets on this machine, and those outside the contract
     #[arg(long, conflicts_with = "listen")]
     surface: bool,
-    #[command(flatten)]
+    /// Instead: checks this node's access for maintenance over SSH, as `sallyport maintenance check`
+    #[arg(long, conflicts_with_all = ["cluster", "role", "conf", "listen", "surface", "json", "junit"])]
+    maintenance: bool,
+    #[command(flatten, next_help_heading = "With --maintenance")]
+    ssh: maintenance::Check,
+    #[command(flatten, next_help_heading = "Installation")]
     described: Described,
 }
 
@@ -102,6 +108,9 @@ const AT_ONCE: usize = 64;
 const NODE_ID: &str = "d0c70d0c-70d0-4c70-8d0c-70d0c70d0c70";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.maintenance {
+        return maintenance::check(&args.ssh);
+    }
     if args.cluster {
         let features = args.described.features(sallyport_contract::catalogue())?;
         let form = match (args.json, args.junit) {
