@@ -102,8 +102,9 @@ fn issues(node: &Node) -> Vec<Value> {
             "" => String::new(),
             field => format!("{field}: "),
         };
-        let resolution = match (edited, told["kept"] == true) {
-            (true, _) => "update the data plane, or do without this field",
+        let resolution = match (told["closed"] == true, told["kept"] == true) {
+            _ if edited => "update the data plane, or do without this field",
+            (true, _) => "what it applies to answers 503 until it is corrected",
             (false, true) => "an earlier version of it stays in force until it is corrected",
             (false, false) => "it is not served until it is corrected",
         };

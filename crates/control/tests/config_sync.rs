@@ -629,6 +629,46 @@ mod rpc {
         lab.stop().await;
     }
 
+    /// What a link says that its data plane has left already comes after what the next one said.
+    #[tokio::test]
+    async fn what_arrives_late_over_an_older_link_changes_nothing() {
+        let lab = Lab::start().await;
+        service(&lab, "orders").await;
+        let (identity, _) = pinned(&lab).await;
+        let report = |deltas: &Deltas| Report {
+            version: deltas.version,
+            config_hash: deltas.hash.unwrap(),
+            refused: Vec::new(),
+        };
+        let mut old = outlet(&lab, &identity).await;
+        greet(&mut old, 1, &[SYNC, OWN]).await;
+        let first = ask(&mut old, SyncVersion::NONE).await;
+        say(&mut old, &report(&first).to_message()).await;
+        service(&lab, "users").await;
+        let mut new = outlet(&lab, &identity).await;
+        greet(&mut new, 1, &[SYNC, OWN]).await;
+        let second = ask(&mut new, first.version).await;
+        say(&mut new, &report(&second).to_message()).await;
+        let hash = second.hash.unwrap().to_string();
+        node(&lab, |node| node.seen.config_hash == hash).await;
+        // late, and answered after it, so it was heard
+        say(&mut old, &report(&first).to_message()).await;
+        pushed(&mut old).await;
+        ask(&mut old, first.version).await;
+        ask(&mut new, second.version).await;
+        let nodes = lab.store.nodes(lab.first.control_plane.id).await.unwrap();
+        assert_eq!(nodes.len(), 1);
+        assert_eq!(nodes[0].seen.config_hash, hash);
+        // the older one ends last: the node is the newer one's still
+        drop(old);
+        service(&lab, "carts").await;
+        let third = pushed(&mut new).await;
+        say(&mut new, &report(&third).to_message()).await;
+        let hash = third.hash.unwrap().to_string();
+        node(&lab, |node| node.seen.config_hash == hash).await;
+        lab.stop().await;
+    }
+
     #[tokio::test]
     async fn others_are_told_to_take_protocol_v1_and_rubbish_gets_a_code() {
         let lab = Lab::start().await;
@@ -654,11 +694,16 @@ mod rpc {
         lab.stop().await;
     }
 
-    /// As many as fit into the file descriptors that a shell gives; the benchmark has more.
-    const GATEWAYS: u128 = 400;
+    /// Both ends of their connections are in this process; the benchmark has more.
+    const GATEWAYS: u128 = 1_000;
 
     #[tokio::test]
     async fn gateways_that_come_back_at_once_are_all_served() {
+        let files = sallyport_runtime::open_files::raise();
+        assert!(
+            files > 2_500,
+            "this system lets a process open {files} files only"
+        );
         let lab = Lab::start().await;
         service(&lab, "orders").await;
         let (identity, _) = pinned(&lab).await;

@@ -401,3 +401,80 @@ async fn a_token_beyond_its_rate_is_told_to_wait() {
     assert_eq!(refused.kind, "application/problem+json");
     lab.stop().await;
 }
+
+/// Each list of people, teams and system accounts, by each of its filters and in pages.
+#[tokio::test]
+async fn lists_are_filtered_and_paged() {
+    let lab = Lab::start().await;
+    let (ann, _) = lab.person("ann@example.com").await;
+    let (bob, _) = lab.person("bob@other.example").await;
+    let bobs = format!("/v3/users/{bob}");
+    let change = json!({"full_name": "Bob the Builder", "active": false});
+    lab.call(Method::PATCH, &bobs, change, 200).await;
+    for name in ["ci", "ci-nightly", "deploy"] {
+        let new = json!({"name": name});
+        for path in ["/v3/teams", "/v3/system-accounts"] {
+            lab.call(Method::POST, path, new.clone(), 201).await;
+        }
+    }
+    let found = async |path: &str, field: &str| {
+        let list = lab.call(Method::GET, path, Value::Null, 200).await;
+        let data = list.body["data"].as_array().unwrap();
+        let values = data
+            .iter()
+            .map(|one| one[field].as_str().unwrap().to_owned());
+        values.collect::<Vec<String>>()
+    };
+    for (query, expected) in [
+        (format!("filter[id]={ann}"), &["ann@example.com"][..]),
+        (
+            "filter[email]=bob@other.example".to_owned(),
+            &["bob@other.example"],
+        ),
+        (
+            "filter[email][contains]=EXAMPLE.COM".to_owned(),
+            &["ann@example.com"],
+        ),
+        (
+            "filter[full_name]=Bob%20the%20Builder".to_owned(),
+            &["bob@other.example"],
+        ),
+        (
+            "filter[full_name][contains]=builder".to_owned(),
+            &["bob@other.example"],
+        ),
+        ("filter[active]=false".to_owned(), &["bob@other.example"]),
+        (format!("filter[active]=false&filter[id]={ann}"), &[]),
+    ] {
+        assert_eq!(
+            found(&format!("/v3/users?{query}"), "email").await,
+            expected,
+            "{query}"
+        );
+    }
+    for path in ["/v3/teams", "/v3/system-accounts"] {
+        let by = async |query: &str| found(&format!("{path}?{query}"), "name").await;
+        assert_eq!(by("filter[name]=ci").await, ["ci"]);
+        assert_eq!(by("filter[name][contains]=CI").await, ["ci", "ci-nightly"]);
+        assert_eq!(by("filter[name]=nobody").await, Vec::<String>::new());
+    }
+    for path in ["/v3/users", "/v3/teams", "/v3/system-accounts"] {
+        let all = found(path, "id").await;
+        let mut seen = Vec::new();
+        for number in 1..=all.len().div_ceil(2) {
+            let page = format!("{path}?page[size]=2&page[number]={number}");
+            let list = lab.call(Method::GET, &page, Value::Null, 200).await;
+            assert_eq!(list.body["meta"]["page"]["total"], all.len());
+            seen.extend(found(&page, "id").await);
+        }
+        assert_eq!(seen, all);
+        for bad in ["page[size]=0", "page[number]=x", "filter[colour]=red"] {
+            let refused = lab
+                .call(Method::GET, &format!("{path}?{bad}"), Value::Null, 400)
+                .await;
+            let named = bad.split('=').next().unwrap();
+            assert_eq!(refused.text("/invalid_parameters/0/field"), named);
+        }
+    }
+    lab.stop().await;
+}

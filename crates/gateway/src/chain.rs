@@ -7,42 +7,86 @@
 //! place in this order the first by name. Source: data-plane reference 6.2; with groups, the
 //! precedence that Kong documents.
 
+mod steps;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ahash::{AHashMap, AHashSet};
-use sallyport_model::entities::{self, Foreign};
+use sallyport_model::entities::{self, Foreign, Protocol};
+use sallyport_plugins::ids::{Ids, Pages};
 use sallyport_plugins::{ALL, Consumer, Handler};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::closed::{Answers503, Closed, Places};
 use crate::router::is_stream;
+
+pub(crate) use steps::Chains;
 
 /// Index of a handler in [`Handlers`].
 type Index = u32;
 
-/// Every plugin configuration of a gateway configuration, ready to run.
-#[derive(Default)]
+/// Indexes that are free are taken again as long as there are no more of them than this.
+const FREE_MAX: usize = 1_024;
+
+/// Every plugin configuration of a gateway configuration, ready to run. A copy shares what does
+/// not change.
+#[derive(Clone, Default)]
 pub(crate) struct Handlers {
-    all: Vec<Box<dyn Handler>>,
-    /// Which plugin each of them is of.
-    names: Vec<&'static str>,
-    read_captures: bool,
-    any_logs: bool,
-    read_entities: bool,
-    any_traces: bool,
-    by_scope: AHashMap<Scope, Index>,
-    by_consumer: AHashMap<Scope, Callers>,
-    by_group: AHashMap<Scope, Callers>,
-    /// Routes with plugins of their own.
-    own: AHashSet<Uuid>,
+    all: Pages<Option<Ready>>,
+    free: Vec<Index>,
+    by_scope: Ids<Index, Scope>,
+    by_consumer: Ids<Callers, Scope>,
+    by_group: Ids<Callers, Scope>,
+    /// In which order plugins run.
+    places: Arc<Places>,
+    /// How many plugins of their own routes and services have.
+    own: Ids<u32>,
+    /// By the id of the plugin.
+    placed: Ids<Placed>,
+    wishes: Wishes,
+}
+
+/// A plugin that is ready to run.
+#[derive(Clone)]
+struct Ready {
+    handler: Arc<dyn Handler>,
+    /// Which plugin it is of.
+    name: &'static str,
+}
+
+/// Where a plugin is.
+#[derive(Clone)]
+struct Placed {
+    index: Index,
+    scopes: Vec<Scope>,
+    caller: Option<Who>,
+    content: [u8; 16],
+}
+
+/// Whom a plugin is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Consumer(Uuid),
+    Group(Uuid),
+}
+
+/// How many plugins want something that costs others.
+#[derive(Clone, Copy, Default)]
+struct Wishes {
+    captures: usize,
+    logs: usize,
+    entities: usize,
+    traces: usize,
 }
 
 /// Handlers by the id of a consumer, or of a consumer group.
-type Callers = Arc<AHashMap<Uuid, Index>>;
+type Callers = Arc<Ids<Index>>;
 
 /// The part of a scope that is known once a route matched.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Scope {
-    /// Place in the registry, which is the order plugins run in.
+    /// Its place, of [`Places`].
     plugin: usize,
     route: Option<Uuid>,
     service: Option<Uuid>,
@@ -50,16 +94,21 @@ struct Scope {
     stream: bool,
 }
 
-/// The plugins of one route, in the order they run.
+/// Plugins of one route or service, or those of all, in the order they run. What is for all is
+/// in a chain of its own, so that it changes without the others.
 #[derive(Debug, Default)]
 pub(crate) struct Chain(Vec<Slot>);
 
-/// One plugin of a route: what may apply.
+/// One plugin: what may apply.
 #[derive(Debug)]
 struct Slot {
+    /// Its place in the order.
+    rank: u32,
     /// What depends on who calls, most specific first.
     callers: Vec<Level>,
-    /// What does not.
+    /// For the route with the service: nothing that is for all comes before it.
+    whole: Option<Index>,
+    /// What depends on neither.
     other: Option<Index>,
 }
 
@@ -91,117 +140,299 @@ impl<'a> Caller<'a> {
     }
 }
 
+/// Why plugins cannot be used: id, name and reason of each.
+type Problems = Vec<(Uuid, String, String)>;
+
+/// What changes of plugins have an effect on, besides what is for all.
+#[derive(Default)]
+pub(crate) struct Touched {
+    pub(crate) routes: BTreeSet<Uuid>,
+    pub(crate) services: BTreeSet<Uuid>,
+}
+
 impl Handlers {
-    /// Makes every plugin ready to run; several consumer scopes of one plugin share an
-    /// entry a scope.
+    /// Makes every plugin ready to run, and what answers 503 where one is missing. Those that
+    /// are as `before` are taken over.
     ///
     /// # Errors
     /// Every plugin that cannot be used, as its id, name and the reason.
     pub(crate) fn new(
         plugins: &[entities::Plugin],
-    ) -> Result<Handlers, Vec<(Uuid, String, String)>> {
+        closed: &[Closed],
+        before: &Handlers,
+    ) -> Result<Handlers, Problems> {
         let mut handlers = Handlers::default();
-        let mut by_consumer: AHashMap<Scope, AHashMap<Uuid, Index>> = AHashMap::new();
-        let mut by_group: AHashMap<Scope, AHashMap<Uuid, Index>> = AHashMap::new();
         let mut problems = Vec::new();
         for plugin in plugins {
-            let compiled = ALL
-                .iter()
-                .position(|known| known.name() == plugin.name)
-                .ok_or_else(|| "this build does not have it".to_owned())
-                .and_then(|at| {
-                    let handler = ALL[at].compile_entity(&plugin.config, plugin.id);
-                    handler
-                        .map(|handler| (at, handler))
-                        .map_err(|error| error.to_string())
-                });
-            match compiled {
+            match handlers.ready(plugin, before) {
+                Ok((at, content, ready)) => _ = handlers.place(plugin, at, content, ready),
                 Err(reason) => problems.push((plugin.id, plugin.name.clone(), reason)),
-                Ok((at, handler)) => {
-                    let index = handlers.all.len() as Index;
-                    handlers.read_captures |= handler.reads_captures();
-                    handlers.any_logs |= handler.logs();
-                    handlers.read_entities |= handler.logs() || handler.reads_entities();
-                    handlers.any_traces |= handler.traces();
-                    handlers.names.push(ALL[at].name());
-                    handlers.all.push(handler);
-                    let id = |foreign: Option<Foreign>| foreign.map(|Foreign(id)| id);
-                    for stream in subsystems(plugin) {
-                        let scope = Scope {
-                            plugin: at,
-                            route: id(plugin.route),
-                            service: id(plugin.service),
-                            stream,
-                        };
-                        let (map, caller) = match (plugin.consumer, plugin.consumer_group) {
-                            (None, None) => {
-                                handlers.by_scope.insert(scope, index);
-                                continue;
-                            }
-                            (Some(consumer), _) => (&mut by_consumer, consumer),
-                            (None, Some(group)) => (&mut by_group, group),
-                        };
-                        map.entry(scope).or_default().insert(caller.0, index);
-                    }
-                }
             }
         }
-        let shared = |map: AHashMap<Scope, AHashMap<Uuid, Index>>| {
-            let shared = |(scope, map)| (scope, Arc::new(map));
-            map.into_iter().map(shared).collect::<AHashMap<_, _>>()
-        };
-        handlers.by_consumer = shared(by_consumer);
-        handlers.by_group = shared(by_group);
-        let scopes = handlers.by_scope.keys().chain(handlers.by_consumer.keys());
-        let scopes = scopes.chain(handlers.by_group.keys());
-        handlers.own = scopes.filter_map(|scope| scope.route).collect();
+        for closed in closed {
+            let ready = Ready {
+                handler: Arc::new(Answers503),
+                name: "closed",
+            };
+            let index = handlers.push(ready);
+            let plugin = Arc::make_mut(&mut handlers.places).of(closed.plugin.as_deref());
+            let caller = who(closed.consumer, closed.consumer_group);
+            for stream in subsystems(&closed.protocols, true) {
+                let scope = Scope {
+                    plugin,
+                    route: closed.route,
+                    service: closed.service,
+                    stream,
+                };
+                handlers.put(scope, caller, index);
+            }
+            for id in [closed.route, closed.service].into_iter().flatten() {
+                handlers.count_own(id, true);
+            }
+        }
         match problems.is_empty() {
             true => Ok(handlers),
             false => Err(problems),
         }
     }
 
+    /// These handlers with some plugins that are new or other than before, and some gone; `None`
+    /// if two of them have one scope, which a look at the whole tells more about.
+    ///
+    /// # Errors
+    /// Every plugin that cannot be used, as its id, name and the reason.
+    pub(crate) fn edited(
+        &self,
+        plugins: &[entities::Plugin],
+        gone: &[Uuid],
+    ) -> Option<Result<(Handlers, Touched), Problems>> {
+        let mut next = self.clone();
+        let (mut touched, mut problems) = (Touched::default(), Vec::new());
+        for id in gone {
+            next.displace(*id, &mut touched);
+        }
+        for plugin in plugins {
+            let (at, content, ready) = match next.ready(plugin, &Handlers::default()) {
+                Ok(made) => made,
+                Err(reason) => {
+                    problems.push((plugin.id, plugin.name.clone(), reason));
+                    continue;
+                }
+            };
+            let caller = caller_of(plugin);
+            let before = next.placed.get(&plugin.id);
+            let same =
+                before.is_some_and(|it| it.caller == caller && it.scopes == scopes(plugin, at));
+            if let Some(index) = before.filter(|_| same).map(|it| it.index) {
+                next.exchange(plugin.id, index, content, ready);
+                continue;
+            }
+            next.displace(plugin.id, &mut touched);
+            if !next.place(plugin, at, content, ready) {
+                return None;
+            }
+            touched.routes.extend(plugin.route.map(|Foreign(id)| id));
+            touched
+                .services
+                .extend(plugin.service.map(|Foreign(id)| id));
+        }
+        Some(match problems.is_empty() {
+            true => Ok((next, touched)),
+            false => Err(problems),
+        })
+    }
+
+    /// Makes a plugin ready, or takes it over: its place in the registry, what it was made of.
+    fn ready(
+        &self,
+        plugin: &entities::Plugin,
+        before: &Handlers,
+    ) -> Result<(usize, [u8; 16], Ready), String> {
+        let at = ALL.iter().position(|known| known.name() == plugin.name);
+        let at = at.ok_or_else(|| "this build does not have it".to_owned())?;
+        let content = content(plugin);
+        let name = ALL[at].name();
+        let old = before.placed.get(&plugin.id);
+        let old = old.filter(|old| old.content == content);
+        if let Some(Some(ready)) = old.and_then(|old| before.all.get(old.index as usize)) {
+            return Ok((at, content, ready.clone()));
+        }
+        let handler = ALL[at].compile_entity(&plugin.config, plugin.id);
+        let handler = handler.map_err(|error| error.to_string())?.into();
+        Ok((at, content, Ready { handler, name }))
+    }
+
+    fn push(&mut self, ready: Ready) -> Index {
+        self.wishes.count(&*ready.handler, true);
+        if let Some(index) = self.free.pop() {
+            self.all.set(index as usize, Some(ready));
+            return index;
+        }
+        self.all.push(Some(ready));
+        (self.all.len() - 1) as Index
+    }
+
+    /// Gives a plugin its places; `false` if another has one of them.
+    fn place(
+        &mut self,
+        plugin: &entities::Plugin,
+        at: usize,
+        content: [u8; 16],
+        ready: Ready,
+    ) -> bool {
+        let index = self.push(ready);
+        let (scopes, caller) = (scopes(plugin, at), caller_of(plugin));
+        let mut alone = true;
+        for scope in &scopes {
+            alone &= self.put(*scope, caller, index);
+        }
+        for id in [plugin.route, plugin.service].into_iter().flatten() {
+            self.count_own(id.0, true);
+        }
+        let placed = Placed {
+            index,
+            scopes,
+            caller,
+            content,
+        };
+        self.placed.insert(plugin.id, placed);
+        alone
+    }
+
+    /// Puts a plugin in the place of itself.
+    fn exchange(&mut self, id: Uuid, index: Index, content: [u8; 16], ready: Ready) {
+        if let Some(Some(old)) = self.all.get(index as usize) {
+            self.wishes.count(&*old.handler, false);
+        }
+        self.wishes.count(&*ready.handler, true);
+        self.all.set(index as usize, Some(ready));
+        if let Some(placed) = self.placed.get(&id).cloned() {
+            self.placed.insert(id, Placed { content, ..placed });
+        }
+    }
+
+    /// Takes a plugin out.
+    fn displace(&mut self, id: Uuid, touched: &mut Touched) {
+        let Some(placed) = self.placed.remove(&id) else {
+            return;
+        };
+        let index = placed.index;
+        for scope in &placed.scopes {
+            let (map, caller) = match placed.caller {
+                None => {
+                    if self.by_scope.get(scope) == Some(&index) {
+                        self.by_scope.remove(scope);
+                    }
+                    continue;
+                }
+                Some(Who::Consumer(id)) => (&mut self.by_consumer, id),
+                Some(Who::Group(id)) => (&mut self.by_group, id),
+            };
+            if let Some(mut callers) = map.remove(scope) {
+                Arc::make_mut(&mut callers).remove(&caller);
+                if !callers.is_empty() {
+                    map.insert(*scope, callers);
+                }
+            }
+        }
+        if let Some(scope) = placed.scopes.first() {
+            touched.routes.extend(scope.route);
+            touched.services.extend(scope.service);
+            for id in [scope.route, scope.service].into_iter().flatten() {
+                self.count_own(id, false);
+            }
+        }
+        if let Some(Some(old)) = self.all.get(index as usize) {
+            self.wishes.count(&*old.handler, false);
+        }
+        self.all.set(index as usize, None);
+        if self.free.len() < FREE_MAX {
+            self.free.push(index);
+        }
+    }
+
+    /// `false` if there was another.
+    fn put(&mut self, scope: Scope, caller: Option<Who>, index: Index) -> bool {
+        let (map, caller) = match caller {
+            None => {
+                let is_free = self.by_scope.get(&scope).is_none();
+                self.by_scope.insert(scope, index);
+                return is_free;
+            }
+            Some(Who::Consumer(id)) => (&mut self.by_consumer, id),
+            Some(Who::Group(id)) => (&mut self.by_group, id),
+        };
+        // out of the map while it changes, so that it is not copied
+        let mut callers = map.remove(&scope).unwrap_or_default();
+        let is_free = callers.get(&caller).is_none();
+        Arc::make_mut(&mut callers).insert(caller, index);
+        map.insert(scope, callers);
+        is_free
+    }
+
+    fn count_own(&mut self, id: Uuid, more: bool) {
+        let before = self.own.get(&id).copied().unwrap_or_default();
+        match (more, before) {
+            (true, _) => self.own.insert(id, before + 1),
+            (false, 0 | 1) => _ = self.own.remove(&id),
+            (false, _) => self.own.insert(id, before - 1),
+        }
+    }
+
     /// Whether any of them reads what a route captures.
     pub(crate) fn read_captures(&self) -> bool {
-        self.read_captures
+        self.wishes.captures > 0
     }
 
     /// Puts another handler in the place of one that chains were made with.
     #[cfg(test)]
     pub(crate) fn replace(&mut self, index: u32, handler: Box<dyn Handler>) {
-        self.any_logs |= handler.logs();
-        self.all[index as usize] = handler;
+        let ready = Ready {
+            handler: handler.into(),
+            name: "test",
+        };
+        self.exchange(Uuid::nil(), index, [0; 16], ready);
     }
 
     /// Whether some handler tells the entities that a request was served with.
     pub(crate) fn read_entities(&self) -> bool {
-        self.read_entities
+        self.wishes.entities > 0
     }
 
     /// Whether some handler wants to know how requests end.
     pub(crate) fn any_logs(&self) -> bool {
-        self.any_logs
+        self.wishes.logs > 0
     }
 
     /// Whether some handler wants to know where the time of requests went.
     pub(crate) fn any_traces(&self) -> bool {
-        self.any_traces
+        self.wishes.traces > 0
+    }
+
+    fn at(&self, index: Index) -> &Ready {
+        let ready = self.all.get(index as usize).and_then(Option::as_ref);
+        ready.expect("no chain has a handler that is gone")
     }
 
     /// The plugin of the handler at an index.
     pub(crate) fn name(&self, index: Index) -> &'static str {
-        self.names[index as usize]
+        self.at(index).name
     }
 
     /// The handler at an index that a chain of the same configuration gave.
     pub(crate) fn get(&self, index: Index) -> &dyn Handler {
-        &*self.all[index as usize]
+        &*self.at(index).handler
     }
 
-    /// The plugins of one route; without a route only the global ones. Those for streams and
-    /// those for requests are never mixed.
-    pub(crate) fn chain(&self, route: Option<Uuid>, service: Option<Uuid>, stream: bool) -> Chain {
-        let slot = |plugin: usize| {
+    /// Whether this route or service has plugins of its own.
+    fn has_own(&self, id: Uuid) -> bool {
+        self.own.get(&id).is_some()
+    }
+
+    /// The plugins of one route, without those that are for all. Those for streams and those for
+    /// requests are never mixed.
+    fn chain(&self, route: Option<Uuid>, service: Option<Uuid>, stream: bool) -> Chain {
+        let slot = |(plugin, rank): (usize, u32)| {
             let scope = |route, service| Scope {
                 plugin,
                 route,
@@ -211,266 +442,125 @@ impl Handlers {
             let both = (route.is_some() && service.is_some()).then(|| scope(route, service));
             let of_route = route.map(|_| scope(route, None));
             let of_service = service.map(|_| scope(None, service));
-            let global = Some(scope(None, None));
             let all = |scope: Option<Scope>| self.by_scope.get(&scope?).copied();
-            let consumers = |scope: Option<Scope>| {
-                let map = self.by_consumer.get(&scope?)?;
-                Some(Level::Consumer(map.clone()))
-            };
-            let groups = |scope: Option<Scope>| {
-                let map = self.by_group.get(&scope?)?;
-                Some(Level::Group(map.clone()))
-            };
-            let mut callers = vec![
-                consumers(both),
-                groups(both),
-                consumers(of_route),
-                consumers(of_service),
-                groups(of_route),
-                groups(of_service),
+            let callers = [
+                self.consumers(both),
+                self.groups(both),
+                self.consumers(of_route),
+                self.consumers(of_service),
+                self.groups(of_route),
+                self.groups(of_service),
             ];
-            let whole = all(both);
-            if whole.is_none() {
-                callers.extend([consumers(global), groups(global)]);
-            }
-            let slot = Slot {
+            Slot {
+                rank,
                 callers: callers.into_iter().flatten().collect(),
-                other: [whole, all(of_route), all(of_service), all(global)]
-                    .into_iter()
-                    .find_map(|index| index),
-            };
-            (slot.other.is_some() || !slot.callers.is_empty()).then_some(slot)
+                whole: all(both),
+                other: all(of_route).or_else(|| all(of_service)),
+            }
         };
-        Chain((0..ALL.len()).filter_map(slot).collect())
+        Chain::of(self.places.order().map(slot))
+    }
+
+    /// The plugins that are for all routes.
+    pub(crate) fn global_chain(&self, stream: bool) -> Chain {
+        let slot = |(plugin, rank): (usize, u32)| {
+            let scope = Scope {
+                plugin,
+                route: None,
+                service: None,
+                stream,
+            };
+            let callers = [self.consumers(Some(scope)), self.groups(Some(scope))];
+            Slot {
+                rank,
+                callers: callers.into_iter().flatten().collect(),
+                whole: None,
+                other: self.by_scope.get(&scope).copied(),
+            }
+        };
+        Chain::of(self.places.order().map(slot))
+    }
+
+    fn consumers(&self, scope: Option<Scope>) -> Option<Level> {
+        let map = self.by_consumer.get(&scope?)?;
+        Some(Level::Consumer(map.clone()))
+    }
+
+    fn groups(&self, scope: Option<Scope>) -> Option<Level> {
+        let map = self.by_group.get(&scope?)?;
+        Some(Level::Group(map.clone()))
     }
 }
 
-/// Whether a plugin runs for requests (`false`), for streams (`true`), or both: by its
-/// `protocols`. Source: Kong's plugins iterator.
-fn subsystems(plugin: &entities::Plugin) -> impl Iterator<Item = bool> {
-    let has = |stream: bool| {
-        let protocols = plugin.protocols.iter().copied();
+impl Wishes {
+    fn count(&mut self, handler: &dyn Handler, more: bool) {
+        let wishes = [
+            (handler.reads_captures(), &mut self.captures),
+            (handler.logs(), &mut self.logs),
+            (
+                handler.logs() || handler.reads_entities(),
+                &mut self.entities,
+            ),
+            (handler.traces(), &mut self.traces),
+        ];
+        for (_, count) in wishes.into_iter().filter(|(wished, _)| *wished) {
+            *count = match more {
+                true => *count + 1,
+                false => count.saturating_sub(1),
+            };
+        }
+    }
+}
+
+fn who(consumer: Option<Uuid>, group: Option<Uuid>) -> Option<Who> {
+    consumer.map(Who::Consumer).or(group.map(Who::Group))
+}
+
+fn caller_of(plugin: &entities::Plugin) -> Option<Who> {
+    let id = |foreign: Option<Foreign>| foreign.map(|Foreign(id)| id);
+    who(id(plugin.consumer), id(plugin.consumer_group))
+}
+
+/// The scopes of a plugin with this place: for requests, for streams, or both.
+fn scopes(plugin: &entities::Plugin, at: usize) -> Vec<Scope> {
+    let scope = |stream| Scope {
+        plugin: at,
+        route: plugin.route.map(|Foreign(id)| id),
+        service: plugin.service.map(|Foreign(id)| id),
+        stream,
+    };
+    subsystems(&plugin.protocols, false).map(scope).collect()
+}
+
+/// What tells a plugin's configuration from another.
+fn content(plugin: &entities::Plugin) -> [u8; 16] {
+    let config = serde_json::to_vec(&plugin.config).expect("a JSON value can be written");
+    let mut hash = Sha256::new_with_prefix(plugin.name.as_bytes());
+    hash.update([0]);
+    hash.update(config);
+    let whole: [u8; 32] = hash.finalize().into();
+    *whole.first_chunk().expect("32 bytes have 16")
+}
+
+/// Whether a plugin with these protocols runs for requests (`false`), for streams (`true`), or
+/// both. Source: Kong's plugins iterator.
+fn subsystems(protocols: &[Protocol], all_if_none: bool) -> impl Iterator<Item = bool> {
+    let has = move |stream: bool| {
+        let mut protocols = protocols.iter().copied();
         // a plugin that says nothing was made before there were streams
-        plugin.protocols.is_empty() && !stream || protocols.map(is_stream).any(|it| it == stream)
+        let unsaid = all_if_none || !stream;
+        protocols.len() == 0 && unsaid || protocols.any(|protocol| is_stream(protocol) == stream)
     };
     [false, true].into_iter().filter(move |stream| has(*stream))
 }
 
 impl Chain {
-    /// Slots, in the order they run.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The handler of one slot for what is known of the caller now.
-    pub(crate) fn pick(&self, slot: usize, caller: Option<Caller<'_>>) -> Option<Index> {
-        let slot = &self.0[slot];
-        let Some(caller) = caller else {
-            return slot.other;
-        };
-        let of = |level: &Level| match level {
-            Level::Consumer(map) => map.get(&caller.id).copied(),
-            Level::Group(map) => caller.groups.iter().find_map(|id| map.get(id).copied()),
-        };
-        slot.callers.iter().find_map(of).or(slot.other)
-    }
-}
-
-/// The chains of a configuration. Routes without plugins of their own share the chain of their
-/// service.
-#[derive(Default)]
-pub(crate) struct Chains(AHashMap<(Option<Uuid>, Option<Uuid>, bool), Arc<Chain>>);
-
-/// Makes [`Chains`]: those of the configuration before are taken over if it has the same plugins.
-pub(crate) struct ChainsMaker<'a> {
-    handlers: &'a Handlers,
-    before: Option<&'a Chains>,
-    made: Chains,
-}
-
-impl Chains {
-    /// Starts to make the chains of a configuration.
-    pub(crate) fn maker<'a>(handlers: &'a Handlers, before: Option<&'a Chains>) -> ChainsMaker<'a> {
-        ChainsMaker {
-            handlers,
-            before,
-            made: Chains::default(),
-        }
-    }
-
-    /// The plugins of one route, without keeping what had to be made.
-    pub(crate) fn find(
-        &self,
-        handlers: &Handlers,
-        route: Uuid,
-        service: Option<Uuid>,
-    ) -> Arc<Chain> {
-        let key = (
-            Some(route).filter(|route| handlers.own.contains(route)),
-            service,
-            false,
-        );
-        let known = self.0.get(&key).cloned();
-        known.unwrap_or_else(|| Arc::new(handlers.chain(key.0, key.1, false)))
-    }
-}
-
-impl ChainsMaker<'_> {
-    /// The plugins of one route; without a route only the global ones.
-    pub(crate) fn of(&mut self, route: Option<Uuid>, service: Option<Uuid>) -> Arc<Chain> {
-        self.in_subsystem(route, service, false)
-    }
-
-    /// The plugins of a route of streams.
-    pub(crate) fn of_stream(&mut self, route: Uuid, service: Option<Uuid>) -> Arc<Chain> {
-        self.in_subsystem(Some(route), service, true)
-    }
-
-    fn in_subsystem(
-        &mut self,
-        route: Option<Uuid>,
-        service: Option<Uuid>,
-        stream: bool,
-    ) -> Arc<Chain> {
-        let own = route.filter(|route| self.handlers.own.contains(route));
-        let key = (own, service, stream);
-        let before = self.before.and_then(|chains| chains.0.get(&key));
-        let make = || {
-            before
-                .cloned()
-                .unwrap_or_else(|| Arc::new(self.handlers.chain(key.0, key.1, key.2)))
-        };
-        self.made.0.entry(key).or_insert_with(make).clone()
-    }
-
-    /// All that were made.
-    pub(crate) fn finish(self) -> Chains {
-        self.made
+    fn of(slots: impl Iterator<Item = Slot>) -> Chain {
+        let some =
+            |slot: &Slot| slot.whole.is_some() || slot.other.is_some() || !slot.callers.is_empty();
+        Chain(slots.filter(some).collect())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    const ROUTE: Uuid = Uuid::from_u128(1);
-    const SERVICE: Uuid = Uuid::from_u128(2);
-    const CONSUMER: Uuid = Uuid::from_u128(3);
-    const GROUP: Uuid = Uuid::from_u128(4);
-    /// Comes after [`GROUP`] by its name.
-    const LATER: Uuid = Uuid::from_u128(5);
-    const CALLER: Caller<'_> = Caller {
-        id: CONSUMER,
-        groups: &[GROUP, LATER],
-    };
-
-    /// Which of these scopes (letters of r, s, c, g, l for the later group) applies, given all.
-    fn pick(scopes: &[&str]) -> Option<String> {
-        let plugin = |(n, scope): (usize, &&str)| {
-            let id = |letter: char, id: Uuid| scope.contains(letter).then_some(id);
-            let config = json!({"minute": n + 1, "limit_by": "ip", "hide_client_headers": false,
-                                "error_code": 429, "error_message": ""});
-            serde_json::from_value(json!({
-                "id": Uuid::from_u128(100 + n as u128), "name": "rate-limiting", "enabled": true,
-                "config": config, "route": id('r', ROUTE), "service": id('s', SERVICE),
-                "consumer": id('c', CONSUMER),
-                "consumer_group": id('g', GROUP).or(id('l', LATER)),
-            }))
-            .unwrap()
-        };
-        let plugins: Vec<_> = scopes.iter().enumerate().map(plugin).collect();
-        let handlers = Handlers::new(&plugins).unwrap();
-        let chain = handlers.chain(Some(ROUTE), Some(SERVICE), false);
-        let index = chain.pick(0, Some(CALLER))?;
-        Some(scopes[index as usize].to_owned())
-    }
-
-    #[test]
-    fn the_most_specific_scope_wins_alone() {
-        let order = [
-            "rsc", "rsg", "rsl", "rc", "sc", "rg", "rl", "sg", "sl", "rs", "c", "g", "l", "r", "s",
-            "",
-        ];
-        for (n, best) in order.iter().enumerate() {
-            let mut scopes = order[n..].to_vec();
-            assert_eq!(pick(&scopes).as_deref(), Some(*best));
-            scopes.reverse();
-            assert_eq!(
-                pick(&scopes).as_deref(),
-                Some(*best),
-                "whatever the order they came in"
-            );
-        }
-    }
-
-    #[test]
-    fn who_is_in_no_group_gets_no_configuration_of_one() {
-        let plugin = |id: u128, group: Option<Uuid>| {
-            let config = json!({"minute": 1, "limit_by": "ip", "hide_client_headers": false,
-                                "error_code": 429, "error_message": ""});
-            serde_json::from_value(json!({"id": Uuid::from_u128(id), "name": "rate-limiting",
-                "enabled": true, "config": config, "consumer_group": group}))
-            .unwrap()
-        };
-        let handlers = Handlers::new(&[plugin(1, Some(GROUP)), plugin(2, None)]).unwrap();
-        let chain = handlers.chain(Some(ROUTE), None, false);
-        let of = |groups| Some(Caller { groups, ..CALLER });
-        assert_eq!(chain.pick(0, of(&[LATER, GROUP])), Some(0));
-        assert_eq!(chain.pick(0, of(&[LATER])), Some(1));
-        assert_eq!(chain.pick(0, None), Some(1));
-    }
-
-    #[test]
-    fn chains_are_shared_and_taken_over() {
-        let plugin = |route: Option<Uuid>, id: u128| {
-            let config = json!({"minute": 1, "limit_by": "ip", "hide_client_headers": false,
-                                "error_code": 429, "error_message": ""});
-            serde_json::from_value(json!({"id": Uuid::from_u128(id), "name": "rate-limiting",
-                "enabled": true, "config": config, "route": route}))
-            .unwrap()
-        };
-        let handlers = Handlers::new(&[plugin(None, 1), plugin(Some(ROUTE), 2)]).unwrap();
-        let mut first = Chains::maker(&handlers, None);
-        let own = first.of(Some(ROUTE), Some(SERVICE));
-        let one = first.of(Some(Uuid::from_u128(7)), Some(SERVICE));
-        let two = first.of(Some(Uuid::from_u128(8)), Some(SERVICE));
-        assert!(Arc::ptr_eq(&one, &two) && !Arc::ptr_eq(&own, &one));
-        assert_eq!(own.pick(0, None), Some(1));
-        assert_eq!(one.pick(0, None), Some(0));
-        let first = first.finish();
-        let mut next = Chains::maker(&handlers, Some(&first));
-        assert!(Arc::ptr_eq(&next.of(Some(ROUTE), Some(SERVICE)), &own));
-        assert!(Arc::ptr_eq(
-            &next.of(Some(Uuid::from_u128(9)), Some(SERVICE)),
-            &one
-        ));
-        assert_eq!(next.finish().0.len(), 2);
-    }
-
-    #[test]
-    fn plugins_of_streams_and_of_requests_are_not_mixed() {
-        let plugin = |id: u128, protocols: &[&str]| {
-            serde_json::from_value(json!({"id": Uuid::from_u128(id), "name": "ip-restriction",
-                "enabled": true, "config": {"deny": ["10.0.0.1"]}, "protocols": protocols,
-                "route": (id > 1).then_some(ROUTE)}))
-            .unwrap()
-        };
-        let plugins = [plugin(1, &["http", "tcp"]), plugin(2, &["tls"])];
-        let handlers = Handlers::new(&plugins).unwrap();
-        let first = |stream| handlers.chain(Some(ROUTE), None, stream).pick(0, None);
-        assert_eq!((first(false), first(true)), (Some(0), Some(1)));
-    }
-
-    #[test]
-    fn a_scope_of_somebody_else_does_not_apply() {
-        let other = json!({"id": Uuid::nil(), "name": "key-auth", "enabled": true,
-            "route": Uuid::from_u128(9), "config": {"key_names": ["k"], "hide_credentials": false,
-            "anonymous": null, "key_in_header": true, "key_in_query": true,
-            "run_on_preflight": true, "realm": null}});
-        let handlers = Handlers::new(&[serde_json::from_value(other).unwrap()]).unwrap();
-        assert_eq!(handlers.chain(Some(ROUTE), Some(SERVICE), false).len(), 0);
-        assert_eq!(handlers.chain(None, None, false).len(), 0);
-    }
-}
+mod tests;

@@ -4,30 +4,31 @@
 //! before what did not change.
 
 mod edit;
+#[cfg(test)]
+mod edit_tests;
+mod services;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::AHashMap;
 use http::uri::Scheme;
 use sallyport_model::declarative::Declared;
-use sallyport_model::entities::{self, ConfigTable, PathHandling, Protocol, Service};
+use sallyport_model::entities::{self, ConfigTable, PathHandling, Protocol};
 use sallyport_model::{Kind, RouterFlavor};
 use sallyport_plugins::Identities;
+use sallyport_plugins::ids::{Ids, Pages};
 use sallyport_wire::ConfigHash;
-use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::balancer::{Balancer, Balancers, Peers};
-use crate::certificates::{self, Made, Named, TlsDefaults, UpstreamTls, UpstreamTlsMaker, Wanted};
+use crate::certificates::{self, Made, Named, TlsDefaults, UpstreamTls, UpstreamTlsMaker};
 use crate::chain::{Chain, Chains, Handlers};
+use crate::closed::Closed;
 use crate::conf::Dns;
 use crate::entities::{Entities, unix_secs};
-use crate::ids::{Ids, Pages};
 use crate::proxy::Streams;
 use crate::router::{Match, Query, Router, Work, is_stream};
 use crate::vaults::{Resolved, Vaults};
@@ -38,16 +39,19 @@ pub struct Configuration {
     pub hash: ConfigHash,
     pub(crate) identities: Arc<Identities>,
     pub(crate) handlers: Arc<Handlers>,
+    /// The plugins that are for all requests.
     pub(crate) global_chain: Arc<Chain>,
-    /// The chains of all routes, to go on with if the plugins stay the same.
-    chains: Arc<Chains>,
-    plugins: Content,
+    /// And for all streams.
+    pub(crate) global_streams: Arc<Chain>,
+    /// Where 503 is answered because something is missing.
+    closed: Arc<[Closed]>,
     /// What vault references stand for.
     vaults: Vaults,
     /// Whether there are any.
     has_references: bool,
-    /// Those of all upstreams, whether a service uses them or not.
-    pub(crate) balancers: Arc<[Arc<Balancer>]>,
+    /// Those of all upstreams, by id, whether a service uses them or not.
+    pub(crate) balancers: Ids<Arc<Balancer>>,
+    links: Links,
     /// Whether the Admin API shows the entities.
     keeps_all: bool,
     /// How upstreams are spoken to where a service says nothing.
@@ -71,10 +75,45 @@ pub struct Configuration {
 }
 
 pub(crate) use edit::Edits;
+use services::{served_service, services, tls_of};
 
-/// SHA-256 of all plugin configurations.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Content([u8; 32]);
+/// What belongs to what, so that one of them can change alone.
+#[derive(Clone, Default)]
+struct Links {
+    /// Upstreams by name.
+    upstreams: Ids<Uuid, Box<str>>,
+    /// The upstreams of targets.
+    upstream_of: Ids<Uuid>,
+    /// Services by their `host`.
+    services: Ids<Arc<Vec<Uuid>>, Box<str>>,
+    /// Certificates that services or upstreams show, and perhaps some that they did show.
+    shown: Ids<()>,
+}
+
+impl Links {
+    fn new(table: &ConfigTable) -> Links {
+        let mut services: HashMap<&str, Vec<Uuid>> = HashMap::new();
+        for service in &table.services {
+            let of_host = services.entry(&service.host).or_default();
+            of_host.push(service.id);
+        }
+        let upstreams = table.upstreams.iter();
+        let shown = table.services.iter().map(|it| it.client_certificate);
+        let shown = shown.chain(upstreams.clone().map(|it| it.client_certificate));
+        let targets = table.targets.iter();
+        Links {
+            upstreams: upstreams
+                .map(|it| (it.name.as_str().into(), it.id))
+                .collect(),
+            upstream_of: targets.map(|it| (it.id, it.upstream.0)).collect(),
+            services: services
+                .into_iter()
+                .map(|(host, ids)| (host.into(), Arc::new(ids)))
+                .collect(),
+            shown: shown.flatten().map(|it| (it.0, ())).collect(),
+        }
+    }
+}
 
 /// What of a route matters once it matched.
 #[derive(Clone, Debug)]
@@ -151,8 +190,8 @@ impl Configuration {
             identities: Arc::default(),
             handlers: Arc::default(),
             global_chain: Arc::default(),
-            chains: Arc::default(),
-            plugins: Content::default(),
+            global_streams: Arc::default(),
+            closed: Arc::default(),
             vaults: Vaults::default(),
             has_references: false,
             keeps_all: false,
@@ -163,7 +202,8 @@ impl Configuration {
             streams: Arc::default(),
             entities: Entities::default(),
             router: Router::new(flavor),
-            balancers: Arc::default(),
+            balancers: Ids::default(),
+            links: Links::default(),
             routes: Pages::default(),
             services: Ids::default(),
             routes_of: Ids::default(),
@@ -181,10 +221,11 @@ impl Configuration {
         declared: &Declared,
         hash: ConfigHash,
     ) -> Result<Configuration, Vec<Unservable>> {
-        self.next_with(declared, hash, &Balancers::new(Dns::default()))
+        self.next_with(declared, hash, &Balancers::new(Dns::default()), &[])
     }
 
-    /// [`next`](Configuration::next) with the balancers of a running gateway, whose state goes on.
+    /// [`next`](Configuration::next) with the balancers of a running gateway, whose state goes on,
+    /// and with what is closed because it is not in the configuration as it should be.
     ///
     /// # Errors
     /// Everything in it that this gateway cannot serve.
@@ -193,28 +234,24 @@ impl Configuration {
         declared: &Declared,
         hash: ConfigHash,
         balancers: &Balancers,
+        closed: &[Closed],
     ) -> Result<Configuration, Vec<Unservable>> {
         let table = &declared.table;
         let mut problems = Vec::new();
         let resolver = self.vaults.of(&table.vaults);
         let resolved = resolver.plugins(&declared.value, &table.plugins);
-        let (plugins, handlers, mut has_references) = match resolved {
+        let (handlers, mut has_references) = match resolved {
             Ok(resolved) => {
-                let plugins = Content::of(&declared.value[Kind::Plugin.table()], &resolved);
-                let handlers = match plugins == self.plugins {
-                    true => self.handlers.clone(),
-                    false => Arc::new(handlers(&resolved, &mut problems)),
-                };
-                (plugins, handlers, resolved.has_references())
+                let handlers = handlers(&resolved, closed, &self.handlers, &mut problems);
+                (Arc::new(handlers), resolved.has_references())
             }
             Err(bad) => {
                 problems.extend(bad.into_iter().map(|(id, name, reason)| {
                     Unservable::new(Kind::Plugin, id, Some(&name), reason)
                 }));
-                (Content::default(), Arc::default(), true)
+                (Arc::default(), true)
             }
         };
-        let same_plugins = plugins == self.plugins;
         let resolved = resolver.certificates(&table.certificates);
         let loaded = resolved.and_then(|resolved| {
             has_references |= resolved.is_some();
@@ -247,7 +284,7 @@ impl Configuration {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let mut chains = Chains::maker(&handlers, same_plugins.then_some(&self.chains));
+        let mut chains = Chains::new(&handlers);
         let mut routes: Pages<Option<ServedRoute>> = Pages::default();
         (0..router.slots()).for_each(|_| routes.push(None));
         let mut routes_of: HashMap<Uuid, Vec<u32>> = HashMap::new();
@@ -259,7 +296,7 @@ impl Configuration {
             if let Some(service) = &service {
                 routes_of.entry(service.id).or_default().push(slot as u32);
             }
-            let chain = chains.of(Some(route.id), service.as_ref().map(|s| s.id));
+            let chain = chains.of(route.id, service.as_ref().map(|s| s.id), false);
             routes.set(
                 slot,
                 Some(served_route(router.flavor(), route, service, chain)),
@@ -271,7 +308,7 @@ impl Configuration {
                 .filter(|service| service.is_stream)
                 .cloned()
         };
-        let mut chain = |route: Uuid, service: Option<Uuid>| chains.of_stream(route, service);
+        let mut chain = |route: Uuid, service: Option<Uuid>| chains.of(route, service, true);
         let streams = (self.streams)
             .next(router.flavor(), &table.routes, served, &mut chain)
             .map_err(|bad| {
@@ -289,8 +326,8 @@ impl Configuration {
             named: Arc::new(Named::new(&table.snis, &loaded)),
             loaded,
             streams: Arc::new(streams),
-            global_chain: chains.of(None, None),
-            chains: Arc::new(chains.finish()),
+            global_chain: Arc::new(handlers.global_chain(false)),
+            global_streams: Arc::new(handlers.global_chain(true)),
             keeps_all: self.keeps_all,
             vaults: self.vaults.clone(),
             has_references,
@@ -303,8 +340,9 @@ impl Configuration {
                 },
             ),
             handlers,
-            plugins,
-            balancers: upstreams.into_values().collect(),
+            closed: closed.into(),
+            links: Links::new(table),
+            balancers: upstreams.into_values().map(|it| (it.id, it)).collect(),
             router,
             routes,
             services: services.into_iter().collect(),
@@ -328,6 +366,11 @@ impl Configuration {
     pub(crate) fn with_vaults(mut self, vaults: Vaults) -> Configuration {
         self.vaults = vaults;
         self
+    }
+
+    /// Where 503 is answered because something is missing.
+    pub(crate) fn closed(&self) -> &[Closed] {
+        &self.closed
     }
 
     /// Whether something in it is in a vault, and may be another when it is read anew.
@@ -369,19 +412,6 @@ impl Configuration {
     /// What had to be done with the routes to get here from the configuration before.
     pub fn work(&self) -> Work {
         self.work
-    }
-}
-
-impl Content {
-    fn of(plugins: &Value, resolved: &Resolved<'_>) -> Content {
-        let bytes = |value: &Value| serde_json::to_vec(value).expect("a JSON value can be written");
-        let mut hash = Sha256::new_with_prefix(bytes(plugins));
-        if resolved.has_references() {
-            for plugin in resolved.plugins.iter() {
-                hash.update(bytes(&plugin.config));
-            }
-        }
-        Content(hash.finalize().into())
     }
 }
 
@@ -428,8 +458,13 @@ fn served_route(
     }
 }
 
-fn handlers(resolved: &Resolved<'_>, problems: &mut Vec<Unservable>) -> Handlers {
-    Handlers::new(&resolved.plugins).unwrap_or_else(|bad| {
+fn handlers(
+    resolved: &Resolved<'_>,
+    closed: &[Closed],
+    before: &Handlers,
+    problems: &mut Vec<Unservable>,
+) -> Handlers {
+    Handlers::new(&resolved.plugins, closed, before).unwrap_or_else(|bad| {
         problems.extend(bad.into_iter().map(|(id, name, reason)| {
             Unservable::new(Kind::Plugin, id, Some(&name), resolved.hide(reason))
         }));
@@ -479,109 +514,6 @@ fn upstreams<'a>(
         }
     }
     made
-}
-
-/// Every service, with its peers.
-fn services(
-    table: &ConfigTable,
-    upstreams: &HashMap<&str, Arc<Balancer>>,
-    balancers: &Balancers,
-    (loaded, maker): (&certificates::Identities, &mut UpstreamTlsMaker<'_>),
-    problems: &mut Vec<Unservable>,
-) -> HashMap<Uuid, Arc<ServedService>> {
-    let mut served = HashMap::new();
-    for service in &table.services {
-        let upstream = upstreams.get(service.host.as_str());
-        let tls = service_tls(table, loaded, service, maker);
-        match served_service(service, upstream, balancers, tls) {
-            Ok(made) => _ = served.insert(service.id, Arc::new(made)),
-            Err(unservable) => problems.push(unservable),
-        }
-    }
-    served
-}
-
-fn served_service(
-    service: &Service,
-    upstream: Option<&Arc<Balancer>>,
-    balancers: &Balancers,
-    tls: Result<Option<Arc<UpstreamTls>>, String>,
-) -> Result<ServedService, Unservable> {
-    let made = scheme(service).and_then(|(scheme, http2)| {
-        Ok(ServedService {
-            id: service.id,
-            upstream: service.host.as_str().into(),
-            scheme,
-            http2,
-            path: service.path.as_deref().unwrap_or("/").into(),
-            retries: service.retries,
-            connect_timeout: Duration::from_millis(service.connect_timeout.into()),
-            write_timeout: Duration::from_millis(service.write_timeout.into()),
-            read_timeout: Duration::from_millis(service.read_timeout.into()),
-            tls: tls?,
-            is_stream: is_stream(service.protocol),
-            peers: Peers::new(service, upstream, balancers)?,
-        })
-    });
-    made.map_err(|reason| {
-        Unservable::new(Kind::Service, service.id, service.name.as_deref(), reason)
-    })
-}
-
-/// Plain or TLS, and whether HTTP/2 is spoken over it.
-fn scheme(service: &Service) -> Result<(Scheme, bool), String> {
-    match service.protocol {
-        Protocol::Http => Ok((Scheme::HTTP, false)),
-        Protocol::Https => Ok((Scheme::HTTPS, false)),
-        Protocol::Grpc => Ok((Scheme::HTTP, true)),
-        Protocol::Grpcs => Ok((Scheme::HTTPS, true)),
-        // no request gets there
-        Protocol::Tcp | Protocol::Tls | Protocol::TlsPassthrough | Protocol::Udp => {
-            Ok((Scheme::HTTP, false))
-        }
-        other => Err(format!("protocol {other:?} is not supported by this build")),
-    }
-}
-
-/// TLS towards a service, if it wants that. Its own certificate comes before that of its upstream.
-fn service_tls(
-    table: &ConfigTable,
-    loaded: &certificates::Identities,
-    service: &Service,
-    maker: &mut UpstreamTlsMaker<'_>,
-) -> Result<Option<Arc<UpstreamTls>>, String> {
-    if !service.protocol.is_tls() {
-        return Ok(None);
-    }
-    let upstream = || {
-        table
-            .upstreams
-            .iter()
-            .find(|upstream| upstream.name == service.host)
-    };
-    let shown = service
-        .client_certificate
-        .or_else(|| upstream()?.client_certificate);
-    let wanted = Wanted {
-        verify: service.tls_verify,
-        depth: service.tls_verify_depth,
-        authorities: service.ca_certificates.clone(),
-    };
-    let known: AHashMap<Uuid, &str> = match wanted.authorities.is_empty() {
-        true => AHashMap::new(),
-        false => table
-            .ca_certificates
-            .iter()
-            .map(|it| (it.id, it.cert.as_str()))
-            .collect(),
-    };
-    for id in &wanted.authorities {
-        if !known.contains_key(id) {
-            warn!(service = %service.id, ca_certificate = %id, "the CA certificate of a service is not there, so nobody is believed because of it");
-        }
-    }
-    let shown = shown.and_then(|id| Some(&loaded.get(&id.0)?.first));
-    maker.of(&wanted, shown, &known).map(Some)
 }
 
 /// Whether a route and its service are both for streams, or both for requests.

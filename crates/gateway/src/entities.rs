@@ -6,11 +6,10 @@ use std::sync::Arc;
 use sallyport_model::Kind;
 use sallyport_model::schema::{self, Type};
 use sallyport_plugins::Entity;
+use sallyport_plugins::ids::Ids;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-use crate::ids::Ids;
 
 /// JSON texts of entities, by kind and id. Text is the smallest form that is quick to send.
 #[derive(Default)]

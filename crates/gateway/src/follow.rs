@@ -1,6 +1,7 @@
 //! Following a control plane: what it sends is compiled, kept on disk, and put in force.
 
 mod apply;
+mod edits;
 mod isolate;
 mod source;
 

@@ -4,6 +4,7 @@ mod api;
 mod balancer;
 mod certificates;
 mod chain;
+mod closed;
 pub mod conf;
 pub mod config_sync;
 mod configuration;
@@ -14,7 +15,6 @@ mod follow;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod ids;
 pub mod last_known_good;
 mod log_queue;
 pub mod logs;

@@ -430,7 +430,7 @@ fn declared(
     }
     let hash = hashes(&declared.value).config;
     before
-        .next_with(&declared, hash, balancers)
+        .next_with(&declared, hash, balancers, &[])
         .map_err(|bad| refuse(bad.iter().map(Unservable::to_string).collect()))
 }
 

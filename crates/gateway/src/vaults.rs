@@ -350,7 +350,7 @@ pub(crate) fn inner(text: &str) -> Option<&str> {
 }
 
 /// Whether any text in it is a reference.
-fn has_reference(value: &Value) -> bool {
+pub(crate) fn has_reference(value: &Value) -> bool {
     match value {
         Value::String(_) => is_reference(value),
         Value::Array(list) => list.iter().any(has_reference),

@@ -8,7 +8,7 @@ mod credentials;
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ pub use crate::balancing::{Algorithm, CheckType, HashOn, Healthchecks};
 pub use credentials::{Acl, BasicAuth, HmacAuth, Jwt, JwtAlgorithm, KeyAuth};
 
 /// A protocol of a route or of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the names are the protocols")]
 pub enum Protocol {
@@ -212,6 +212,9 @@ pub struct ConsumerGroup {
 /// A consumer's place in a group.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ConsumerGroupMember {
+    /// Unique id; nil where a control plane gives none.
+    #[serde(default)]
+    pub id: Uuid,
     /// The group.
     pub consumer_group: Foreign,
     /// Who is in it.

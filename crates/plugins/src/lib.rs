@@ -23,6 +23,7 @@ pub mod fuzzing;
 mod hmac_auth;
 mod http_log;
 mod identities;
+pub mod ids;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
@@ -32,6 +33,7 @@ pub mod log_queue;
 pub mod metrics;
 mod multipart;
 mod node;
+mod observing;
 mod opentelemetry;
 mod params;
 mod prometheus;
@@ -74,9 +76,10 @@ pub use finished::{
     Entity, Finished, Latencies, LogEntry, Part, PartOf, ResponseSource, StreamSession, TlsSession,
     Try,
 };
-pub use identities::{Consumer, Identities, Owner};
+pub use identities::{Consumer, Identities, IdentityEdits, Owner};
 pub use log_lines::{LogLine, LogLines, Severity};
 pub use node::{Facts, Node, Tracing};
+pub use observing::observes;
 pub use proxy_cache::Cache;
 pub use rate_limiting::{CountAnswer, CountError, CountNodes, Counters};
 pub use redis::{Redis, RedisAnswer, RedisCommand, RedisError, RedisServer, RedisTls, RedisValue};

@@ -11,6 +11,7 @@ pub mod forward_proxy;
 pub mod icmp;
 pub mod listen;
 pub mod memory;
+pub mod open_files;
 pub mod tasks;
 pub mod tls;
 

@@ -45,6 +45,7 @@ enum Command {
 
 fn main() -> ExitCode {
     allocator::set_up();
+    sallyport_runtime::open_files::raise();
     let line = commands::remote::with_its_name(std::env::args_os().collect());
     let cli = Cli::parse_from(line);
     let result = match cli.command {

@@ -313,13 +313,19 @@ async fn publish(store: &Store, cp: Uuid, outputs: &Outputs, stop: &Cancellation
     }
 }
 
-/// The newest state: out of the change log where that is short, else out of everything.
+/// The newest state: out of the change log where that is short, else out of everything. That of a
+/// group is always read as a whole; what its data planes get is in proportion to the change.
 async fn advance(
     store: &Store,
     cp: Uuid,
     state: Option<&State>,
     head: u64,
 ) -> Result<State, StoreError> {
+    if let Some(state) = state.filter(|state| state.is_of_group()) {
+        // the logs of its members do not tell what the group leaves out
+        let (state, snapshot) = (state.clone(), store.snapshot(cp).await?);
+        return blocking(move || state.after_snapshot(cp, &snapshot, now_ms() / 1_000)).await;
+    }
     if let Some(state) = state {
         let changes = store.changes(cp, state.revision, CHANGES_MAX).await?;
         let follows = changes
@@ -330,8 +336,13 @@ async fn advance(
         }
         info!(%cp, revision = state.revision, head, "the configuration is read as a whole");
     }
+    let is_group = !store.group_members(cp).await?.is_empty();
     let snapshot = store.snapshot(cp).await?;
-    blocking(move || State::of(&snapshot, now_ms() / 1_000)).await
+    blocking(move || match is_group {
+        true => State::of_group(&snapshot, now_ms() / 1_000),
+        false => State::of(&snapshot, now_ms() / 1_000),
+    })
+    .await
 }
 
 async fn build(store: Store, cp: Uuid) -> Result<Payload, StoreError> {

@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use super::answers::{Answers, failure, yes};
 use super::publishers::{Published, Subscription};
+use super::recorder::Contacts;
 use super::session::{
     Caller, EVENTS_MAX, End, Event, FRAME_BYTES_MAX, first, listen, say_goodbye, send, served,
 };
@@ -49,6 +50,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let (events, inbox) = mpsc::channel(EVENTS_MAX);
     let mut link = Link {
         links,
+        contacts: links.recorder.link(),
         plane: plane(guest.control_plane.id),
         guest,
         write,
@@ -87,6 +89,7 @@ enum Told {
 
 struct Link<'a, W> {
     links: &'a Links,
+    contacts: Contacts,
     plane: u64,
     guest: Guest,
     write: WebSocketWrite<W>,
@@ -412,6 +415,6 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             sync_detail: self.detail.clone(),
             cert_expires_at: self.guest.cert_expires_at,
         };
-        self.links.recorder.seen(seen).await;
+        self.contacts.seen(seen).await;
     }
 }

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::publishers::{Payloads, Published, Subscription, blocking};
+use super::recorder::Contacts;
 use super::trust::{self, now_secs};
 use super::{Guest, Links};
 use crate::KONG_VERSION;
@@ -96,6 +97,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let (events, inbox) = mpsc::channel(EVENTS_MAX);
     let mut link = Link {
         links,
+        contacts: links.recorder.link(),
         write,
         published: None,
         hash: ConfigHash::ZERO,
@@ -147,6 +149,7 @@ pub(super) async fn listen<R: AsyncRead + Unpin>(
 
 struct Link<'a, W> {
     links: &'a Links,
+    contacts: Contacts,
     guest: Guest,
     caller: Caller,
     write: WebSocketWrite<W>,
@@ -377,7 +380,7 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             sync_detail: self.detail.clone(),
             cert_expires_at: self.guest.cert_expires_at,
         };
-        self.links.recorder.seen(seen).await;
+        self.contacts.seen(seen).await;
     }
 }
 

@@ -1,18 +1,18 @@
 //! Where a control plane's configuration stands, followed through the change log: its revision, the
 //! digest of its entities, and what led there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sallyport_model::Kind;
 use sallyport_store::{Change, Snapshot};
 use sallyport_wire::ConfigHash;
-use sallyport_wire::config_sync::Reconfigure;
+use sallyport_wire::config_sync::FrameWriter;
 use sallyport_wire::config_sync::delta::{Delta, Deltas, SyncVersion};
 use sallyport_wire::config_sync::digest::{EntityDigest, SetDigest};
 use sallyport_wire::config_sync::snapshot::{Header, unsigned};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 /// Steps that are kept for links which are busy while they are made.
@@ -33,7 +33,12 @@ pub(crate) struct State {
     pub(crate) steps: VecDeque<Arc<Step>>,
     /// Hashes of this revision and those before it, oldest first.
     history: VecDeque<(ConfigHash, u64)>,
+    /// Its entities, where no change log tells what becomes of them: in groups.
+    content: Option<Arc<Content>>,
 }
+
+/// The digest of each entity.
+type Content = HashMap<(Kind, String), EntityDigest>;
 
 /// What led from one revision to another.
 #[derive(Debug)]
@@ -63,6 +68,18 @@ pub(super) fn digest(snapshot: &Snapshot) -> SetDigest {
     digest
 }
 
+/// The digests of a snapshot's entities.
+fn content(snapshot: &Snapshot) -> Content {
+    let lists = snapshot.entities.iter();
+    let all = lists.flat_map(|(kind, list)| list.iter().map(move |entity| (*kind, entity)));
+    let one = |(kind, entity): (Kind, &Value)| {
+        let id = entity["id"].as_str().unwrap_or_default().to_owned();
+        let digest = EntityDigest::of(kind.table(), &entity.to_string());
+        ((kind, id), digest)
+    };
+    all.map(one).collect()
+}
+
 impl State {
     /// The state of a snapshot, of which nothing is known before it.
     pub(super) fn of(snapshot: &Snapshot, now_s: i64) -> State {
@@ -76,7 +93,92 @@ impl State {
             seen_at: now_s,
             steps: VecDeque::new(),
             history: VecDeque::from([(digest.hash(), revision)]),
+            content: None,
         }
+    }
+
+    /// The state of a snapshot of a group, which the next one is compared with.
+    pub(super) fn of_group(snapshot: &Snapshot, now_s: i64) -> State {
+        State {
+            content: Some(Arc::new(content(snapshot))),
+            ..State::of(snapshot, now_s)
+        }
+    }
+
+    /// Whether it is compared with the next one.
+    pub(super) fn is_of_group(&self) -> bool {
+        self.content.is_some()
+    }
+
+    /// The state of a later snapshot of the same group. Data planes get what is other than here.
+    pub(super) fn after_snapshot(&self, cp: Uuid, snapshot: &Snapshot, now_s: i64) -> State {
+        let now = content(snapshot);
+        let none = Content::new();
+        let before = self.content.as_deref().unwrap_or(&none);
+        let mut list = Vec::new();
+        for (kind, entities) in &snapshot.entities {
+            for entity in entities {
+                let id = entity["id"].as_str().unwrap_or_default().to_owned();
+                let key = (*kind, id);
+                if now.get(&key) != before.get(&key) {
+                    list.push(Delta {
+                        table: kind.table().to_owned(),
+                        id: key.1,
+                        entity: Some(entity.clone()),
+                    });
+                }
+            }
+        }
+        let gone = before.keys().filter(|key| !now.contains_key(key));
+        list.extend(gone.map(|(kind, id)| Delta {
+            table: kind.table().to_owned(),
+            id: id.clone(),
+            entity: None,
+        }));
+        let mut digest = SetDigest::default();
+        for ((kind, _), entity) in &now {
+            digest.add(kind.table(), *entity);
+        }
+        let (from, to) = (self.revision, snapshot.revision);
+        let content = Some(Arc::new(now));
+        if to <= from || list.len() > super::publishers::CHANGES_MAX {
+            return State {
+                content,
+                ..State::new(to, digest, now_s)
+            };
+        }
+        let deltas = Deltas {
+            full: false,
+            from: Some(SyncVersion::new(plane(cp), from)),
+            version: SyncVersion::new(plane(cp), to),
+            hash: Some(digest.hash()),
+            list,
+        };
+        let next = State {
+            revision: to,
+            digest,
+            seen_at: now_s,
+            content,
+            ..self.clone()
+        };
+        next.having(Step {
+            from,
+            to,
+            frame: deltas.push().into(),
+        })
+    }
+
+    /// The same with the step that led here.
+    fn having(mut self, step: Step) -> State {
+        self.steps.push_back(Arc::new(step));
+        if self.steps.len() > STEPS_MAX {
+            self.steps.pop_front();
+        }
+        self.history.push_back((self.digest.hash(), self.revision));
+        if self.history.len() > HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self
     }
 
     /// The hash that data planes report once they run this.
@@ -113,19 +215,12 @@ impl State {
             (self.revision, next.revision),
             next.digest.hash(),
         );
-        next.steps.push_back(Arc::new(Step {
+        let to = next.revision;
+        next.having(Step {
             from: self.revision,
-            to: next.revision,
+            to,
             frame: deltas.push().into(),
-        }));
-        if next.steps.len() > STEPS_MAX {
-            next.steps.pop_front();
-        }
-        next.history.push_back((next.digest.hash(), next.revision));
-        if next.history.len() > HISTORY_MAX {
-            next.history.pop_front();
-        }
-        next
+        })
     }
 
     /// The steps that lead here from a revision; `None` if they are not all kept.
@@ -183,19 +278,16 @@ pub(super) fn everything(cp: Uuid, snapshot: &Snapshot) -> Deltas {
 
 /// A snapshot as the part of a file that is to be signed; takes time in proportion to it.
 pub(crate) fn exported(cp: Uuid, snapshot: Snapshot, issued_at: i64, expires_at: i64) -> Vec<u8> {
-    let config_hash = digest(&snapshot).hash();
-    let mut table = Map::new();
-    table.insert("_format_version".to_owned(), json!("3.0"));
-    table.insert("_transform".to_owned(), json!(false));
+    let mut digest = SetDigest::default();
+    let mut frame = FrameWriter::default();
     for (kind, list) in snapshot.entities {
-        table.insert(kind.table().to_owned(), Value::Array(list));
+        for entity in list {
+            let text = entity.to_string();
+            digest.add(kind.table(), EntityDigest::of(kind.table(), &text));
+            frame.add(kind.table(), &text);
+        }
     }
-    let payload = Reconfigure {
-        timestamp: None,
-        config_table: Value::Object(table),
-        config_hash: Some(config_hash),
-        hashes: None,
-    };
+    let config_hash = digest.hash();
     let header = Header {
         control_plane: cp.to_string(),
         version: SyncVersion::new(plane(cp), snapshot.revision),
@@ -203,11 +295,14 @@ pub(crate) fn exported(cp: Uuid, snapshot: Snapshot, issued_at: i64, expires_at:
         issued_at,
         expires_at,
     };
-    unsigned(&header, &payload.encode())
+    unsigned(&header, &frame.finish(config_hash))
 }
 
 #[cfg(test)]
 mod tests {
+    use sallyport_wire::config_sync::Reconfigure;
+    use serde_json::json;
+
     use super::*;
 
     fn change(revision: u64, kind: &str, before: Option<Value>, after: Option<Value>) -> Change {
@@ -227,6 +322,80 @@ mod tests {
             before,
             after,
         }
+    }
+
+    #[test]
+    fn a_file_holds_the_snapshot_under_its_hash() {
+        let cp = Uuid::from_u128(7 << 64);
+        let snapshot = Snapshot {
+            revision: 9,
+            entities: BTreeMap::from([
+                (Kind::Service, vec![json!({"id": "a"}), json!({"id": "b"})]),
+                (
+                    Kind::Route,
+                    vec![json!({"id": "c", "service": {"id": "a"}})],
+                ),
+            ]),
+        };
+        let hash = digest(&snapshot).hash();
+        let mut file = exported(cp, snapshot, 10, 20);
+        file.extend([0; sallyport_wire::config_sync::snapshot::SIGNATURE]);
+        let file = sallyport_wire::config_sync::snapshot::read(&file).unwrap();
+        assert_eq!(file.header.version, SyncVersion::new(plane(cp), 9));
+        assert_eq!((file.header.issued_at, file.header.expires_at), (10, 20));
+        assert_eq!(file.header.config_hash, hash);
+        let payload = Reconfigure::decode(file.payload, 1 << 20).unwrap();
+        assert_eq!(payload.config_hash, Some(hash));
+        let expected = json!({
+            "_format_version": "3.0", "_transform": false,
+            "services": [{"id": "a"}, {"id": "b"}],
+            "routes": [{"id": "c", "service": {"id": "a"}}],
+        });
+        assert_eq!(payload.config_table, expected);
+    }
+
+    #[test]
+    fn a_group_is_followed_by_what_is_other_than_before() {
+        let cp = Uuid::from_u128(7 << 64);
+        let service =
+            |n: u128, host: &str| json!({"id": Uuid::from_u128(n).to_string(), "host": host});
+        let snapshot = |revision: u64, services: &[Value]| Snapshot {
+            revision,
+            entities: BTreeMap::from([(Kind::Service, services.to_vec())]),
+        };
+        let many: Vec<Value> = (1..50).map(|n| service(n, "a")).collect();
+        let first = State::of_group(&snapshot(3, &many), 1);
+        let mut other = many.clone();
+        other[4] = service(5, "b");
+        other.remove(9);
+        other.push(service(77, "new"));
+        let second = first.after_snapshot(cp, &snapshot(8, &other), 2);
+        assert_eq!(second.digest, digest(&snapshot(8, &other)));
+        let steps = second.steps_from(3).unwrap();
+        let messages = sallyport_wire::config_sync::rpc::decode(&steps[0].frame, 1 << 20).unwrap();
+        let [Ok(sallyport_wire::config_sync::rpc::Message::Notification { params, .. })] =
+            messages.as_slice()
+        else {
+            panic!("{messages:?}");
+        };
+        let told = Deltas::from_params(params).unwrap();
+        let mut list: Vec<_> = told
+            .list
+            .iter()
+            .map(|it| (&*it.id, it.entity.is_some()))
+            .collect();
+        list.sort_unstable();
+        let id = |n: u128| Uuid::from_u128(n).to_string();
+        let (changed, gone, new) = (id(5), id(10), id(77));
+        let mut expected = [(&*changed, true), (&*gone, false), (&*new, true)];
+        expected.sort_unstable();
+        assert_eq!(list, expected);
+        assert_eq!(told.hash, Some(second.hash()));
+        assert_eq!((steps[0].from, steps[0].to), (3, 8));
+        // a member that left took its log with it: there is no step from what was before
+        let back = second.after_snapshot(cp, &snapshot(2, &many), 3);
+        assert!(back.steps_from(8).is_none() && back.is_of_group());
+        assert_eq!(back.digest, first.digest);
     }
 
     #[test]

@@ -80,6 +80,10 @@ static SYNC_RESYNCS: Family = counter(
     "sallyport_config_sync_resyncs_total",
     "Whole configurations asked for because what was there had not the hash that was published",
 );
+static SYNC_REBUILDS: Family = counter(
+    "sallyport_config_sync_rebuilds_total",
+    "Sets of changes that took making the whole configuration anew",
+);
 static SYNC_REFUSED: Family = gauge(
     "sallyport_config_sync_refused",
     "Entities of the newest configuration that are not served as published",
@@ -193,6 +197,7 @@ pub(super) fn text(node: &Node) -> String {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
         out.value(&SYNC_APPLIED, &[], count(&sync.applied));
         out.value(&SYNC_RESYNCS, &[], count(&sync.resyncs));
+        out.value(&SYNC_REBUILDS, &[], count(&sync.rebuilds));
         out.value(&SYNC_REFUSED, &[], count(&sync.refused));
     }
     out.value(&NODE, &[&id, &node.version], 1.0);

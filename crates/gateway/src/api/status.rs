@@ -100,6 +100,7 @@ pub(super) fn status(node: &Node, query: Option<&str>) -> Answer {
             "connected": link.borrow().is_connected(),
             "applied": count(&sync.applied),
             "resyncs": count(&sync.resyncs),
+            "rebuilds": count(&sync.rebuilds),
             "refused": count(&sync.refused),
         });
     }

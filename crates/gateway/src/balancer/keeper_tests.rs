@@ -34,10 +34,10 @@ async fn probes_start_and_end_with_their_configuration() {
     let balancers = Arc::new(Balancers::new(Dns::default()));
     let (stop, keeping) = start(&balancers);
     let first = make(&balancers, probed(0.02), &[(&to_a, 1)]);
-    balancers.put_in_force(std::slice::from_ref(&first));
+    balancers.put_these_in_force(std::slice::from_ref(&first));
     until("a is probed", || a.count() > 2).await;
     let second = make(&balancers, probed(0.02), &[(&to_b, 1), (&to_a, 0)]);
-    balancers.put_in_force(std::slice::from_ref(&second));
+    balancers.put_these_in_force(std::slice::from_ref(&second));
     until("b is probed", || b.count() > 2).await;
     until("nobody probes for the first", || {
         Arc::strong_count(&first) == 1
@@ -47,7 +47,7 @@ async fn probes_start_and_end_with_their_configuration() {
     let more = b.count() + 5;
     until("b is probed on", || b.count() > more).await;
     assert_eq!(a.count(), before, "weight 0 is not probed");
-    balancers.put_in_force(&[]);
+    balancers.put_these_in_force(&[]);
     until("nobody probes for the second", || {
         Arc::strong_count(&second) == 1
     })
@@ -63,12 +63,12 @@ async fn the_same_settings_keep_their_task() {
     let balancers = Arc::new(Balancers::new(Dns::default()));
     let (stop, keeping) = start(&balancers);
     let first = make(&balancers, probed(0.02), &[(&to_a, 1)]);
-    balancers.put_in_force(std::slice::from_ref(&first));
+    balancers.put_these_in_force(std::slice::from_ref(&first));
     until("a is probed", || a.count() > 0).await;
     let holders = Arc::strong_count(&first);
     for _ in 0..20 {
         let again = make(&balancers, probed(0.02), &[(&to_a, 1)]);
-        balancers.put_in_force(&[again]);
+        balancers.put_these_in_force(&[again]);
         tokio::task::yield_now().await;
     }
     let more = a.count() + 2;

@@ -24,7 +24,6 @@ mod wheel;
 mod xxh32;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Instant as Clock;
@@ -32,6 +31,7 @@ use std::time::Instant as Clock;
 use http::{HeaderValue, StatusCode};
 use sallyport_model::balancing::Algorithm;
 use sallyport_model::entities::{Protocol, Service, Target, Upstream};
+use sallyport_plugins::ids::Ids;
 use sallyport_runtime::tls::Identity;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -354,7 +354,7 @@ impl Balancer {
 pub(crate) struct Balancers {
     pub(crate) names: Arc<Names>,
     slots: Slots,
-    in_force: Mutex<HashMap<Uuid, Arc<Balancer>>>,
+    in_force: Mutex<Ids<Arc<Balancer>>>,
     changed: Notify,
 }
 
@@ -392,10 +392,15 @@ impl Balancers {
     }
 
     /// These balancers, and no others, are in force from now on.
-    pub(crate) fn put_in_force(&self, all: &[Arc<Balancer>]) {
-        let all = all.iter().map(|balancer| (balancer.id, balancer.clone()));
-        *self.lock() = all.collect();
+    pub(crate) fn put_in_force(&self, all: &Ids<Arc<Balancer>>) {
+        *self.lock() = all.clone();
         self.changed.notify_one();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn put_these_in_force(&self, all: &[Arc<Balancer>]) {
+        let all = all.iter().map(|balancer| (balancer.id, balancer.clone()));
+        self.put_in_force(&all.collect());
     }
 
     fn find(&self, id: Uuid) -> Option<Arc<Balancer>> {
@@ -404,10 +409,10 @@ impl Balancers {
 
     /// Those in force.
     fn all(&self) -> Vec<Arc<Balancer>> {
-        self.lock().values().cloned().collect()
+        self.lock().iter().map(|(_, it)| it.clone()).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Arc<Balancer>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Ids<Arc<Balancer>>> {
         self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -44,7 +44,7 @@ impl Pool {
     fn new(fields: Value, all: &[(&str, u16)]) -> Pool {
         let balancers = Balancers::new(Dns::default());
         let balancer = make(&balancers, fields, all);
-        balancers.put_in_force(std::slice::from_ref(&balancer));
+        balancers.put_these_in_force(std::slice::from_ref(&balancer));
         Pool {
             balancers,
             balancer,
@@ -55,7 +55,7 @@ impl Pool {
     fn change(&mut self, fields: Value, all: &[(&str, u16)]) {
         self.balancer = make(&self.balancers, fields, all);
         self.balancers
-            .put_in_force(std::slice::from_ref(&self.balancer));
+            .put_these_in_force(std::slice::from_ref(&self.balancer));
     }
 
     fn address(&self, socket: &str) -> Arc<Address> {

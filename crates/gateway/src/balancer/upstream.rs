@@ -208,6 +208,11 @@ impl Balancer {
         Ok(balancer)
     }
 
+    /// The upstream and its targets as they are configured.
+    pub(crate) fn source(&self) -> (&Upstream, &[Target]) {
+        (&self.source.0, &self.source.1)
+    }
+
     /// Whether it was made from equal settings.
     pub(super) fn is_made_from(
         &self,

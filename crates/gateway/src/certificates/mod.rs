@@ -32,6 +32,12 @@ impl Keys {
         Keys(keys)
     }
 
+    /// The end of the chain of the first one, for tests.
+    #[cfg(test)]
+    pub(crate) fn leaf(&self) -> Vec<u8> {
+        self.0[0].cert[0].to_vec()
+    }
+
     /// The first one that the client can use, else the first one.
     fn for_client(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let known = hello.signature_schemes();

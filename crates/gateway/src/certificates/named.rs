@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ahash::AHashMap;
-use sallyport_model::entities::{Certificate, Sni};
+use sallyport_model::entities::{Certificate, Foreign, Sni};
+use sallyport_plugins::ids::Ids;
 use sallyport_runtime::tls::identity::IdentityError;
 use sallyport_runtime::tls::{Identity, not_after};
 use tracing::warn;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use super::Keys;
 
 /// The certificates of a configuration, read.
-pub(crate) type Identities = AHashMap<Uuid, Arc<Loaded>>;
+pub(crate) type Identities = Ids<Arc<Loaded>>;
 
 /// One certificate of a configuration.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub(crate) fn load(
         let old = before.get(&certificate.id);
         let old = old.filter(|old| old.source == *certificate).cloned();
         match old.map_or_else(|| Loaded::new(certificate).map(Arc::new), Ok) {
-            Ok(new) => _ = loaded.insert(certificate.id, new),
+            Ok(new) => loaded.insert(certificate.id, new),
             Err(reason) => bad.push((certificate.id, reason)),
         }
     }
@@ -85,16 +86,20 @@ impl Loaded {
     }
 }
 
-/// Certificates by name, immutable.
-#[derive(Debug, Default)]
+/// Certificates by name. A copy shares what does not change.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Named {
-    exact: AHashMap<Box<str>, Arc<Keys>>,
+    exact: Ids<Arc<Keys>, Box<str>>,
     /// `*.example.com` under `example.com`.
-    suffixes: AHashMap<Box<str>, Arc<Keys>>,
+    suffixes: Ids<Arc<Keys>, Box<str>>,
     /// `www.example.*` under `www.example`.
-    prefixes: AHashMap<Box<str>, Arc<Keys>>,
+    prefixes: Ids<Arc<Keys>, Box<str>>,
     /// `*`.
     any: Option<Arc<Keys>>,
+    /// Name and certificate by the id of the name.
+    snis: Ids<(Box<str>, Uuid)>,
+    /// Ids of the names of each certificate.
+    of: Ids<Arc<Vec<Uuid>>>,
 }
 
 impl Named {
@@ -109,23 +114,100 @@ impl Named {
             };
             let keys = keys.entry(id).or_insert_with(|| Arc::new(loaded.keys()));
             named.add(&sni.name, keys.clone());
+            named.refers(sni);
         }
         named
     }
 
+    /// These with other certificates and names, whose certificates are read; `None` if a name
+    /// is there twice, or for nothing.
+    pub(crate) fn edited(
+        &self,
+        (certificates, snis): (&[Uuid], &[Sni]),
+        gone: &[Uuid],
+        identities: &Identities,
+    ) -> Option<Named> {
+        let mut next = self.clone();
+        for id in gone.iter().chain(snis.iter().map(|sni| &sni.id)) {
+            next.drop_name(*id);
+        }
+        for sni in snis {
+            let loaded = identities.get(&sni.certificate.0)?;
+            if next.has(&sni.name) {
+                return None;
+            }
+            next.add(&sni.name, Arc::new(loaded.keys()));
+            next.refers(sni);
+        }
+        for id in certificates {
+            let Some(names) = next.of.get(id).cloned().filter(|names| !names.is_empty()) else {
+                continue;
+            };
+            let keys = Arc::new(identities.get(id)?.keys());
+            for name in names.iter() {
+                let (name, _) = next.snis.get(name)?.clone();
+                next.add(&name, keys.clone());
+            }
+        }
+        Some(next)
+    }
+
+    fn refers(&mut self, sni: &Sni) {
+        let Foreign(certificate) = sni.certificate;
+        self.snis
+            .insert(sni.id, (sni.name.as_str().into(), certificate));
+        let mut names = self.of.remove(&certificate).unwrap_or_default();
+        Arc::make_mut(&mut names).push(sni.id);
+        self.of.insert(certificate, names);
+    }
+
+    fn drop_name(&mut self, id: Uuid) {
+        let Some((name, certificate)) = self.snis.remove(&id) else {
+            return;
+        };
+        if let Some(mut names) = self.of.remove(&certificate) {
+            Arc::make_mut(&mut names).retain(|own| *own != id);
+            if !names.is_empty() {
+                self.of.insert(certificate, names);
+            }
+        }
+        let name = usual(&name);
+        match (name.strip_prefix("*."), name.strip_suffix(".*")) {
+            _ if name == "*" => self.any = None,
+            (Some(rest), _) => _ = self.suffixes.remove(rest),
+            (_, Some(rest)) => _ = self.prefixes.remove(rest),
+            _ => _ = self.exact.remove(&*name),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let name = usual(name);
+        match (name.strip_prefix("*."), name.strip_suffix(".*")) {
+            _ if name == "*" => self.any.is_some(),
+            (Some(rest), _) => self.suffixes.get(rest).is_some(),
+            (_, Some(rest)) => self.prefixes.get(rest).is_some(),
+            _ => self.exact.get(&*name).is_some(),
+        }
+    }
+
     fn add(&mut self, name: &str, keys: Arc<Keys>) {
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let name = usual(name);
         match (name.strip_prefix("*."), name.strip_suffix(".*")) {
             _ if name == "*" => self.any = Some(keys),
-            (Some(rest), _) => _ = self.suffixes.insert(rest.into(), keys),
-            (_, Some(rest)) => _ = self.prefixes.insert(rest.into(), keys),
-            _ => _ = self.exact.insert(name.into(), keys),
+            (Some(rest), _) => self.suffixes.insert(rest.into(), keys),
+            (_, Some(rest)) => self.prefixes.insert(rest.into(), keys),
+            _ => self.exact.insert(name.into(), keys),
         }
+    }
+
+    /// Whether names stand for this certificate.
+    pub(crate) fn uses(&self, certificate: Uuid) -> bool {
+        self.of.get(&certificate).is_some()
     }
 
     /// The certificates for a name that a client asks for, in lower case. A wildcard stands for
     /// one label; one at the front wants a name of three. Source: data-plane reference 8.2.
-    pub(super) fn find(&self, name: Option<&str>) -> Option<&Keys> {
+    pub(crate) fn find(&self, name: Option<&str>) -> Option<&Keys> {
         let by_name = |name: &str| {
             if let Some(keys) = self.exact.get(name) {
                 return Some(keys);
@@ -142,6 +224,11 @@ impl Named {
         let found = name.and_then(by_name).or(self.any.as_ref());
         found.map(|keys| &**keys)
     }
+}
+
+/// A name as it is looked up.
+fn usual(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -213,13 +300,33 @@ mod tests {
         let first = load(std::slice::from_ref(&one), &Identities::default()).unwrap();
         two.key_alt = Some(one.key.clone());
         let second = load(&[one.clone(), two], &first).unwrap();
-        assert!(Arc::ptr_eq(&first[&one.id], &second[&one.id]));
+        let of_one = |all: &Identities| all.get(&one.id).unwrap().clone();
+        assert!(Arc::ptr_eq(&of_one(&first), &of_one(&second)));
         let sni = |name: &str, id| Sni {
             id,
             name: name.to_owned(),
-            certificate: sallyport_model::entities::Foreign(id),
+            certificate: Foreign(id),
         };
         let named = Named::new(&[sni("a", one.id), sni("b", Uuid::nil())], &second);
         assert!(named.find(Some("a")).is_some() && named.find(Some("b")).is_none());
+
+        // names come, move and go without a look at the others
+        let put = |id: u128, name: &str, certificate| Sni {
+            id: Uuid::from_u128(id),
+            ..sni(name, certificate)
+        };
+        let edited =
+            |named: &Named, snis: &[Sni], gone: &[Uuid]| named.edited((&[], snis), gone, &second);
+        let two = Uuid::from_u128(2);
+        let more = edited(&named, &[put(8, "*.x.y", two)], &[]).unwrap();
+        assert!(more.find(Some("a.x.y")).is_some() && named.find(Some("a.x.y")).is_none());
+        let moved = edited(&more, &[put(8, "*", two)], &[one.id]).unwrap();
+        assert!(moved.any.is_some() && moved.exact.is_empty() && moved.suffixes.is_empty());
+        assert!(edited(&more, &[put(9, "A.", two)], &[]).is_none(), "twice");
+        assert!(edited(&more, &[put(9, "c", Uuid::nil())], &[]).is_none());
+        let keys = |named: &Named| Arc::as_ptr(named.exact.get("a").unwrap());
+        let renewed = more.edited((&[one.id], &[]), &[], &second).unwrap();
+        assert_ne!(keys(&renewed), keys(&more));
+        assert!(renewed.uses(one.id) && !moved.uses(one.id));
     }
 }

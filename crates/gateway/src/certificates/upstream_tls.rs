@@ -114,6 +114,18 @@ impl<'a> UpstreamTlsMaker<'a> {
     pub(crate) fn finish(self) -> Made {
         self.made
     }
+
+    /// All that were made, and those before.
+    pub(crate) fn finish_with_before(self) -> Made {
+        match self.made.0.keys().all(|it| self.before.0.contains_key(it)) {
+            true => self.before.clone(),
+            false => {
+                let mut all = self.before.clone();
+                all.0.extend(self.made.0);
+                all
+            }
+        }
+    }
 }
 
 fn make(

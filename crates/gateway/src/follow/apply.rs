@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sallyport_model::Kind;
 use sallyport_model::declarative::{Format, parse};
-use sallyport_model::schema::{Mode, parse_entity_in};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::{Deltas, Refused, Report, SyncVersion};
 use sallyport_wire::config_sync::{Reconfigure, is_empty_config};
@@ -13,11 +12,13 @@ use serde_json::Value;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use super::edits::{edits, refused};
 use super::isolate::{Isolated, Objection, isolate, lines};
 use super::source::Source;
 use crate::balancer::Balancers;
+use crate::closed::Closed;
 use crate::config_sync::{Apply, ApplyError, Synced};
-use crate::configuration::{Configuration, Edits, Unservable};
+use crate::configuration::Configuration;
 use crate::enabled::Enabled;
 use crate::last_known_good::changes::{Changes, Record};
 use crate::last_known_good::{LastKnownGood, Loaded, Saved};
@@ -32,6 +33,8 @@ const CHANGES_BYTES_MIN: u64 = 1 << 20;
 pub(crate) struct Stats {
     /// Whole configurations asked for because what was there did not have the hash it should.
     pub(crate) resyncs: AtomicU64,
+    /// Sets of changes that took making everything anew.
+    pub(crate) rebuilds: AtomicU64,
     /// Configurations and sets of changes put in force.
     pub(crate) applied: AtomicU64,
     /// Entities of the newest configuration that are not served as published.
@@ -103,8 +106,10 @@ pub(super) fn restored(
     let Loaded { saved, changes, .. } = loaded;
     let Some(version) = saved.version else {
         // another build wrote it, perhaps: what this one cannot serve must not cost the rest
-        let (hash, table) = (saved.hash, saved.payload.config_table);
-        let isolated = isolate(table, |_, _| None, |it| compile(it, hash, plugins, before));
+        let (hash, mut table) = (saved.hash, saved.payload.config_table);
+        let closed = closed_of(&mut table);
+        let make = |it, closed: &[Closed]| compile(it, closed, hash, plugins, before);
+        let isolated = isolate(table, |_, _| None, &closed, make);
         let isolated = isolated.map_err(|bad| ApplyError(lines(&bad)))?;
         for told in &isolated.refused {
             warn!(?told, "entity refused, the others are in force");
@@ -167,6 +172,7 @@ impl Applier {
             field,
             message,
             kept,
+            closed,
         } in refused.iter().take(REFUSED_LOGGED_MAX)
         {
             warn!(
@@ -176,6 +182,7 @@ impl Applier {
                 field,
                 reason = message,
                 kept,
+                closed,
                 "entity refused, the others are in force"
             );
         }
@@ -208,18 +215,21 @@ impl Applier {
                 .find(|entity| entity["id"] == id.as_str())
                 .cloned()
         };
-        let compiled = isolate(payload.config_table.clone(), kept, |table| {
-            compile(table, hash, &self.plugins, before)
-        });
+        let make = |table, closed: &[Closed]| compile(table, closed, hash, &self.plugins, before);
+        let compiled = isolate(payload.config_table.clone(), kept, &[], make);
         let Isolated {
             made: mut configuration,
-            table,
+            mut table,
             refused,
+            closed,
         } = compiled.map_err(|bad| ApplyError(lines(&bad)))?;
         let payload = match refused.is_empty() {
             true => payload,
             false => {
                 // what runs is not what was sent, and says so
+                if !closed.is_empty() {
+                    table[CLOSED] = serde_json::to_value(&closed).unwrap_or_default();
+                }
                 let served = Reconfigure::new(table, payload.timestamp.unwrap_or_default());
                 configuration.hash = served.hash();
                 served
@@ -247,15 +257,17 @@ impl Applier {
             return Ok(());
         }
         let before = (&*current, &*self.shared.balancers);
-        let served = match &state.source {
+        let mut served = match &state.source {
             Some(source) => source.served_table(),
             None => served_table(&state.files),
         };
+        closed_of(&mut served);
         if !served.is_object() {
             let text = "the configuration in force is not on the disk";
             return Err(ApplyError(text.to_owned()));
         }
-        let configuration = compile(served, current.hash, &self.plugins, before)
+        let closed = current.closed();
+        let configuration = compile(served, closed, current.hash, &self.plugins, before)
             .map_err(|bad| ApplyError(lines(&bad)))?;
         self.shared.swap(configuration);
         Ok(())
@@ -332,6 +344,49 @@ impl Applier {
         Ok((made?, None))
     }
 
+    /// A few entities that need no look at the whole: they are in force, and what is to be kept of
+    /// them is returned. `None` leaves everything as it was.
+    ///
+    /// Takes no longer than it may on a thread that does other things as well.
+    fn quick(&self, deltas: &Deltas) -> Option<(Report, Record)> {
+        if deltas.full || deltas.list.is_empty() || deltas.list.len() > QUICK_MAX {
+            return None;
+        }
+        let mut state = self.state.try_lock().ok()?;
+        let source = state.source.as_mut()?;
+        let from = source.version();
+        if deltas.from.is_some_and(|wanted| wanted != from) || !source.is_whole() {
+            return None;
+        }
+        let hash = source.hash_after(&deltas.list);
+        if deltas.hash.is_some_and(|wanted| wanted != hash) {
+            return None;
+        }
+        let current = self.shared.configuration();
+        let mut bad = Vec::new();
+        let edits = edits(source, deltas, &current, &self.plugins, &mut bad)?;
+        if !bad.is_empty() {
+            return None;
+        }
+        let edited = current.edited(&edits, hash, &self.shared.balancers)?.ok()?;
+        source.take(deltas.version, &deltas.list, &[]);
+        let report = report(source, hash);
+        self.swap(edited, &[]);
+        let deltas = Deltas {
+            from: Some(from),
+            ..deltas.clone()
+        };
+        let refused = Vec::new();
+        Some((report, Record { deltas, refused }))
+    }
+
+    /// Keeps what [`quick`](Applier::quick) put in force.
+    fn keep(&self, record: Record, hash: ConfigHash) {
+        let mut state = self.state();
+        state.append(record);
+        state.fold(hash);
+    }
+
     /// Some entities that are other than before.
     fn part(
         &self,
@@ -369,6 +424,7 @@ impl Applier {
                 }
             }
         }
+        self.stats.rebuilds.fetch_add(1, Ordering::Relaxed);
         let mut old = std::mem::take(source);
         let mut new = old.clone(); // texts are shared
         new.take(deltas.version, &deltas.list, &[]);
@@ -387,70 +443,11 @@ impl Applier {
     }
 }
 
+/// Changes that are put in force at once, without waiting for the disk.
+const QUICK_MAX: usize = 16;
+
 /// Objects that are named one by one in the log.
 const REFUSED_LOGGED_MAX: usize = 20;
-
-/// The deltas as edits of the configuration; `None` if they take more. Bad ones are left out and
-/// noted.
-fn edits(
-    source: &Source,
-    deltas: &Deltas,
-    current: &Configuration,
-    plugins: &Enabled,
-    bad: &mut Vec<Refused>,
-) -> Option<Edits> {
-    if !source.is_whole() {
-        return None;
-    }
-    let mut edits = Edits::default();
-    for delta in &deltas.list {
-        let (Some(kind), Ok(id)) = (Kind::from_table(&delta.table), delta.id.parse()) else {
-            continue;
-        };
-        let known = |it: &Refused| it.entity_id == delta.id && it.entity_type == delta.table;
-        if bad.iter().any(known) {
-            continue;
-        }
-        let Some(entity) = &delta.entity else {
-            if !edits.remove(kind, id) {
-                return None;
-            }
-            continue;
-        };
-        match parse_entity_in(kind, entity.clone(), Mode::Payload, plugins) {
-            Ok(entity) => {
-                // one that was switched off brings back what hangs on it
-                let waited = kind == Kind::Service && !current.has_service(id);
-                if waited && source.has(kind, id) || !edits.put(kind, id, &entity) {
-                    return None;
-                }
-            }
-            Err(errors) => {
-                let first = errors.first();
-                bad.push(Refused {
-                    entity_type: delta.table.clone(),
-                    entity_id: delta.id.clone(),
-                    entity_name: entity["name"].as_str().unwrap_or_default().to_owned(),
-                    field: first.map(|it| it.path.to_string()).unwrap_or_default(),
-                    message: first.map(|it| it.message.clone()).unwrap_or_default(),
-                    kept: source.has(kind, id),
-                });
-            }
-        }
-    }
-    Some(edits)
-}
-
-fn refused(source: &Source, unservable: &Unservable) -> Refused {
-    let id = unservable.id.unwrap_or_default();
-    Refused {
-        entity_type: unservable.kind.table().to_owned(),
-        entity_id: id.to_string(),
-        message: unservable.reason.clone(),
-        kept: source.has(unservable.kind, id),
-        ..Refused::default()
-    }
-}
 
 fn report(source: &Source, config_hash: ConfigHash) -> Report {
     Report {
@@ -471,8 +468,8 @@ fn serve_all(
     let isolated = {
         let own = &*source;
         let kept = |kind, id| old.unwrap_or(own).served_value(kind, id);
-        isolate(own.table(), kept, |table| {
-            compile(table, hash, plugins, before)
+        isolate(own.table(), kept, &[], |table, closed| {
+            compile(table, closed, hash, plugins, before)
         })
     };
     let isolated = isolated.map_err(|bad| ApplyError(lines(&bad)))?;
@@ -480,6 +477,15 @@ fn serve_all(
     let mut configuration = isolated.made;
     configuration.hash = source.served_hash();
     Ok(configuration)
+}
+
+/// Member of a stored table of protocol v1 with what is closed: the table has only what is served.
+const CLOSED: &str = "_closed";
+
+/// Takes out of a stored table what is closed.
+fn closed_of(table: &mut Value) -> Vec<Closed> {
+    let closed = table.as_object_mut().and_then(|it| it.remove(CLOSED));
+    serde_json::from_value(closed.unwrap_or_default()).unwrap_or_default()
 }
 
 /// What the stored configuration has; nothing if there is none.
@@ -556,6 +562,14 @@ impl Apply for Arc<Applier> {
 
     async fn sync(&self, deltas: Deltas) -> Synced {
         let applier = self.clone();
+        if let Some((report, record)) = self.quick(&deltas) {
+            let hash = report.config_hash;
+            let kept = tokio::task::spawn_blocking(move || applier.keep(record, hash)).await;
+            return match kept {
+                Ok(()) => Synced::Done(report),
+                Err(panic) => Synced::Refused(panic.to_string()),
+            };
+        }
         let made = tokio::task::spawn_blocking(move || applier.changes(deltas)).await;
         made.unwrap_or_else(|panic| Synced::Refused(panic.to_string()))
     }
@@ -563,6 +577,7 @@ impl Apply for Arc<Applier> {
 
 fn compile(
     table: Value,
+    closed: &[Closed],
     hash: ConfigHash,
     plugins: &Enabled,
     (before, balancers): (&Configuration, &Balancers),
@@ -573,6 +588,6 @@ fn compile(
         warn!(%warning, "configuration of the control plane");
     }
     before
-        .next_with(&declared, hash, balancers)
+        .next_with(&declared, hash, balancers, closed)
         .map_err(|bad| bad.iter().map(Objection::from).collect())
 }

@@ -1,5 +1,5 @@
 //! One bad object must not take the good ones down: what cannot be served is put back to what it
-//! was, or left out, until the rest can be served.
+//! was, or left out, until the rest can be served. What it was to guard is [closed](crate::closed).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +9,7 @@ use sallyport_wire::config_sync::delta::Refused;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::closed::{Closed, Refusal};
 use crate::configuration::Unservable;
 
 /// How often objects are put back or left out; each round may show what hung on those before.
@@ -80,27 +81,56 @@ pub(super) struct Isolated<T> {
     pub(super) table: Value,
     /// What is not in it as it came.
     pub(super) refused: Vec<Refused>,
+    /// What is closed because of that.
+    pub(super) closed: Vec<Closed>,
+}
+
+/// An object that is refused.
+struct Found {
+    told: Refused,
+    /// As it came.
+    published: Value,
+    kept: Option<Value>,
+}
+
+impl Found {
+    fn closes(&self, kind: Kind, table: &Value) -> Vec<Closed> {
+        let refusal = Refusal {
+            kind,
+            published: &self.published,
+            kept: self.kept.as_ref(),
+        };
+        refusal.closes(&table[Kind::Service.table()])
+    }
 }
 
 /// Makes something of a `config_table`. An object that `make` objects to is replaced by what
-/// `before` has of it, or left out, and `make` is asked again.
+/// `before` has of it, or left out, and `make` is asked again, with what is closed because of that
+/// besides what is `closed` before.
 ///
 /// # Errors
 /// The objections, if they are not about objects or do not end.
 pub(super) fn isolate<T>(
     mut table: Value,
     before: impl Fn(Kind, Uuid) -> Option<Value>,
-    mut make: impl FnMut(Value) -> Result<T, Vec<Objection>>,
+    closed: &[Closed],
+    mut make: impl FnMut(Value, &[Closed]) -> Result<T, Vec<Objection>>,
 ) -> Result<Isolated<T>, Vec<Objection>> {
-    let mut refused: BTreeMap<(Kind, String), Refused> = BTreeMap::new();
+    let mut refused: BTreeMap<(Kind, String), Found> = BTreeMap::new();
     for _ in 0..ROUNDS_MAX {
-        let objections = match make(table.clone()) {
+        let mut closed = closed.to_vec();
+        for ((kind, _), found) in &mut refused {
+            let closes = found.closes(*kind, &table);
+            found.told.closed = !closes.is_empty();
+            closed.extend(closes);
+        }
+        let objections = match make(table.clone(), &closed) {
             Ok(made) => {
-                let refused = refused.into_values().collect();
                 return Ok(Isolated {
                     made,
                     table,
-                    refused,
+                    refused: refused.into_values().map(|found| found.told).collect(),
+                    closed,
                 });
             }
             Err(objections) => objections,
@@ -119,16 +149,18 @@ pub(super) fn isolate<T>(
                 true => entity["name"].as_str().unwrap_or_default(),
                 false => &objection.name,
             };
-            refused
-                .entry((kind, id.clone()))
-                .or_insert_with(|| Refused {
+            refused.entry((kind, id.clone())).or_insert_with(|| Found {
+                told: Refused {
                     entity_type: kind.table().to_owned(),
                     entity_id: id,
                     entity_name: name.to_owned(),
                     field: objection.field.clone(),
                     message: objection.message.clone(),
-                    kept: false,
-                });
+                    ..Refused::default()
+                },
+                published: entity.clone(),
+                kept: None,
+            });
             places.entry(kind).or_default().insert(at);
         }
         for (kind, places) in places {
@@ -139,18 +171,20 @@ pub(super) fn isolate<T>(
             for at in places.into_iter().rev() {
                 let id = list[at]["id"].as_str().unwrap_or_default().to_owned();
                 let old = id.parse().ok().and_then(|id| before(kind, id));
-                let told = refused.get_mut(&(kind, id));
-                match old.filter(|old| told.as_ref().is_some_and(|it| !it.kept) && *old != list[at])
-                {
+                let Some(found) = refused.get_mut(&(kind, id)) else {
+                    continue;
+                };
+                match old.filter(|old| found.kept.is_none() && *old != list[at]) {
                     Some(old) => {
-                        list[at] = old;
-                        told.into_iter().for_each(|told| told.kept = true);
+                        list[at] = old.clone();
+                        found.kept = Some(old);
                     }
                     None => {
                         list.remove(at);
-                        told.into_iter().for_each(|told| told.kept = false);
+                        found.kept = None;
                     }
                 }
+                found.told.kept = found.kept.is_some();
             }
         }
     }
@@ -185,7 +219,7 @@ mod tests {
         format!("00000000-0000-4000-8000-0000000000{n:02}")
     }
 
-    fn parsed(table: Value) -> Result<usize, Vec<Objection>> {
+    fn parsed(table: Value, _: &[Closed]) -> Result<usize, Vec<Objection>> {
         parse(table, Format::Payload, sallyport_plugins::schemas())
             .map(|declared| declared.table.routes.len())
             .map_err(|bad| bad.iter().map(Objection::from).collect())
@@ -201,7 +235,7 @@ mod tests {
             json!([{"id": id(1), "host": "a"}, {"id": id(2), "host": "b", "port": 70000}]);
         let routes = json!([{"id": id(3), "name": "good", "paths": ["/a"], "service": id(1)},
                             {"id": id(4), "name": "hangs", "paths": ["/b"], "service": id(2)}]);
-        let done = isolate(table(services, routes), |_, _| None, parsed).unwrap();
+        let done = isolate(table(services, routes), |_, _| None, &[], parsed).unwrap();
         assert_eq!(done.made, 1);
         let told: Vec<_> = done
             .refused
@@ -222,7 +256,7 @@ mod tests {
         let services = json!([{"id": id(1), "host": "a", "port": "many"}]);
         let routes = json!([{"id": id(3), "paths": ["/a"], "service": id(1)}]);
         let before = |kind, _| (kind == Kind::Service).then(|| json!({"id": id(1), "host": "old"}));
-        let done = isolate(table(services, routes), before, parsed).unwrap();
+        let done = isolate(table(services, routes), before, &[], parsed).unwrap();
         assert_eq!(done.made, 1);
         assert_eq!(done.table["services"][0]["host"], "old");
         assert_eq!(done.refused.len(), 1);
@@ -233,14 +267,14 @@ mod tests {
     fn what_it_was_before_may_be_as_bad() {
         let services = json!([{"id": id(1), "host": "a", "port": 70000}]);
         let before = |_, _| Some(json!({"id": id(1), "host": "a", "port": 70001}));
-        let done = isolate(table(services, json!([])), before, parsed).unwrap();
+        let done = isolate(table(services, json!([])), before, &[], parsed).unwrap();
         assert_eq!(done.table["services"], json!([]));
         assert!(!done.refused[0].kept);
     }
 
     #[test]
     fn what_is_wrong_with_the_whole_is_an_error() {
-        let refused = isolate(json!({"_format_version": "9"}), |_, _| None, parsed);
+        let refused = isolate(json!({"_format_version": "9"}), |_, _| None, &[], parsed);
         let refused = refused.map(|done| done.made).unwrap_err();
         assert!(lines(&refused).contains("_format_version"), "{refused:?}");
     }

@@ -337,10 +337,9 @@ impl Turn<'_> {
             found
         };
         let Some((route, found, captures)) = found else {
-            let chain = &self.configuration.global_chain;
-            for slot in 0..chain.len() {
-                chosen.extend(chain.pick(slot, None));
-            }
+            let none = Chain::default();
+            let steps = none.with(&self.configuration.global_chain);
+            chosen.extend(steps.filter_map(|step| step.pick(None)));
             let message = "no Route matched with those values";
             return Err(Refusal::own(Reply::error(StatusCode::NOT_FOUND, message)));
         };
@@ -410,8 +409,8 @@ impl Turn<'_> {
         };
         let mut answer = None;
         let phase = self.tally.begin();
-        for slot in 0..chain.len() {
-            let Some(index) = chain.pick(slot, Caller::of(&exchange.consumer)) else {
+        for step in chain.with(&self.configuration.global_chain) {
+            let Some(index) = step.pick(Caller::of(&exchange.consumer)) else {
                 continue;
             };
             chosen.push(index);

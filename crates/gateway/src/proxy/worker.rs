@@ -102,10 +102,9 @@ impl Shared {
 
     /// Serves `configuration` from the next request on; requests under way finish with theirs.
     pub(crate) fn swap(&self, configuration: Configuration) {
-        let same = Arc::ptr_eq(
-            &self.configuration.load().balancers,
-            &configuration.balancers,
-        );
+        let before = self.configuration.load();
+        let same = before.balancers.is_same(&configuration.balancers);
+        drop(before);
         if !same {
             self.balancers.put_in_force(&configuration.balancers);
         }

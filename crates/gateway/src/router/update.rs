@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ahash::{AHashMap, AHasher, RandomState};
 use sallyport_model::RouterFlavor;
 use sallyport_model::entities::Route;
+use sallyport_plugins::ids::{Ids, Pages};
 use uuid::Uuid;
 
 use super::bucket::{Bucket, Edit, HostKey};
@@ -13,7 +14,6 @@ use super::compile::{Place, compile};
 use super::pattern::PatternError;
 use super::table::{Change, Table};
 use super::{Router, is_http};
-use crate::ids::{Ids, Pages};
 
 /// What had to be done for a list of routes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

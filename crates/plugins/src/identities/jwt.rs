@@ -1,5 +1,7 @@
 //! What verifies tokens: one credential of `jwt_secrets`, its key read once.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -20,10 +22,11 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
 ///
 /// The algorithm is the credential's: what a token says about itself never chooses how it is
 /// verified.
+#[derive(Clone)]
 pub(crate) struct TokenKey {
     pub(crate) owner: Owner,
     algorithm: JwtAlgorithm,
-    verifier: Verifier,
+    verifier: Arc<Verifier>,
 }
 
 enum Verifier {
@@ -59,7 +62,7 @@ impl TokenKey {
         TokenKey {
             owner,
             algorithm: jwt.algorithm,
-            verifier: Verifier::new(jwt).unwrap_or(Verifier::Missing),
+            verifier: Arc::new(Verifier::new(jwt).unwrap_or(Verifier::Missing)),
         }
     }
 
@@ -68,7 +71,7 @@ impl TokenKey {
         if token.algorithm != self.algorithm {
             return Err(Failure::Algorithm);
         }
-        let is_good = match &self.verifier {
+        let is_good = match &*self.verifier {
             Verifier::Shared {
                 algorithm,
                 plain,

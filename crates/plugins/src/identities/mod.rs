@@ -1,18 +1,22 @@
 //! Consumers and their credentials, indexed for the authentication plugins.
 
+mod edit;
 mod jwt;
 
 use std::sync::Arc;
 
 use ahash::AHashMap;
 use http::{HeaderName, HeaderValue};
+use sallyport_model::Kind;
 use sallyport_model::entities::{self, ConfigTable, Foreign};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 use crate::exchange::Credential;
 use crate::fields::Fields;
+use crate::ids::Ids;
 
+pub use edit::IdentityEdits;
 pub(crate) use jwt::{Failure, Signed, TokenKey};
 
 const ID: HeaderName = HeaderName::from_static("x-consumer-id");
@@ -98,6 +102,7 @@ pub struct Owner {
 }
 
 /// Whose key it is, and until when.
+#[derive(Clone)]
 struct Key {
     owner: Owner,
     /// Milliseconds since 1970; it is good before that.
@@ -105,7 +110,7 @@ struct Key {
 }
 
 /// A password as it is stored, and whose it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Password {
     pub(crate) owner: Owner,
     /// The hash; `None` if what the configuration has is none, which matches no password.
@@ -122,20 +127,76 @@ impl Password {
 }
 
 /// A secret that signs requests, and whose it is.
+#[derive(Clone)]
 pub(crate) struct Signer {
     pub(crate) owner: Owner,
     pub(crate) secret: Box<[u8]>,
 }
 
-/// All consumers and credentials of one configuration.
-#[derive(Default)]
+/// All consumers and credentials of one configuration. A copy shares what does not change.
+#[derive(Clone, Default)]
 pub struct Identities {
-    consumers: AHashMap<Uuid, Arc<Consumer>>,
-    usernames: AHashMap<String, Uuid>,
-    keys: AHashMap<Box<[u8]>, Key>,
-    passwords: AHashMap<Box<[u8]>, Password>,
-    signers: AHashMap<Box<[u8]>, Signer>,
-    tokens: AHashMap<Box<str>, TokenKey>,
+    people: Ids<Arc<Person>>,
+    usernames: Ids<Uuid, Box<str>>,
+    keys: Ids<Key, Box<[u8]>>,
+    passwords: Ids<Password, Box<[u8]>>,
+    signers: Ids<Signer, Box<[u8]>>,
+    tokens: Ids<TokenKey, Box<str>>,
+    /// What belongs to a consumer.
+    held: Ids<Held, (Kind, Uuid)>,
+    groups: Ids<Group>,
+}
+
+/// A consumer with what it was made of.
+#[derive(Clone)]
+struct Person {
+    entity: entities::Consumer,
+    /// Its groups: id of the membership, and name.
+    acls: Vec<(Uuid, Box<str>)>,
+    /// Its consumer groups: id of the membership, and of the group.
+    members: Vec<(Uuid, Uuid)>,
+    credentials: Vec<(Kind, Uuid)>,
+    made: Arc<Consumer>,
+}
+
+/// Something that belongs to a consumer.
+#[derive(Clone)]
+struct Held {
+    consumer: Uuid,
+    /// What a credential is looked up by; empty for memberships.
+    text: Box<[u8]>,
+}
+
+/// A consumer group.
+#[derive(Clone)]
+struct Group {
+    name: Box<str>,
+    members: usize,
+}
+
+impl Person {
+    fn new(entity: &entities::Consumer) -> Person {
+        Person {
+            entity: entity.clone(),
+            acls: Vec::new(),
+            members: Vec::new(),
+            credentials: Vec::new(),
+            made: Arc::new(Consumer::new(entity, Vec::new(), Vec::new())),
+        }
+    }
+
+    /// Makes the consumer of what is known of it.
+    fn make(&mut self, groups: &Ids<Group>) {
+        if self.acls.is_empty() && self.members.is_empty() {
+            self.made = Arc::new(Consumer::new(&self.entity, Vec::new(), Vec::new()));
+            return;
+        }
+        let names = self.acls.iter().map(|(_, name)| name.clone()).collect();
+        let name = |id: &Uuid| groups.get(id).map(|group| &*group.name);
+        let mut of: Vec<Uuid> = self.members.iter().map(|(_, group)| *group).collect();
+        of.sort_unstable_by_key(|id| (name(id), *id));
+        self.made = Arc::new(Consumer::new(&self.entity, names, of));
+    }
 }
 
 impl Identities {
@@ -143,66 +204,79 @@ impl Identities {
     /// was checked for them before. The time of keys that do not say when they were made begins
     /// at `loaded_s`, in seconds since 1970.
     pub fn new(table: &ConfigTable, loaded_s: u64) -> Identities {
-        let mut groups: AHashMap<Uuid, Vec<Box<str>>> = AHashMap::new();
+        let group = |group: &entities::ConsumerGroup| {
+            let name = group.name.as_str().into();
+            (group.id, Group { name, members: 0 })
+        };
+        let mut groups: AHashMap<Uuid, Group> = table.consumer_groups.iter().map(group).collect();
+        let person = |consumer: &entities::Consumer| (consumer.id, Person::new(consumer));
+        let mut people: AHashMap<Uuid, Person> = table.consumers.iter().map(person).collect();
+        let mut held = Vec::new();
+        let mut holds = |kind: Kind, id: Uuid, Foreign(consumer): Foreign, text: &str| {
+            let text = text.as_bytes().into();
+            held.push(((kind, id), Held { consumer, text }));
+        };
         for acl in &table.acls {
-            let of = groups.entry(acl.consumer.0).or_default();
-            of.push(acl.group.as_str().into());
+            if let Some(person) = people.get_mut(&acl.consumer.0) {
+                person.acls.push((acl.id, acl.group.as_str().into()));
+                holds(Kind::Acl, acl.id, acl.consumer, "");
+            }
         }
-        let mut members = consumer_groups(table);
-        let mut consumers = AHashMap::with_capacity(table.consumers.len());
-        for consumer in &table.consumers {
-            let groups = groups.remove(&consumer.id).unwrap_or_default();
-            let in_groups = members.remove(&consumer.id).unwrap_or_default();
-            let consumer = Consumer::new(consumer, groups, in_groups);
-            consumers.insert(consumer.id, Arc::new(consumer));
+        for member in &table.consumer_group_consumers {
+            let group = groups.get_mut(&member.consumer_group.0);
+            if let (Some(group), Some(person)) = (group, people.get_mut(&member.consumer.0)) {
+                group.members += 1;
+                person.members.push((member.id, member.consumer_group.0));
+                holds(Kind::ConsumerGroupMember, member.id, member.consumer, "");
+            }
         }
-        let usernames = table
-            .consumers
-            .iter()
-            .filter_map(|consumer| Some((consumer.username.clone()?, consumer.id)))
-            .collect();
-        let owner = |consumer: Foreign, id: Uuid, identifier: Option<&str>| {
-            let named = identifier.and_then(text_value);
-            Some(Owner {
-                consumer: consumers.get(&consumer.0)?.clone(),
-                credential: Credential {
-                    id,
-                    identifier: named.unwrap_or_else(|| uuid_value(id)),
-                },
-            })
+        let groups: Ids<Group> = groups.into_iter().collect();
+        let grouped = people.values_mut();
+        grouped
+            .filter(|person| !person.acls.is_empty() || !person.members.is_empty())
+            .for_each(|person| person.make(&groups));
+        let mut owner = |kind: Kind, id: Uuid, consumer: Foreign, text: &str| {
+            let person = people.get_mut(&consumer.0)?;
+            person.credentials.push((kind, id));
+            holds(kind, id, consumer, text);
+            Some(owner(&person.made, kind, id, text))
         };
         let keys = table.keyauth_credentials.iter().filter_map(|key| {
-            let owner = owner(key.consumer, key.id, None)?;
-            let ttl = key.ttl.filter(|ttl| *ttl > 0);
-            let made_s = key.created_at.unwrap_or(loaded_s);
-            let expires_ms = ttl.map(|ttl| made_s.saturating_add(ttl).saturating_mul(1_000));
-            Some((key.key.as_bytes().into(), Key { owner, expires_ms }))
+            let owner = owner(Kind::KeyAuth, key.id, key.consumer, &key.key)?;
+            Some((key.key.as_bytes().into(), Key::new(key, owner, loaded_s)))
         });
+        let keys = keys.collect();
         let passwords = table.basicauth_credentials.iter().filter_map(|basic| {
-            let password = Password {
-                owner: owner(basic.consumer, basic.id, Some(&basic.username))?,
-                digest: digest(&basic.password),
-            };
+            let owner = owner(Kind::BasicAuth, basic.id, basic.consumer, &basic.username)?;
+            let password = Password::new(basic, owner);
             Some((basic.username.as_bytes().into(), password))
         });
+        let passwords = passwords.collect();
         let signers = table.hmacauth_credentials.iter().filter_map(|hmac| {
-            let signer = Signer {
-                owner: owner(hmac.consumer, hmac.id, Some(&hmac.username))?,
-                secret: hmac.secret.as_bytes().into(),
-            };
-            Some((hmac.username.as_bytes().into(), signer))
+            let owner = owner(Kind::HmacAuth, hmac.id, hmac.consumer, &hmac.username)?;
+            Some((hmac.username.as_bytes().into(), Signer::new(hmac, owner)))
         });
+        let signers = signers.collect();
         let tokens = table.jwt_secrets.iter().filter_map(|jwt| {
-            let owner = owner(jwt.consumer, jwt.id, Some(&jwt.key))?;
+            let owner = owner(Kind::Jwt, jwt.id, jwt.consumer, &jwt.key)?;
             Some((jwt.key.as_str().into(), TokenKey::new(jwt, owner)))
         });
+        let tokens = tokens.collect();
+        let usernames = table.consumers.iter();
+        let usernames = usernames
+            .filter_map(|consumer| Some((consumer.username.as_deref()?.into(), consumer.id)));
         Identities {
-            usernames,
-            keys: keys.collect(),
-            passwords: passwords.collect(),
-            signers: signers.collect(),
-            tokens: tokens.collect(),
-            consumers,
+            usernames: usernames.collect(),
+            keys,
+            passwords,
+            signers,
+            tokens,
+            held: held.into_iter().collect(),
+            groups,
+            people: people
+                .into_iter()
+                .map(|(id, person)| (id, Arc::new(person)))
+                .collect(),
         }
     }
 
@@ -229,8 +303,13 @@ impl Identities {
     }
 
     /// The consumer with this id.
-    pub(crate) fn consumer_by_id(&self, id: Uuid) -> Option<&Arc<Consumer>> {
-        self.consumers.get(&id)
+    pub fn consumer_by_id(&self, id: Uuid) -> Option<&Arc<Consumer>> {
+        self.people.get(&id).map(|person| &person.made)
+    }
+
+    /// Whether there is a consumer group with this id.
+    pub fn has_group(&self, id: Uuid) -> bool {
+        self.groups.get(&id).is_some()
     }
 
     /// The consumer with this id or user name, as the `anonymous` settings name it.
@@ -239,27 +318,50 @@ impl Identities {
             Ok(id) => id,
             Err(_) => *self.usernames.get(id_or_username)?,
         };
-        self.consumers.get(&id)
+        self.consumer_by_id(id)
     }
 }
 
-/// The consumer groups of each consumer, in the order of the groups' names.
-fn consumer_groups(table: &ConfigTable) -> AHashMap<Uuid, Vec<Uuid>> {
-    let mut groups: Vec<_> = table.consumer_groups.iter().collect();
-    groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let place = |(at, group): (usize, &&entities::ConsumerGroup)| (group.id, at);
-    let places: AHashMap<Uuid, usize> = groups.iter().enumerate().map(place).collect();
-    let mut members: AHashMap<Uuid, Vec<Uuid>> = AHashMap::new();
-    for member in &table.consumer_group_consumers {
-        if places.contains_key(&member.consumer_group.0) {
-            let of = members.entry(member.consumer.0).or_default();
-            of.push(member.consumer_group.0);
+impl Key {
+    fn new(key: &entities::KeyAuth, owner: Owner, loaded_s: u64) -> Key {
+        let ttl = key.ttl.filter(|ttl| *ttl > 0);
+        let made_s = key.created_at.unwrap_or(loaded_s);
+        let expires_ms = ttl.map(|ttl| made_s.saturating_add(ttl).saturating_mul(1_000));
+        Key { owner, expires_ms }
+    }
+}
+
+impl Password {
+    fn new(basic: &entities::BasicAuth, owner: Owner) -> Password {
+        Password {
+            owner,
+            digest: digest(&basic.password),
         }
     }
-    for of in members.values_mut() {
-        of.sort_unstable_by_key(|group| places[group]);
+}
+
+impl Signer {
+    fn new(hmac: &entities::HmacAuth, owner: Owner) -> Signer {
+        Signer {
+            owner,
+            secret: hmac.secret.as_bytes().into(),
+        }
     }
-    members
+}
+
+/// Whose a credential is. A key is told to nobody, so its id stands for it.
+fn owner(consumer: &Arc<Consumer>, kind: Kind, id: Uuid, text: &str) -> Owner {
+    let named = match kind {
+        Kind::KeyAuth => None,
+        _ => text_value(text),
+    };
+    Owner {
+        consumer: consumer.clone(),
+        credential: Credential {
+            id,
+            identifier: named.unwrap_or_else(|| uuid_value(id)),
+        },
+    }
 }
 
 /// Tells the upstream who calls, and removes what the client claimed about it.

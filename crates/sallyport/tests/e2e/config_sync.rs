@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sallyport_testkit::http::get;
 use sallyport_testkit::{Deadline, Echo, Load};
+use serde_json::json;
 
 use crate::lab::{Control, Gateway, after_reconnect, soon};
 
@@ -62,6 +63,64 @@ fn a_change_made_while_the_gateway_was_away_arrives_with_its_return() {
     gateway.kill9_and_start();
     gateway.wait_for("/meanwhile", 200, soon());
     control.wait_in_sync(1);
+}
+
+#[test]
+fn changes_of_every_day_are_edits_and_nothing_is_made_anew() {
+    let echo = Echo::start();
+    let control = Control::start();
+    control.route_to("first", echo.port());
+    let mut gateway = Gateway::start(&control);
+    gateway.wait_for("/first", 200, soon());
+    let routes = control
+        .core("GET", "routes", &serde_json::Value::Null)
+        .json();
+    let route = json!({"id": routes["data"][0]["id"]});
+    let id = |n: u8| format!("7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d{n:02}");
+    let foreign = |n: u8| json!({"id": id(n)});
+    let put = |list: &str, n: u8, body: serde_json::Value| {
+        control.put(&format!("{list}/{}", id(n)), &body);
+    };
+    put("consumers", 1, json!({"username": "alice"}));
+    let post = |path: String, body: serde_json::Value| {
+        let made = control.core("POST", &path, &body);
+        assert_eq!(made.status, 201, "{}", made.text());
+    };
+    post(format!("consumers/{}/key-auth", id(1)), json!({"key": "k"}));
+    post(
+        format!("consumers/{}/acls", id(1)),
+        json!({"group": "team"}),
+    );
+    put("plugins", 4, json!({"name": "key-auth", "route": route}));
+    gateway.wait_for("/first", 401, soon());
+    put("plugins", 5, json!({"name": "correlation-id"}));
+    put("upstreams", 6, json!({"name": "pool"}));
+    let target = json!({"target": format!("127.0.0.1:{}", echo.port())});
+    post(format!("upstreams/{}/targets", id(6)), target);
+    put("services", 7, json!({"host": "pool", "name": "balanced"}));
+    put(
+        "routes",
+        8,
+        json!({"paths": ["/balanced"], "service": foreign(7)}),
+    );
+    gateway.wait_for("/balanced", 200, soon());
+    control.wait_in_sync(1);
+    let key = |key: &str| {
+        let request = get(gateway.url("/first")).header("apikey", key);
+        request.send().unwrap().status
+    };
+    assert_eq!((key("k"), key("other")), (200, 401));
+    let sync = gateway.ask_status("/status").json()["config_sync"].clone();
+    assert_eq!(
+        (&sync["rebuilds"], &sync["resyncs"]),
+        (&json!(0), &json!(0))
+    );
+    assert!(sync["applied"].as_u64().unwrap() >= 8, "{sync}");
+    // and what was edited is what comes from the disk
+    gateway.kill9_and_start();
+    let request = get(gateway.url("/first")).header("apikey", "k");
+    assert_eq!(request.send().unwrap().status, 200);
+    assert_eq!(gateway.status_of("/balanced"), 200);
 }
 
 #[test]

@@ -97,11 +97,27 @@ fn a_line_that_is_dead_on_one_side_only_is_noticed() {
 
 #[test]
 fn either_side_may_die_at_any_step_of_a_rollout() {
+    rollout("");
+}
+
+#[test]
+fn either_side_may_die_at_any_step_of_a_rollout_of_whole_configurations() {
+    rollout("sallyport_sync = v1");
+}
+
+/// With this line in `kong.conf` of the gateways.
+fn rollout(conf: &str) {
     let echo = Echo::start();
     let mut control = Control::start();
     control.route_to("first", echo.port());
-    let steady = Gateway::start(&control);
-    let mut mortal = Gateway::start(&control);
+    let gateway = || {
+        let dir = tempfile::tempdir().unwrap();
+        let pair = Pair::make(dir.path());
+        control.pin(&pair.cert());
+        Gateway::start_set(&control, dir, &pair, conf)
+    };
+    let (steady, mut mortal) = (gateway(), gateway());
+    mortal.wait_for("/first", 200, soon());
     steady.wait_for("/first", 200, soon());
     let load = Load::expect_status(get(steady.url("/first")), 200, Duration::from_millis(5));
     for step in 0..4 {

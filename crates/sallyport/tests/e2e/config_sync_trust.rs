@@ -4,6 +4,7 @@
 use std::io::Write;
 
 use sallyport_runtime::certs::{LocalCa, NewKey, Request};
+use sallyport_testkit::http::get;
 use sallyport_testkit::{Echo, eventually};
 use serde_json::{Value, json};
 
@@ -246,9 +247,10 @@ fn one_bad_object_is_refused_alone_and_the_control_plane_shows_it() {
     gateway.wait_for("/first", 200, soon());
     wait(&control, &["--timeout", "30"]).run(soon()).success();
 
+    // one that only watches opens nothing when it is left out
     control.put(
         "plugins/7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d12",
-        &json!({"name": "correlation-id"}),
+        &json!({"name": "http-log", "config": {"http_endpoint": "http://127.0.0.1:1/"}}),
     );
     control.route_to("second", echo.port());
     gateway.wait_for("/second", 200, soon());
@@ -257,15 +259,12 @@ fn one_bad_object_is_refused_alone_and_the_control_plane_shows_it() {
         node_issue(&control).is_some_and(|issue| {
             issue["code"] == "entity_refused"
                 && issue["affected_resources"][0]["type"] == "plugins"
-                && issue["description"]
-                    .as_str()
-                    .unwrap()
-                    .contains("correlation-id")
+                && issue["description"].as_str().unwrap().contains("http-log")
         })
     });
     // so this version is not live everywhere, and `wait` says why
     let late = wait(&control, &["--timeout", "1"]).run(soon());
-    assert!(late.stderr.contains("correlation-id"), "{}", late.stderr);
+    assert!(late.stderr.contains("http-log"), "{}", late.stderr);
 
     let path = "plugins/7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d12";
     assert_eq!(control.core("DELETE", path, &Value::Null).status, 204);
@@ -279,6 +278,69 @@ fn one_bad_object_is_refused_alone_and_the_control_plane_shows_it() {
         "{}",
         never.stderr
     );
+}
+
+#[test]
+fn what_a_refused_plugin_was_to_guard_is_closed_and_nothing_else() {
+    let echo = Echo::start();
+    let mut control = Control::start();
+    control.route_to("open", echo.port());
+    control.route_to("guarded", echo.port());
+    let dir = tempfile::tempdir().unwrap();
+    let pair = Pair::make(dir.path());
+    control.pin(&pair.cert());
+    let mut gateway = Gateway::start_set(&control, dir, &pair, "plugins = key-auth,session");
+    gateway.wait_for("/guarded", 200, soon());
+
+    // its secret is in a vault that this machine does not have
+    let plugin = "plugins/7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d12";
+    let routes = control.core("GET", "routes", &Value::Null).json();
+    let mut routes = routes["data"].as_array().unwrap().iter();
+    let route = routes.find(|route| route["name"] == "guarded").unwrap();
+    let route = json!({"id": route["id"]});
+    let session =
+        |secret: &str| json!({"name": "session", "route": route, "config": {"secret": secret}});
+    let missing = "{vault://env/no-such-secret}";
+    control.put(plugin, &session(missing));
+    gateway.wait_for("/guarded", 503, soon());
+    let answer = get(gateway.url("/guarded")).send().unwrap();
+    let text = answer.text();
+    assert!(
+        text.contains("refused a part of its configuration"),
+        "{text}"
+    );
+    assert_eq!(gateway.status_of("/open"), 200);
+    let line = gateway.program.wait_for_line("entity refused", soon()).line;
+    assert!(
+        line.contains("NO_SUCH_SECRET") && line.contains("closed: true"),
+        "{line}"
+    );
+    eventually("the control plane shows it", soon(), || {
+        node_issue(&control).is_some_and(|issue| {
+            let text = |field: &str| issue[field].as_str().unwrap_or_default().to_owned();
+            text("description").contains("NO_SUCH_SECRET") && text("resolution").contains("503")
+        })
+    });
+    // other changes go on, and a restart without a control plane does not open it
+    control.route_to("later", echo.port());
+    gateway.wait_for("/later", 200, soon());
+    assert_eq!(gateway.status_of("/guarded"), 503);
+    control.kill9();
+    gateway.kill9_and_start();
+    assert_eq!(gateway.status_of("/guarded"), 503);
+    assert_eq!(gateway.status_of("/open"), 200);
+    control.start_again();
+    control.put(plugin, &session("a good secret of many bytes"));
+    gateway.wait_for("/guarded", 200, after_reconnect());
+    // now there is a version to go on with
+    control.put(plugin, &session(missing));
+    eventually("the version before is kept", soon(), || {
+        node_issue(&control).is_some_and(|issue| {
+            let resolution = issue["resolution"].as_str().unwrap_or_default();
+            resolution.contains("an earlier version")
+        })
+    });
+    assert_eq!(gateway.status_of("/guarded"), 200);
 }
 
 #[test]
@@ -338,9 +400,7 @@ fn a_new_gateway_starts_from_an_exported_file_while_the_control_plane_is_away() 
         .to_owned();
     let get = |path: &str| {
         let url = format!("http://127.0.0.1:{port}{path}");
-        sallyport_testkit::http::get(url)
-            .send()
-            .map_or(0, |answer| answer.status)
+        get(url).send().map_or(0, |answer| answer.status)
     };
     eventually("it serves without a control plane", soon(), || {
         get("/first") == 200

@@ -233,6 +233,7 @@ impl Lead {
                     return (ends, Ok(announced));
                 }
                 TurnState::Undone => {
+                    tx.locked = None;
                     if let Err(error) = session(tx).undo().await {
                         return (ends, Err(super::failure(&error)));
                     }

@@ -54,7 +54,8 @@ pub(super) async fn number(tx: &mut Tx, id: Uuid) -> Outcome<i64> {
 }
 
 /// A control plane that no other transaction changes before this one ends.
-pub(super) struct Locked {
+#[derive(Clone, Copy)]
+pub(crate) struct Locked {
     pub(super) number: i64,
     pub(super) head: Head,
 }
@@ -62,6 +63,9 @@ pub(super) struct Locked {
 /// Locks the head of a control plane. Every write inside of one starts here, so that what it reads
 /// afterwards stays true, and so that revisions are given out in the order of commits.
 pub(super) async fn lock(tx: &mut Tx, id: Uuid) -> Outcome<Locked> {
+    if let Some((_, locked)) = tx.locked.filter(|(cp, _)| *cp == id) {
+        return Ok(locked);
+    }
     let sql = format!(
         "SELECT h.cp, h.revision, h.trust FROM cp_head h JOIN control_plane p ON p.cp = h.cp
          WHERE p.id = ?1{}",
@@ -75,7 +79,9 @@ pub(super) async fn lock(tx: &mut Tx, id: Uuid) -> Outcome<Locked> {
             })
         })
         .await?;
-    found.ok_or(Fail::Refused(StoreError::NoControlPlane(id)))
+    let locked = found.ok_or(Fail::Refused(StoreError::NoControlPlane(id)))?;
+    tx.keep_locked(id, locked);
+    Ok(locked)
 }
 
 fn head(row: &Row<'_>, first: usize) -> Outcome<Head> {
@@ -116,18 +122,24 @@ pub(super) async fn bump(
     bump: Bump,
 ) -> Outcome<Head> {
     let (revision, trust) = (bump == Bump::Revision, bump == Bump::Trust);
-    let moved = tx
+    let (moved, groups) = tx
         .only(
             "UPDATE cp_head SET revision = revision + ?2, trust = trust + ?3 WHERE cp = ?1
-             RETURNING revision, trust",
+             RETURNING revision, trust,
+             (SELECT count(*) FROM group_member WHERE group_member.member = cp_head.cp)",
             args![number, revision, trust],
-            |row| head(row, 0),
+            |row| Ok((head(row, 0)?, row.int(2)?)),
         )
         .await?;
+    let head_now = Locked {
+        number,
+        head: moved,
+    };
+    tx.keep_locked(id, head_now);
     if bump != Bump::Neither {
         tx.announce(id, Some(moved));
     }
-    if bump == Bump::Revision {
+    if bump == Bump::Revision && groups > 0 {
         // Groups serve what their members have; they are in no other groups.
         for (group, group_id) in groups::of(tx, number).await? {
             let sql = "UPDATE cp_head SET revision = revision + 1 WHERE cp = ?1

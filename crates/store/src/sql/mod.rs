@@ -110,6 +110,8 @@ pub(crate) struct Tx {
     pub(crate) heads: Vec<(Uuid, Option<Head>)>,
     /// The moment of the transaction, Unix microseconds.
     pub(crate) now_us: i64,
+    /// The control plane whose head is locked, where to ask again is a round trip to the server.
+    pub(crate) locked: Option<(Uuid, control_planes::Locked)>,
 }
 
 impl Tx {
@@ -118,6 +120,15 @@ impl Tx {
             conn,
             heads: Vec::new(),
             now_us: 0,
+            locked: None,
+        }
+    }
+
+    /// Remembers where a locked control plane stands, until the transaction ends or a part of it is
+    /// undone. Only a [`Tx`] of PostgreSQL does, which is of one transaction.
+    pub(crate) fn keep_locked(&mut self, cp: Uuid, locked: control_planes::Locked) {
+        if let Conn::Postgres(_) = &self.conn {
+            self.locked = Some((cp, locked));
         }
     }
 

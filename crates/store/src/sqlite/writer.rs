@@ -1,6 +1,6 @@
 //! The writer thread: writes that wait together are committed together, so that they share what a
-//! commit costs, the wait for the disk above all. Each is one of its own all the same: it has its
-//! savepoint, sees those before it, takes its own step of its control plane's revision, and is
+//! commit costs, the wait for the disk above all. Each is one of its own all the same: it sees those
+//! before it, takes its own step of its control plane's revision, and is
 //! undone alone. Nobody hears of any before all of them are on the disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -82,7 +82,10 @@ fn together(
     let mut next = Some(first);
     let mut outcome = Ok(());
     while let Some(job) = next.take() {
-        match turn(tx, job) {
+        let alone = ends.is_empty();
+        match turn(tx, job, alone) {
+            // With nothing before it, it took the transaction along.
+            Ok(turn) if alone && !turn.stays => return (turn.end)(Ok(())),
             Ok(turn) => {
                 ends.push(turn.end);
                 if turn.stays {
@@ -116,15 +119,16 @@ struct Lost {
     failure: StorageFailure,
 }
 
-/// Runs one job between savepoints. A panic is a bug in one operation: what it wrote is undone, the
-/// others go on.
-fn turn(tx: &mut Tx, job: Job) -> Result<Turn, Lost> {
+/// Runs one job, behind a savepoint unless it is the first of its transaction: there it would cost
+/// a copy of each page that is written, which tells with a large write. A panic is a bug in one
+/// operation: what it wrote is undone, the others go on.
+fn turn(tx: &mut Tx, job: Job, alone: bool) -> Result<Turn, Lost> {
     tx.reset();
     let lost = |end, error: &rusqlite::Error| Lost {
         end,
         failure: failure(error),
     };
-    if let Err(error) = run(tx, "SAVEPOINT one") {
+    if !alone && let Err(error) = run(tx, "SAVEPOINT one") {
         let Turn { end, .. } = job(Err(failure(&error)));
         return Err(lost(Some(end), &error));
     }
@@ -140,9 +144,11 @@ fn turn(tx: &mut Tx, job: Job) -> Result<Turn, Lost> {
         let failure = failed.unwrap_or_else(undone);
         return Err(Lost { end, failure });
     }
-    let ended = match stays {
-        true => run(tx, "RELEASE one"),
-        false => run(tx, "ROLLBACK TO one").and_then(|()| run(tx, "RELEASE one")),
+    let ended = match (stays, alone) {
+        (true, true) => Ok(()),
+        (false, true) => run(tx, "ROLLBACK"),
+        (true, false) => run(tx, "RELEASE one"),
+        (false, false) => run(tx, "ROLLBACK TO one").and_then(|()| run(tx, "RELEASE one")),
     };
     match (done, ended) {
         (Ok(turn), Ok(())) => Ok(turn),
@@ -227,13 +233,18 @@ mod tests {
             panic!("{panicked:?}");
         };
         assert_eq!(said, "the write was abandoned");
+        // and so is one without any before it
+        let refused = write("refused", || Err(StoreError::NotFound)).await;
+        assert_eq!(refused, Err(StoreError::NotFound));
+        assert!(write("panicked", || panic!("a bug")).await.is_err());
+        assert_eq!(write("third", || Ok(())).await, Ok(()));
         let names = engine.read(|tx| {
             Box::pin(async {
                 let sql = "SELECT name FROM setting ORDER BY name";
                 tx.all(sql, &[], |row| row.text(0)).await
             })
         });
-        assert_eq!(names.await.unwrap(), ["one", "other"]);
+        assert_eq!(names.await.unwrap(), ["one", "other", "third"]);
         engine.close().await;
     }
 }

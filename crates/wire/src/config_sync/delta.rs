@@ -369,6 +369,9 @@ pub struct Refused {
     pub message: String,
     /// Whether an earlier version of it is still served.
     pub kept: bool,
+    /// Whether what it was to apply to answers 503 instead.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
 }
 
 /// What a data plane made of a version.

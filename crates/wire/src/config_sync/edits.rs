@@ -192,6 +192,7 @@ fn only_kongs(config_table: &mut Value, noted: &mut Vec<Refused>) {
                     field: field.to_owned(),
                     message: "not sent: data planes of Kong do not know it".to_owned(),
                     kept: false,
+                    closed: false,
                 });
             }
             known
@@ -289,6 +290,7 @@ impl Lists<'_> {
                     message: format!("not sent: data planes before {major}.{minor} do not know it"),
                     field,
                     kept: true,
+                    closed: false,
                 });
             }
         }
@@ -419,6 +421,7 @@ impl Lists<'_> {
                     field: String::new(),
                     message: "not sent: data planes before 3.1 have no keys".to_owned(),
                     kept: false,
+                    closed: false,
                 });
             }
         }

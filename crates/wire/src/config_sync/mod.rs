@@ -26,7 +26,7 @@ pub use basic_info::{BasicInfo, PluginVersion};
 pub use compat::{KongVersion, PluginProblem, SyncStatus, VersionProblem};
 pub use error_report::ErrorReport;
 pub use outlet::{OutletError, OutletQuery};
-pub use reconfigure::{Reconfigure, gzip_json, is_empty_config};
+pub use reconfigure::{FrameWriter, Reconfigure, gzip_json, is_empty_config};
 
 use crate::config_hash::{ConfigHash, ConfigHashError};
 

@@ -1,6 +1,6 @@
 //! `reconfigure`: a whole configuration on its way to a data plane.
 
-use std::io::{BufWriter, IntoInnerError, Read};
+use std::io::{BufWriter, IntoInnerError, Read, Write};
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -99,6 +99,53 @@ impl Reconfigure {
     }
 }
 
+/// A frame that is written entity by entity, each from its JSON text, so that a large configuration
+/// is written as JSON once and stands nowhere as a whole.
+pub struct FrameWriter {
+    out: BufWriter<GzEncoder<Vec<u8>>>,
+    /// The list that is being written.
+    list: Option<&'static str>,
+}
+
+impl Default for FrameWriter {
+    fn default() -> FrameWriter {
+        let mut writer = FrameWriter {
+            out: buffered(),
+            list: None,
+        };
+        writer.put(&format!(
+            "{{\"type\":\"{TYPE}\",\"config_table\":{{\"_format_version\":\"3.0\",\"_transform\":false"
+        ));
+        writer
+    }
+}
+
+impl FrameWriter {
+    /// Adds an entity to a list such as `routes`. The entities of a list follow each other.
+    pub fn add(&mut self, list: &'static str, text: &str) {
+        if self.list == Some(list) {
+            self.put(",");
+        } else {
+            let end = if self.list.is_some() { "]" } else { "" };
+            self.put(&format!("{end},\"{list}\":["));
+            self.list = Some(list);
+        }
+        self.put(text);
+    }
+
+    /// The frame, with the hash that a data plane reports once it runs it.
+    pub fn finish(mut self, hash: ConfigHash) -> Vec<u8> {
+        let end = if self.list.is_some() { "]" } else { "" };
+        self.put(&format!("{end}}},\"config_hash\":\"{hash}\"}}"));
+        finished(self.out)
+    }
+
+    fn put(&mut self, text: &str) {
+        let written = self.out.write_all(text.as_bytes());
+        written.expect("memory takes every byte");
+    }
+}
+
 /// Whether a table holds no entity but workspaces. A data plane then reports the zero hash and
 /// stays unready.
 pub fn is_empty_config(config_table: &Value) -> bool {
@@ -116,11 +163,19 @@ pub fn is_empty_config(config_table: &Value) -> bool {
 
 /// The gzip of the JSON text of `value`, at a level that favours speed.
 pub fn gzip_json(value: &impl Serialize) -> Vec<u8> {
+    let mut out = buffered();
+    serde_json::to_writer(&mut out, value).expect("JSON values write to memory");
+    finished(out)
+}
+
+/// JSON is written in crumbs of a few bytes, each of which would be a call of the compression.
+fn buffered() -> BufWriter<GzEncoder<Vec<u8>>> {
     let gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    // JSON is written in crumbs of a few bytes, each of which would be a call of the compression
-    let mut buffer = BufWriter::with_capacity(64 * 1024, gzip);
-    serde_json::to_writer(&mut buffer, value).expect("JSON values write to memory");
-    let gzip = buffer.into_inner().map_err(IntoInnerError::into_error);
+    BufWriter::with_capacity(64 * 1024, gzip)
+}
+
+fn finished(out: BufWriter<GzEncoder<Vec<u8>>>) -> Vec<u8> {
+    let gzip = out.into_inner().map_err(IntoInnerError::into_error);
     let frame = gzip.and_then(GzEncoder::finish);
     frame.expect("memory takes every byte")
 }

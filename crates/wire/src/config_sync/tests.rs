@@ -26,6 +26,37 @@ fn reconfigure_survives_the_wire() {
 }
 
 #[test]
+fn a_frame_written_entity_by_entity_is_the_same() {
+    let hash = hashes(&json!({})).config;
+    let check = |entities: &[(&'static str, Value)], table: Value| {
+        let mut writer = FrameWriter::default();
+        for (list, entity) in entities {
+            writer.add(list, &entity.to_string());
+        }
+        let got = Reconfigure::decode(&writer.finish(hash), BYTES_MAX).unwrap();
+        let expected = Reconfigure {
+            timestamp: None,
+            config_table: table,
+            config_hash: Some(hash),
+            hashes: None,
+        };
+        assert_eq!(got, expected);
+    };
+    check(&[], json!({"_format_version": "3.0", "_transform": false}));
+    let (one, two) = (json!({"id": "a", "name": "\"]}"}), json!({"id": "b"}));
+    check(
+        &[
+            ("services", one.clone()),
+            ("services", two.clone()),
+            ("routes", one.clone()),
+        ],
+        json!({
+            "_format_version": "3.0", "_transform": false, "services": [one, two], "routes": [one],
+        }),
+    );
+}
+
+#[test]
 fn reconfigure_without_optional_fields_is_accepted() {
     let frame = gzip_json(&json!({
         "type": "reconfigure", "config_hash": null, "hashes": null, "more": 1,

@@ -121,7 +121,7 @@ fn apply(node: &Node, text: &str, check_hash: bool, flatten: bool) -> Answer {
         match node
             .shared
             .configuration()
-            .next_with(&declared, hash, &node.shared.balancers)
+            .next_with(&declared, hash, &node.shared.balancers, &[])
         {
             Ok(configuration) => configuration,
             Err(unservable) => {

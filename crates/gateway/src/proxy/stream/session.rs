@@ -207,9 +207,8 @@ impl Session {
             arriving: None,
         };
         let mut refusal = None;
-        for slot in 0..route.chain.len() {
-            let caller = Caller::of(&exchange.consumer);
-            let Some(index) = route.chain.pick(slot, caller) else {
+        for step in route.chain.with(&configuration.global_streams) {
+            let Some(index) = step.pick(Caller::of(&exchange.consumer)) else {
                 continue;
             };
             self.chosen.push(index);

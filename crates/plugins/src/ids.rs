@@ -3,6 +3,8 @@
 //! A copy shares its parts with what it was made from; the first change of a part copies that part
 //! only. So a configuration with one more route costs the same however many routes there are.
 
+use std::borrow::Borrow;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use ahash::{AHashMap, RandomState};
@@ -11,17 +13,17 @@ use uuid::Uuid;
 /// Entries that a shard is meant to hold; twice as many make the map spread anew.
 const SHARD_ENTRIES: usize = 64;
 
-/// A map from ids to values.
+/// A map from ids, or other keys, to values.
 #[derive(Clone, Debug)]
-pub(crate) struct Ids<V> {
+pub struct Ids<V, K = Uuid> {
     hasher: RandomState,
     /// Their number is a power of two, or zero.
-    shards: Vec<Arc<AHashMap<Uuid, V>>>,
+    shards: Vec<Arc<AHashMap<K, V>>>,
     len: usize,
 }
 
-impl<V> Default for Ids<V> {
-    fn default() -> Ids<V> {
+impl<V, K> Default for Ids<V, K> {
+    fn default() -> Ids<V, K> {
         Ids {
             hasher: RandomState::default(),
             shards: Vec::new(),
@@ -30,61 +32,86 @@ impl<V> Default for Ids<V> {
     }
 }
 
-impl<V: Clone> Ids<V> {
-    pub(crate) fn get(&self, id: &Uuid) -> Option<&V> {
-        self.shards.get(self.shard_of(id))?.get(id)
+impl<V: Clone, K: Clone + Eq + Hash> Ids<V, K> {
+    /// Entries.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
-    pub(crate) fn insert(&mut self, id: Uuid, value: V) {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether this is a copy of the other that nothing was done to, or the other way round.
+    pub fn is_same(&self, other: &Ids<V, K>) -> bool {
+        let mut pairs = self.shards.iter().zip(&other.shards);
+        self.shards.len() == other.shards.len() && pairs.all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+
+    /// The value of a key.
+    pub fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.shards.get(self.shard_of(key))?.get(key)
+    }
+
+    /// Gives a key a value.
+    pub fn insert(&mut self, key: K, value: V) {
         if self.len >= self.shards.len() * SHARD_ENTRIES * 2 {
             self.spread_anew((self.len + 1).div_ceil(SHARD_ENTRIES).next_power_of_two());
         }
-        let at = self.shard_of(&id);
+        let at = self.shard_of(&key);
         if Arc::make_mut(&mut self.shards[at])
-            .insert(id, value)
+            .insert(key, value)
             .is_none()
         {
             self.len += 1;
         }
     }
 
-    pub(crate) fn remove(&mut self, id: &Uuid) -> Option<V> {
-        let at = self.shard_of(id);
-        self.shards.get(at)?.get(id)?;
+    /// Takes a key out.
+    pub fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        let at = self.shard_of(key);
+        self.shards.get(at)?.get(key)?;
         self.len -= 1;
-        Arc::make_mut(&mut self.shards[at]).remove(id)
+        Arc::make_mut(&mut self.shards[at]).remove(key)
     }
 
     /// All entries, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Uuid, &V)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
-    fn shard_of(&self, id: &Uuid) -> usize {
+    fn shard_of<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
         // the low bits choose the place inside a shard, whose map has a hasher of its own
-        self.hasher.hash_one(id) as usize & self.shards.len().wrapping_sub(1)
+        self.hasher.hash_one(key) as usize & self.shards.len().wrapping_sub(1)
     }
 
     fn spread_anew(&mut self, count: usize) {
         let old = std::mem::take(&mut self.shards);
         self.shards = (0..count).map(|_| Arc::default()).collect();
-        for (id, value) in old.iter().flat_map(|shard| shard.iter()) {
-            let at = self.shard_of(id);
-            Arc::make_mut(&mut self.shards[at]).insert(*id, value.clone());
+        for (key, value) in old.iter().flat_map(|shard| shard.iter()) {
+            let at = self.shard_of(key);
+            Arc::make_mut(&mut self.shards[at]).insert(key.clone(), value.clone());
         }
     }
 }
 
-impl<V: Clone> FromIterator<(Uuid, V)> for Ids<V> {
-    fn from_iter<I: IntoIterator<Item = (Uuid, V)>>(all: I) -> Ids<V> {
+impl<V: Clone, K: Clone + Eq + Hash> FromIterator<(K, V)> for Ids<V, K> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(all: I) -> Ids<V, K> {
         let all = all.into_iter();
         let mut ids = Ids::default();
         let expected = all.size_hint().0;
         if expected > 0 {
             ids.spread_anew(expected.div_ceil(SHARD_ENTRIES).next_power_of_two());
         }
-        for (id, value) in all {
-            ids.insert(id, value);
+        for (key, value) in all {
+            ids.insert(key, value);
         }
         ids
     }
@@ -95,7 +122,7 @@ const PAGE: usize = 128;
 
 /// A list that grows at its end.
 #[derive(Clone, Debug)]
-pub(crate) struct Pages<T> {
+pub struct Pages<T> {
     pages: Vec<Arc<Vec<T>>>,
     len: usize,
 }
@@ -110,15 +137,23 @@ impl<T> Default for Pages<T> {
 }
 
 impl<T: Clone> Pages<T> {
-    pub(crate) fn len(&self) -> usize {
+    /// Items.
+    pub fn len(&self) -> usize {
         self.len
     }
 
-    pub(crate) fn get(&self, at: usize) -> Option<&T> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The item at a place.
+    pub fn get(&self, at: usize) -> Option<&T> {
         self.pages.get(at / PAGE)?.get(at % PAGE)
     }
 
-    pub(crate) fn push(&mut self, item: T) {
+    /// Adds an item at the end.
+    pub fn push(&mut self, item: T) {
         if self.len.is_multiple_of(PAGE) {
             self.pages.push(Arc::new(Vec::with_capacity(PAGE)));
         }
@@ -134,11 +169,12 @@ impl<T: Clone> Pages<T> {
     ///
     /// # Panics
     /// If there is none at this place.
-    pub(crate) fn set(&mut self, at: usize, item: T) {
+    pub fn set(&mut self, at: usize, item: T) {
         Arc::make_mut(&mut self.pages[at / PAGE])[at % PAGE] = item;
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+    /// All items, from the first.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.pages.iter().flat_map(|page| page.iter())
     }
 }
