@@ -460,6 +460,42 @@ async fn a_link_ends_with_its_pin() {
     lab.stop().await;
 }
 
+/// The pair of [`pinned`] is good for 30 days, which is soon.
+#[tokio::test]
+async fn a_certificate_that_ends_soon_is_told_and_who_is_silent_for_long_is_forgotten() {
+    let mut lab = Lab::start().await;
+    let (identity, _) = pinned(&lab).await;
+    let mut socket = outlet(&lab, &identity, "3.9.1").await;
+    hello(&mut socket, &[]).await;
+    configuration(&mut socket).await;
+    let live = node(&lab, |_| true).await;
+    let path = format!("/v2/control-planes/{}/nodes", lab.cp());
+    let listed = lab.api(Method::GET, &path, Value::Null).await;
+    let issue = &listed.body["items"][0]["compatibility_status"]["issues"][0];
+    assert_eq!(issue["code"], "certificate_expires_soon", "{listed:?}");
+    assert_eq!(issue["severity"], "warning");
+    let days = issue["description"].as_str().unwrap();
+    assert!(days.contains("29 days"), "{days}");
+
+    let mut silent = live.seen.clone();
+    (silent.id, silent.at) = (Uuid::from_u128(5), silent.at - 61);
+    lab.store.record_nodes(vec![silent]).await.unwrap();
+    drop(socket);
+    lab.settings.node_purge_delay = Duration::from_secs(60);
+    let lab = lab.restart().await;
+    let forgotten = async {
+        while lab.store.all_nodes().await.unwrap().len() > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, forgotten).await.unwrap();
+    assert_eq!(
+        lab.store.all_nodes().await.unwrap()[0].seen.id,
+        live.seen.id
+    );
+    lab.stop().await;
+}
+
 #[tokio::test]
 async fn links_end_with_their_control_plane_and_with_the_role() {
     let lab = Lab::start().await;

@@ -31,7 +31,7 @@ pub(crate) struct Lab {
     pub(crate) first: Bootstrap,
     pub(crate) roots: Arc<RootCertStore>,
     pub(crate) directory: TempDir,
-    settings: Settings,
+    pub(crate) settings: Settings,
 }
 
 /// An answer: status, media type and JSON body (null if there is none).

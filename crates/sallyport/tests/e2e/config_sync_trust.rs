@@ -197,7 +197,7 @@ fn kongs_shared_mode_and_every_configured_geo_are_served() {
     let echo = Echo::start();
     let control = Control::start_set(&[
         "--serve-geo",
-        "eu,in",
+        "au,eu,in,me",
         "--cluster-cert",
         &cert,
         "--cluster-cert-key",
@@ -224,7 +224,7 @@ fn kongs_shared_mode_and_every_configured_geo_are_served() {
         .start();
     gateway.wait_for_line("configuration in force.*routes: 1", soon());
 
-    for geo in ["us", "eu", "in"] {
+    for geo in ["au", "eu", "in", "me", "us"] {
         let dir = tempfile::tempdir().unwrap();
         let pair = Pair::make(dir.path());
         control.pin(&pair.cert());

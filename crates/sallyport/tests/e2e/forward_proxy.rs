@@ -102,6 +102,18 @@ fn squid_wants_credentials_and_passes_the_link() {
 }
 
 #[test]
+fn what_no_proxy_lists_is_dialled_directly() {
+    let control = Control::start();
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let mut gateway = behind(&control, &nobody, "");
+    gateway
+        .program
+        .wait_for_line("the forward proxy: cannot connect", soon());
+    gateway.kill9_and_start_with(&[("NO_PROXY", "other.example,127.0.0.0/8")]);
+    gets_changes(&control, &gateway);
+}
+
+#[test]
 fn tinyproxy_passes_the_link_or_refuses_the_port() {
     let Some(program) = foreign("tinyproxy", "Debian package tinyproxy") else {
         return;

@@ -35,6 +35,10 @@ pub(super) async fn feed(
     let base_domain = &planes.base_domain;
     let (ingress, egress) = settings.published();
     let mut contribution = Contribution::of_node(base_domain, &planes.geo, &ingress, &egress);
+    for geo in &planes.more_geos {
+        let more = Contribution::of_node(base_domain, geo, &ingress, &egress);
+        contribution.merge(more);
+    }
     if let Some(path) = &planes.ip_addresses {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("could not read {}", path.display()))?;

@@ -120,7 +120,7 @@ impl Gateway {
             ca = control.ca().display(),
         );
         write(&dir.path().join("kong.conf"), text);
-        let program = launch(dir.path());
+        let program = launch(dir.path(), &[]);
         Gateway {
             program,
             port,
@@ -132,8 +132,14 @@ impl Gateway {
     /// Kills it and starts it again on its files.
     #[track_caller]
     pub(crate) fn kill9_and_start(&mut self) {
+        self.kill9_and_start_with(&[]);
+    }
+
+    /// The same with variables in its environment.
+    #[track_caller]
+    pub(crate) fn kill9_and_start_with(&mut self, environment: &[(&str, &str)]) {
         self.program.kill9();
-        self.program = launch(self.dir.path());
+        self.program = launch(self.dir.path(), environment);
         self.program.wait_for_line("gateway started", soon());
     }
 
@@ -177,10 +183,11 @@ impl Gateway {
     }
 }
 
-fn launch(dir: &Path) -> Program {
-    let program = sallyport()
-        .args(["gateway", "-c", "kong.conf"])
-        .dir(dir)
+fn launch(dir: &Path, environment: &[(&str, &str)]) -> Program {
+    let gateway = sallyport().args(["gateway", "-c", "kong.conf"]).dir(dir);
+    let program = environment
+        .iter()
+        .fold(gateway, |gateway, (name, value)| gateway.env(name, value))
         .start();
     program.wait_for_line("gateway started", soon());
     program
