@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::exchange::{Env, Exchange, Flow, Handler, ResponseHead};
 use crate::finished::Finished;
+use crate::log_lines::LogLines;
 use crate::log_queue::{Destination, HttpSink, Limits, Outlet, QueueConfig, QueueSpec, Sink};
 use crate::node::{Facts, Tracing};
 use crate::trace::{Context, Propagation, TraceHeaders, hex, propagate, span_id, trace_id};
@@ -44,8 +45,8 @@ Requests go as protobuf (`application/x-protobuf`). The collector's certificate 
 
 With `logs_endpoint` the lines of the gateway's own log go there, as far as its level lets them: each in the log phase of
 the request that it tells of, with the id of its trace and `request.id`; others in the log phase of whatever request
-comes next. They begin with the first request that the plugin sees. At most 1,000 wait for that; later ones are dropped
-until there is room. Fields of a line are attributes (Kong has places in its source there). Lines about queues of
+comes next. They are kept once a plugin with `logs_endpoint` is in force. At most 1,000 wait for a log phase; later ones are
+dropped until there is room. Fields of a line are attributes (Kong has places in its source there). Lines about queues of
 log plugins are not sent, so that a collector that is gone is not told so.
 ";
 
@@ -83,6 +84,10 @@ impl Plugin for OpenTelemetry {
         let config = Config::deserialize(config)?;
         let name = |name: &str| name.parse::<HeaderName>().map_err(CompileError::value);
         let [traces, logs] = config.sinks()?;
+        if logs.is_some() {
+            // a line may be older than the log phase of the first request
+            LogLines::of_process().want();
+        }
         let resource = config.resource_attributes.unwrap_or_default();
         let way = |sink: Option<HttpSink>, what: &str| {
             Some(Way {
@@ -157,9 +162,11 @@ impl Way {
 impl Active {
     /// Sends the lines of the log that wait for this request.
     fn tell_lines(&self, logs: &Way, trace: &Trace, finished: &Finished<'_>, env: &Env<'_>) {
-        let lines = &env.node.log_lines;
-        lines.want();
-        for line in lines.take(finished.request_id, finished.ended_ns) {
+        for line in env
+            .node
+            .log_lines
+            .take(finished.request_id, finished.ended_ns)
+        {
             let text = |(name, value): &(&'static str, String)| {
                 (*name, Attribute::Text(value.clone().into()))
             };

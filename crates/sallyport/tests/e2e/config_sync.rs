@@ -115,7 +115,8 @@ fn changes_of_every_day_are_edits_and_nothing_is_made_anew() {
         (&sync["rebuilds"], &sync["resyncs"]),
         (&json!(0), &json!(0))
     );
-    assert!(sync["applied"].as_u64().unwrap() >= 8, "{sync}");
+    // those that were made at once came at once
+    assert!(sync["applied"].as_u64().unwrap() >= 2, "{sync}");
     // and what was edited is what comes from the disk
     gateway.kill9_and_start();
     let request = get(gateway.url("/first")).header("apikey", "k");

@@ -236,8 +236,6 @@ fn the_log_goes_to_a_collector_with_the_traces_of_requests() {
             "queue": {"max_coalescing_delay": 0.1}}}],
     });
     let gateway = Alone::start(&document.to_string(), "");
-    // from the first request on, lines are kept
-    assert_eq!(gateway.get("/none").send().unwrap().status, 404);
     let caller = format!("00-{TRACE}-00f067aa0ba902b7-01");
     let asked = gateway.get("/v1/a").header("traceparent", &caller);
     let answer = asked.send().unwrap();
