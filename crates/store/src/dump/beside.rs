@@ -2,13 +2,18 @@
 
 use std::panic::resume_unwind;
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::{DumpError, Loaded, Other};
 
 /// Pieces that were read and wait to be written; each is about a mebibyte.
 const AHEAD_MAX: usize = 4;
+
+/// How often a full channel is looked at; a piece takes some milliseconds to be written.
+const LOOK: Duration = Duration::from_millis(1);
 
 enum Sent {
     Piece(Loaded),
@@ -40,6 +45,19 @@ fn found(sent: Option<Sent>) -> Result<Option<Loaded>, DumpError> {
     }
 }
 
+/// Waits for room; whether somebody still takes pieces. The caller may be on a thread of a runtime,
+/// where a channel's own way to wait is refused.
+fn hand_over(give: &mpsc::Sender<Sent>, mut sent: Sent) -> bool {
+    loop {
+        match give.try_send(sent) {
+            Ok(()) => return true,
+            Err(TrySendError::Closed(_)) => return false,
+            Err(TrySendError::Full(back)) => sent = back,
+        }
+        thread::sleep(LOOK);
+    }
+}
+
 /// Calls `next` on this thread until it has no more, and `write` on another one.
 ///
 /// # Errors
@@ -57,7 +75,7 @@ pub(super) fn beside<T: Send>(
                 Ok(None) => (Sent::End, true),
                 Err(error) => break Err(DumpError::Other(error)),
             };
-            if give.blocking_send(sent).is_err() || last {
+            if !hand_over(&give, sent) || last {
                 break Ok(());
             }
         };
