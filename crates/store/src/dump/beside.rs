@@ -15,6 +15,9 @@ const AHEAD_MAX: usize = 4;
 /// How often a full channel is looked at; a piece takes some milliseconds to be written.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// What a writer says whose reader gave up.
+const ENDED: &str = "reading ended";
+
 enum Sent {
     Piece(Loaded),
     /// All were right.
@@ -41,7 +44,7 @@ fn found(sent: Option<Sent>) -> Result<Option<Loaded>, DumpError> {
         Some(Sent::Piece(piece)) => Ok(Some(piece)),
         Some(Sent::End) => Ok(None),
         // Not told to anybody: why the reader gave up is.
-        None => Err(DumpError::Damaged("reading ended".to_owned())),
+        None => Err(DumpError::Damaged(ENDED.to_owned())),
     }
 }
 
@@ -61,7 +64,8 @@ fn hand_over(give: &mpsc::Sender<Sent>, mut sent: Sent) -> bool {
 /// Calls `next` on this thread until it has no more, and `write` on another one.
 ///
 /// # Errors
-/// That of `next`, or else that of `write`; after either one the other ends soon.
+/// That of `next`, or else that of `write`, which goes first if it is about what was read; after
+/// either one the other ends soon.
 pub(super) fn beside<T: Send>(
     next: &mut dyn FnMut() -> Result<Option<Loaded>, Other>,
     write: impl FnOnce(Pieces) -> Result<T, DumpError> + Send,
@@ -81,6 +85,12 @@ pub(super) fn beside<T: Send>(
         };
         drop(give);
         let written = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
-        read.and(written)
+        match (read, written) {
+            // What could not be written was read before the reader gave up.
+            (Err(_), Err(DumpError::Damaged(what))) if what != ENDED => {
+                Err(DumpError::Damaged(what))
+            }
+            (read, written) => read.and(written),
+        }
     })
 }
