@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use sallyport_model::Kind;
-use sallyport_model::config_table::flat;
+use sallyport_model::config_table::flatten;
 use sallyport_model::entities::{
     Certificate, Foreign, Plugin, Route, Service, Sni, Target, Upstream,
 };
@@ -55,7 +55,8 @@ impl Edits {
     /// Adds an entity that passed the schema; `false` if it takes more than an edit.
     #[must_use]
     pub(crate) fn put(&mut self, kind: Kind, id: Uuid, entity: &Value) -> bool {
-        let mut value = flat(kind, entity);
+        let mut value = entity.clone();
+        flatten(kind, &mut value);
         if kind == Kind::ConsumerGroupMember {
             value["id"] = Value::String(id.to_string());
         }

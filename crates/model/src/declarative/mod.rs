@@ -125,7 +125,7 @@ pub fn parse(
             .flatten()
             .for_each(basic_auth::hash_entity);
     }
-    let value = to_config_table(&entities);
+    let value = to_config_table(entities);
     match ConfigTable::deserialize(&value) {
         Ok(table) => Ok(Declared {
             table,
