@@ -1,3 +1,4 @@
+use sallyport_model::entities::Protocol;
 use serde_json::json;
 
 use super::*;

@@ -6,6 +6,7 @@ use sallyport_plugins::schemas;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::balancer::Peers;
 use crate::chain::Caller;
 
 const TLS: [&str; 2] = ["one", "two"];
