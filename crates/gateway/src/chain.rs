@@ -7,6 +7,7 @@
 //! place in this order the first by name. Source: data-plane reference 6.2; with groups, the
 //! precedence that Kong documents.
 
+mod closing;
 mod edit;
 mod scope;
 mod steps;
@@ -18,10 +19,10 @@ use sallyport_plugins::ids::{Ids, Pages};
 use sallyport_plugins::{ALL, Consumer, Handler};
 use uuid::Uuid;
 
-use crate::closed::{Answers503, Closed, Places};
+use crate::closed::{Closed, Places};
 
 pub(crate) use edit::Touched;
-use scope::{Scope, Who, caller_of, content, scopes, subsystems, who};
+use scope::{Scope, Who, caller_of, content, scopes};
 pub(crate) use steps::Chains;
 
 /// Index of a handler in [`Handlers`].
@@ -45,6 +46,8 @@ pub(crate) struct Handlers {
     own: Ids<u32>,
     /// By the id of the plugin.
     placed: Ids<Placed>,
+    /// What answers 503.
+    closed: Ids<Shut, Closed>,
     wishes: Wishes,
 }
 
@@ -63,6 +66,16 @@ struct Placed {
     scopes: Vec<Scope>,
     caller: Option<Who>,
     content: [u8; 16],
+}
+
+/// A scope that is closed.
+#[derive(Clone)]
+struct Shut {
+    index: Index,
+    /// For how many refused entities.
+    count: u32,
+    /// Whether it stands where a plugin would be.
+    covers: bool,
 }
 
 /// How many plugins want something that costs others.
@@ -146,25 +159,7 @@ impl Handlers {
             }
         }
         for closed in closed {
-            let ready = Ready {
-                handler: Arc::new(Answers503),
-                name: "closed",
-            };
-            let index = handlers.push(ready);
-            let plugin = Arc::make_mut(&mut handlers.places).of(closed.plugin.as_deref());
-            let caller = who(closed.consumer, closed.consumer_group);
-            for stream in subsystems(&closed.protocols, true) {
-                let scope = Scope {
-                    plugin,
-                    route: closed.route,
-                    service: closed.service,
-                    stream,
-                };
-                handlers.put(scope, caller, index);
-            }
-            for id in [closed.route, closed.service].into_iter().flatten() {
-                handlers.count_own(id, true);
-            }
+            handlers.close(closed);
         }
         match problems.is_empty() {
             true => Ok(handlers),
@@ -260,6 +255,15 @@ impl Handlers {
     /// Whether any of them reads what a route captures.
     pub(crate) fn read_captures(&self) -> bool {
         self.wishes.captures > 0
+    }
+
+    /// Which plugin it is, and of what it was made.
+    #[cfg(test)]
+    pub(crate) fn shown(&self, index: Index) -> String {
+        let mut placed = self.placed.iter();
+        let placed = placed.find(|(_, placed)| placed.index == index);
+        let made_of = placed.map(|(id, placed)| (id, placed.content));
+        format!("{} {made_of:?}", self.name(index))
     }
 
     /// Puts another handler in the place of one that chains were made with.

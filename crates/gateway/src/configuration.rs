@@ -3,9 +3,10 @@
 //! It is made of a whole document, or of the one before and a few edits; both share with the one
 //! before what did not change.
 
+mod alone;
 mod edit;
 #[cfg(test)]
-mod edit_tests;
+pub(crate) mod edit_tests;
 mod links;
 mod routes;
 mod services;
@@ -32,6 +33,7 @@ use crate::entities::{Entities, unix_secs};
 use crate::proxy::Streams;
 use crate::router::{Match, Query, Router, Work, is_stream};
 use crate::vaults::{Resolved, Vaults};
+pub(crate) use alone::is_bad_alone;
 pub(crate) use edit::Edits;
 use links::Links;
 pub(crate) use routes::ServedRoute;
@@ -51,8 +53,6 @@ pub struct Configuration {
     pub(crate) global_chain: Arc<Chain>,
     /// And for all streams.
     pub(crate) global_streams: Arc<Chain>,
-    /// Where 503 is answered because something is missing.
-    closed: Arc<[Closed]>,
     /// What vault references stand for.
     vaults: Vaults,
     /// Whether there are any.
@@ -91,7 +91,6 @@ impl Configuration {
             handlers: Arc::default(),
             global_chain: Arc::default(),
             global_streams: Arc::default(),
-            closed: Arc::default(),
             vaults: Vaults::default(),
             has_references: false,
             keeps_all: false,
@@ -240,7 +239,6 @@ impl Configuration {
                 },
             ),
             handlers,
-            closed: closed.into(),
             links: Links::new(table),
             balancers: upstreams.into_values().map(|it| (it.id, it)).collect(),
             router,
@@ -269,8 +267,19 @@ impl Configuration {
     }
 
     /// Where 503 is answered because something is missing.
-    pub(crate) fn closed(&self) -> &[Closed] {
-        &self.closed
+    pub(crate) fn closed(&self) -> Vec<Closed> {
+        self.handlers.closed().cloned().collect()
+    }
+
+    /// How its router reads routes.
+    pub(crate) fn flavor(&self) -> RouterFlavor {
+        self.router.flavor()
+    }
+
+    /// The services with this `host`.
+    pub(crate) fn services_at(&self, host: &str) -> impl Iterator<Item = Uuid> {
+        let services = self.links.services.get(host).into_iter();
+        services.flat_map(|ids| ids.iter().copied())
     }
 
     /// Whether something in it is in a vault, and may be another when it is read anew.

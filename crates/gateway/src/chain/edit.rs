@@ -1,24 +1,34 @@
 //! Plugins that change while the others stay.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use sallyport_model::entities::{self, Foreign};
 use uuid::Uuid;
 
-use super::scope::{Who, caller_of, scopes};
-use super::{FREE_MAX, Handlers, Index, Placed, Problems, Ready};
+use super::scope::{caller_of, scopes};
+use super::{Handlers, Index, Placed, Problems, Ready};
+use crate::closed::Closed;
 
 /// What changes of plugins have an effect on, besides what is for all.
 #[derive(Default)]
 pub(crate) struct Touched {
     pub(crate) routes: BTreeSet<Uuid>,
     pub(crate) services: BTreeSet<Uuid>,
+    /// Routes that are closed, or were, and perhaps not there.
+    pub(crate) closed_routes: BTreeSet<Uuid>,
+}
+
+impl Touched {
+    pub(super) fn close(&mut self, closed: &Closed) {
+        self.closed_routes.extend(closed.route);
+        self.services.extend(closed.service);
+    }
 }
 
 impl Handlers {
-    /// These handlers with some plugins that are new or other than before, and some gone; `None`
-    /// if two of them have one scope, which a look at the whole tells more about.
+    /// These handlers with some plugins that are new or other than before, and some gone, and
+    /// with scopes that are `closed` and `opened`; `None` if two have one scope, which a look at
+    /// the whole tells more about.
     ///
     /// # Errors
     /// Every plugin that cannot be used, as its id, name and the reason.
@@ -26,9 +36,15 @@ impl Handlers {
         &self,
         plugins: &[entities::Plugin],
         gone: &[Uuid],
+        (closed, opened): (&[Closed], &[Closed]),
     ) -> Option<Result<(Handlers, Touched), Problems>> {
         let mut next = self.clone();
         let (mut touched, mut problems) = (Touched::default(), Vec::new());
+        for opened in opened {
+            if !next.open(opened, &mut touched) {
+                return None;
+            }
+        }
         for id in gone {
             next.displace(*id, &mut touched);
         }
@@ -57,6 +73,10 @@ impl Handlers {
                 .services
                 .extend(plugin.service.map(|Foreign(id)| id));
         }
+        for closed in closed {
+            next.close(closed);
+            touched.close(closed);
+        }
         Some(match problems.is_empty() {
             true => Ok((next, touched)),
             false => Err(problems),
@@ -82,22 +102,7 @@ impl Handlers {
         };
         let index = placed.index;
         for scope in &placed.scopes {
-            let (map, caller) = match placed.caller {
-                None => {
-                    if self.by_scope.get(scope) == Some(&index) {
-                        self.by_scope.remove(scope);
-                    }
-                    continue;
-                }
-                Some(Who::Consumer(id)) => (&mut self.by_consumer, id),
-                Some(Who::Group(id)) => (&mut self.by_group, id),
-            };
-            if let Some(mut callers) = map.remove(scope) {
-                Arc::make_mut(&mut callers).remove(&caller);
-                if !callers.is_empty() {
-                    map.insert(*scope, callers);
-                }
-            }
+            self.take_out(scope, placed.caller, index);
         }
         if let Some(scope) = placed.scopes.first() {
             touched.routes.extend(scope.route);
@@ -106,12 +111,6 @@ impl Handlers {
                 self.count_own(id, false);
             }
         }
-        if let Some(Some(old)) = self.all.get(index as usize) {
-            self.wishes.count(&*old.handler, false);
-        }
-        self.all.set(index as usize, None);
-        if self.free.len() < FREE_MAX {
-            self.free.push(index);
-        }
+        self.free(index);
     }
 }

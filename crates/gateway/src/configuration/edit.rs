@@ -22,7 +22,12 @@ use uuid::Uuid;
 
 use super::{Configuration, Unservable};
 use crate::balancer::Balancers;
+use crate::closed::Closed;
 use crate::vaults::{has_reference, inner};
+
+/// What came of an edit: `None` if it takes more than that, an error with everything among the
+/// edits that this gateway cannot serve.
+type Tried<T> = Option<Result<T, Vec<Unservable>>>;
 
 /// Entities that are new or other than before, and those that are gone.
 #[derive(Default)]
@@ -38,6 +43,9 @@ pub(crate) struct Edits {
     /// All of them as flat values.
     values: Vec<(Kind, Uuid, Value)>,
     gone: Vec<(Kind, Uuid)>,
+    /// Scopes that are closed from now on, and that are closed no longer.
+    closed: Vec<Closed>,
+    opened: Vec<Closed>,
 }
 
 fn read<T: DeserializeOwned>(value: &Value, list: &mut Vec<T>) -> bool {
@@ -92,6 +100,14 @@ impl Edits {
         }
     }
 
+    /// What is closed because of a refused entity, in the place of what was.
+    pub(crate) fn close(&mut self, before: &[Closed], now: &[Closed]) {
+        if before != now {
+            self.opened.extend_from_slice(before);
+            self.closed.extend_from_slice(now);
+        }
+    }
+
     fn gone(&self, kind: Kind) -> Vec<Uuid> {
         let of_kind = self.gone.iter().filter(|(own, _)| *own == kind);
         of_kind.map(|(_, id)| *id).collect()
@@ -99,7 +115,7 @@ impl Edits {
 }
 
 /// Whether no part of a certificate is in a vault.
-fn is_plain(certificate: &Value) -> bool {
+pub(super) fn is_plain(certificate: &Value) -> bool {
     let texts = ["cert", "key", "cert_alt", "key_alt"];
     let mut texts = texts
         .iter()
@@ -117,13 +133,25 @@ impl Configuration {
         edits: &Edits,
         hash: ConfigHash,
         balancers: &Balancers,
-    ) -> Option<Result<Configuration, Vec<Unservable>>> {
+    ) -> Tried<Configuration> {
         let identities = self.edited_identities(edits)?;
-        let (handlers, touched) = self.edited_handlers(edits, &identities)?;
-        let (loaded, named) = self.edited_certificates(edits)?;
+        let (handlers, touched) = match self.edited_handlers(edits, &identities)? {
+            Ok(edited) => edited,
+            Err(bad) => return Some(Err(bad)),
+        };
+        let (loaded, named) = match self.edited_certificates(edits)? {
+            Ok(edited) => edited,
+            Err(bad) => return Some(Err(bad)),
+        };
         let mut links = self.links.clone();
-        let changed = self.edited_balancers(edits, &loaded, balancers, &mut links)?;
         let mut problems = Vec::new();
+        let changed = {
+            let behind = (&loaded, balancers);
+            self.edited_balancers(edits, behind, &mut links, &mut problems)?
+        };
+        if !problems.is_empty() {
+            return Some(Err(problems));
+        }
         let behind = (&changed, &loaded, balancers);
         let (services, upstream_tls) =
             self.edited_services(edits, behind, &mut links, &mut problems)?;
@@ -160,7 +188,6 @@ impl Configuration {
             global_streams,
             balancers: changed.all,
             links,
-            closed: self.closed.clone(),
             keeps_all: self.keeps_all,
             // what is in a vault is not edited
             vaults: self.vaults.clone(),

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::Edits;
 use crate::balancer::{Balancer, Balancers};
 use crate::certificates;
-use crate::configuration::Configuration;
 use crate::configuration::links::Links;
+use crate::configuration::{Configuration, Unservable};
 
 /// The balancers of the next configuration.
 pub(super) struct ChangedBalancers {
@@ -26,9 +26,9 @@ impl Configuration {
     pub(super) fn edited_balancers(
         &self,
         edits: &Edits,
-        loaded: &certificates::Identities,
-        balancers: &Balancers,
+        (loaded, balancers): (&certificates::Identities, &Balancers),
         links: &mut Links,
+        problems: &mut Vec<Unservable>,
     ) -> Option<ChangedBalancers> {
         let mut all = self.balancers.clone();
         let mut targets: AHashMap<Uuid, Vec<Target>> = AHashMap::new();
@@ -109,9 +109,18 @@ impl Configuration {
             let shown = upstream.client_certificate;
             let shown = shown.and_then(|it| Some(&loaded.get(&it.0)?.first));
             let list: Vec<&Target> = list.iter().collect();
-            let balancer = balancers.balancer(upstream, &list, shown).ok()?;
-            all.insert(id, balancer.clone());
-            changed.push(balancer);
+            match balancers.balancer(upstream, &list, shown) {
+                Ok(balancer) => {
+                    all.insert(id, balancer.clone());
+                    changed.push(balancer);
+                }
+                Err(reason) if upstreams.contains_key(&id) => {
+                    let name = Some(&*upstream.name);
+                    problems.push(Unservable::new(Kind::Upstream, id, name, reason));
+                }
+                // a target is to blame
+                Err(_) => return None,
+            }
         }
         Some(ChangedBalancers { all, changed })
     }

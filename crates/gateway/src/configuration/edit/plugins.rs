@@ -5,10 +5,11 @@ use std::sync::Arc;
 use sallyport_model::Kind;
 use sallyport_model::entities::{Foreign, Plugin};
 use sallyport_plugins::Identities;
+use uuid::Uuid;
 
-use super::Edits;
+use super::{Edits, Tried};
 use crate::chain::{Handlers, Touched};
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Unservable};
 use crate::entities::unix_secs;
 
 impl Configuration {
@@ -24,10 +25,11 @@ impl Configuration {
         &self,
         edits: &Edits,
         identities: &Identities,
-    ) -> Option<(Arc<Handlers>, Touched)> {
+    ) -> Tried<(Arc<Handlers>, Touched)> {
         let gone = edits.gone(Kind::Plugin);
-        if edits.plugins.is_empty() && gone.is_empty() {
-            return Some((self.handlers.clone(), Touched::default()));
+        let none = edits.plugins.is_empty() && gone.is_empty();
+        if none && edits.closed.is_empty() && edits.opened.is_empty() {
+            return Some(Ok((self.handlers.clone(), Touched::default())));
         }
         let is_there = |plugin: &Plugin| {
             let consumer = |it: Foreign| identities.consumer_by_id(it.0).is_some();
@@ -39,10 +41,19 @@ impl Configuration {
         if !edits.plugins.iter().all(is_there) {
             return None;
         }
-        // one that cannot be used is refused with a look at the whole
-        let (handlers, touched) = self.handlers.edited(&edits.plugins, &gone)?.ok()?;
+        let scopes = (&edits.closed[..], &edits.opened[..]);
+        let edited = self.handlers.edited(&edits.plugins, &gone, scopes)?;
+        let (handlers, touched) = match edited {
+            Ok(edited) => edited,
+            Err(bad) => {
+                let unservable = |(id, name, reason): (Uuid, String, String)| {
+                    Unservable::new(Kind::Plugin, id, Some(&name), reason)
+                };
+                return Some(Err(bad.into_iter().map(unservable).collect()));
+            }
+        };
         // then other entities are kept
         let same = handlers.read_entities() == self.handlers.read_entities() || self.keeps_all;
-        same.then_some((Arc::new(handlers), touched))
+        same.then(|| Ok((Arc::new(handlers), touched)))
     }
 }

@@ -91,6 +91,8 @@ impl Configuration {
                 None => return None,
             }
         }
+        let closed = touched.closed_routes.iter();
+        slots.extend(closed.filter_map(|id| Some(router.slot(*id)? as u32)));
         for slot in slots {
             let slot = slot as usize;
             let Some(Some(route)) = routes.get(slot) else {
