@@ -41,9 +41,9 @@ pub fn to_config_table(mut entities: BTreeMap<Kind, Vec<Value>>) -> Value {
     table.insert("_format_version".to_owned(), json!("3.0"));
     table.insert("_transform".to_owned(), json!(false));
     for kind in Kind::ALL {
-        let mut list = entities.remove(&kind).unwrap_or_default();
-        list.retain(|entity| live(kind, entity));
-        list.iter_mut().for_each(|entity| flatten(kind, entity));
+        let list = entities.remove(&kind).unwrap_or_default();
+        let list = list.into_iter().filter(|entity| live(kind, entity));
+        let list: Vec<Value> = list.map(|entity| flat(kind, entity)).collect();
         if !list.is_empty() {
             table.insert(kind.table().to_owned(), Value::Array(list));
         }
@@ -51,10 +51,10 @@ pub fn to_config_table(mut entities: BTreeMap<Kind, Vec<Value>>) -> Value {
     Value::Object(table)
 }
 
-/// Makes an entity what it is in its list: without members that are null, references as bare ids.
-pub fn flatten(kind: Kind, entity: &mut Value) {
-    let Value::Object(members) = entity else {
-        return;
+/// One entity as it stands in its list: without members that are null, references as bare ids.
+pub fn flat(kind: Kind, mut entity: Value) -> Value {
+    let Value::Object(members) = &mut entity else {
+        return entity;
     };
     let record = &schema::of(kind).record;
     members.retain(|name, value| {
@@ -66,6 +66,7 @@ pub fn flatten(kind: Kind, entity: &mut Value) {
         }
         !value.is_null()
     });
+    entity
 }
 
 #[cfg(test)]

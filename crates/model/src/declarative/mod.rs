@@ -19,6 +19,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+pub use flatten::label;
 pub use problem::{ObjectRef, Place, Problem};
 
 use crate::Kind;
