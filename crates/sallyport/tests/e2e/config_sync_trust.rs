@@ -282,6 +282,17 @@ fn one_bad_object_is_refused_alone_and_the_control_plane_shows_it() {
 
 #[test]
 fn what_a_refused_plugin_was_to_guard_is_closed_and_nothing_else() {
+    closed("");
+}
+
+/// Where whole configurations travel, the control plane learns of it by an error report.
+#[test]
+fn what_is_refused_of_a_whole_configuration_is_closed_and_told_as_well() {
+    closed("sallyport_sync = v1\n");
+}
+
+/// With this line in `kong.conf` of the gateway.
+fn closed(conf: &str) {
     let echo = Echo::start();
     let mut control = Control::start();
     control.route_to("open", echo.port());
@@ -289,7 +300,8 @@ fn what_a_refused_plugin_was_to_guard_is_closed_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let pair = Pair::make(dir.path());
     control.pin(&pair.cert());
-    let mut gateway = Gateway::start_set(&control, dir, &pair, "plugins = key-auth,session");
+    let conf = format!("plugins = key-auth,session\n{conf}");
+    let mut gateway = Gateway::start_set(&control, dir, &pair, &conf);
     gateway.wait_for("/guarded", 200, soon());
 
     // its secret is in a vault that this machine does not have
@@ -321,6 +333,8 @@ fn what_a_refused_plugin_was_to_guard_is_closed_and_nothing_else() {
             text("description").contains("NO_SUCH_SECRET") && text("resolution").contains("503")
         })
     });
+    let late = wait(&control, &["--timeout", "1"]).run(soon());
+    assert!(late.stderr.contains("NO_SUCH_SECRET"), "{}", late.stderr);
     // other changes go on, and a restart without a control plane does not open it
     control.route_to("later", echo.port());
     gateway.wait_for("/later", 200, soon());
@@ -341,6 +355,9 @@ fn what_a_refused_plugin_was_to_guard_is_closed_and_nothing_else() {
         })
     });
     assert_eq!(gateway.status_of("/guarded"), 200);
+    control.put(plugin, &session("another good secret of many bytes"));
+    wait(&control, &["--timeout", "30"]).run(soon()).success();
+    assert_eq!(node_issue(&control), None);
 }
 
 #[test]
