@@ -502,7 +502,8 @@ pub(super) async fn say_goodbye<W: AsyncWrite + Unpin>(write: &mut WebSocketWrit
     let (code, text): (u16, &str) = match end {
         End::Stopping => (1001, "control plane stopping"),
         End::Protocol(_) => (1002, "protocol error"),
-        End::Distrusted(_) | End::Version(_) => (1008, "not accepted"),
+        End::Distrusted(_) => (1008, "certificate not accepted any more"),
+        End::Version(_) => (1008, "version not accepted"),
         End::ByNode(_) | End::Silent | End::Stuck => return,
     };
     let bye = write.write_frame(Frame::close(code, text.as_bytes()));

@@ -27,6 +27,7 @@ use sallyport_wire::config_sync::HELLO_SECS_MAX;
 use sallyport_wire::config_sync::delta::{HelloAnswer, OWN, SYNC};
 use sallyport_wire::config_sync::error_report::{TAKES_ERRORS, TAKES_HEADER};
 use sallyport_wire::config_sync::rpc::{self, Message, RpcError};
+use serde_json::Value;
 use tokio::io::{AsyncRead, ReadBuf, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -217,7 +218,7 @@ pub(crate) async fn reach(id: &'static str, place: Place<'_>) -> Result<TlsStrea
     let handshake = async {
         connect(place.tls, place.tls_name, stream)
             .await
-            .map_err(Down::Tls)
+            .map_err(|failure| Down::tls(failure, place.tls_name))
     };
     limited("TLS handshake", handshake).await
 }
@@ -290,7 +291,10 @@ async fn refusal(response: Response<Incoming>) -> Down {
         .collect()
         .await;
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-    let shown = &body[..body.len().min(REFUSAL_BYTES_MAX)];
+    let told: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let told = told["message"].as_str().map(str::as_bytes);
+    let told = told.unwrap_or(&body);
+    let shown = &told[..told.len().min(REFUSAL_BYTES_MAX)];
     let body = String::from_utf8_lossy(shown)
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })

@@ -72,10 +72,10 @@ fn a_gateway_enrols_with_a_token_that_works_once() {
         key: dir.path().join("cluster.key"),
     };
     let conf = std::fs::read_to_string(dir.path().join("cluster.conf")).unwrap();
-    assert!(
-        conf.contains(&Control::node_name(&control.prefix)),
-        "{conf}"
-    );
+    let name = Control::node_name(&control.prefix);
+    for name in [&name, &name.replace(".cp0.", ".tp0.")] {
+        assert!(conf.contains(name.as_str()), "{conf}");
+    }
     let gateway = Gateway::start_with(&control, dir, &pair);
     gateway.wait_for("/first", 200, soon());
 
@@ -278,6 +278,16 @@ fn one_bad_object_is_refused_alone_and_the_control_plane_shows_it() {
         "{}",
         never.stderr
     );
+    let named = |name: &str| {
+        let wait = sallyport().args(["wait", "--address", &control.url("")]);
+        let token = control.home().join("token").display().to_string();
+        wait.args(["--token-file", &token, "--control-plane", name])
+            .run(soon())
+    };
+    named("default").success();
+    let unknown = named("no such one");
+    let reason = "there is no control plane \"no such one\"";
+    assert!(unknown.stderr.contains(reason), "{}", unknown.stderr);
 }
 
 #[test]
@@ -368,9 +378,15 @@ fn a_new_gateway_starts_from_an_exported_file_while_the_control_plane_is_away() 
     let dir = tempfile::tempdir().unwrap();
     let pair = Pair::make(dir.path());
     control.pin(&pair.cert());
-    let path = format!("/v2/control-planes/{}/snapshot?valid_days=2", control.id);
-    let file = control.api("GET", &path, &Value::Null);
-    assert_eq!(file.status, 200);
+    let export = |id: &str| {
+        let path = format!("/v2/control-planes/{id}/snapshot?valid_days=2");
+        let file = control.api("GET", &path, &Value::Null);
+        assert_eq!(file.status, 200);
+        file
+    };
+    let file = export(&control.id);
+    let foreign = dir.path().join("other.snapshot");
+    write(&foreign, &export(&control.another("other")).body);
     let keys = control.api("GET", "/v3/audit-log-webhook/jwks.json", &Value::Null);
     let (snapshot, key) = (dir.path().join("cp.snapshot"), dir.path().join("keys.json"));
     write(&snapshot, &file.body);
@@ -406,6 +422,11 @@ fn a_new_gateway_starts_from_an_exported_file_while_the_control_plane_is_away() 
         "{}",
         refused.stderr
     );
+
+    // of another control plane, with a good signature
+    let refused = start(&foreign).run(soon());
+    let reason = "this gateway dials the one with the prefix";
+    assert!(refused.stderr.contains(reason), "{}", refused.stderr);
 
     let gateway = start(&snapshot).start();
     gateway.wait_for_line("starting from an exported configuration", soon());
