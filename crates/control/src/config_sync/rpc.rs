@@ -30,6 +30,7 @@ use super::publishers::{Published, Subscription};
 use super::recorder::Contacts;
 use super::session::{
     Caller, EVENTS_MAX, End, Event, FRAME_BYTES_MAX, first, listen, say_goodbye, send, served,
+    summary,
 };
 use super::state::{State, plane};
 use super::trust::{self, now_secs};
@@ -358,25 +359,9 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
 
     /// What the data plane made of a version.
     async fn reported(&mut self, report: Report, published: &watch::Receiver<Published>) {
-        (self.status, self.detail) = match report.refused.first() {
+        (self.status, self.detail) = match summary(&report.refused) {
             None => (SyncStatus::Normal, String::new()),
-            Some(first) => {
-                let field = match first.field.is_empty() {
-                    true => String::new(),
-                    false => format!(".{}", first.field),
-                };
-                let (kind, id, message) = (&first.entity_type, &first.entity_id, &first.message);
-                let more = match report.refused.len() {
-                    1 => String::new(),
-                    many => format!(" (and {} more)", many - 1),
-                };
-                let name = match first.entity_name.is_empty() {
-                    true => String::new(),
-                    false => format!(" ({})", first.entity_name),
-                };
-                let detail = format!("{kind} {id}{name}{field}: {message}{more}");
-                (SyncStatus::EntitiesRefused, detail)
-            }
+            Some(detail) => (SyncStatus::EntitiesRefused, detail),
         };
         let node = self.node();
         if self.status == SyncStatus::EntitiesRefused && report.refused != self.report.refused {

@@ -11,8 +11,9 @@ use sallyport_store::{NodeSeen, SyncStatus};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::Refused;
 use sallyport_wire::config_sync::edits::{KNOWS, KNOWS_GROUPS, class};
+use sallyport_wire::config_sync::error_report::ENTITIES_REFUSED;
 use sallyport_wire::config_sync::{
-    FromDataPlane, HELLO_SECS_MAX, KongVersion, PluginVersion, SILENCE_SECS_MAX,
+    ErrorReport, FromDataPlane, HELLO_SECS_MAX, KongVersion, PluginVersion, SILENCE_SECS_MAX,
     compat::{check_plugins, check_version},
     ping_hash,
 };
@@ -109,6 +110,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
         class: 0,
         own: false,
         noted: Vec::new(),
+        refusal: None,
         guest,
         caller,
     };
@@ -170,6 +172,57 @@ struct Link<'a, W> {
     own: bool,
     /// What it is not sent as it was written.
     noted: Vec<Refused>,
+    /// What it refused of what it was sent last, or before.
+    refusal: Option<Refusal>,
+}
+
+/// What a data plane says that it refused.
+struct Refusal {
+    /// The hash of what it refused; `None` if it did not say.
+    hash: Option<ConfigHash>,
+    /// Whether it runs the rest.
+    in_part: bool,
+    refused: Vec<Refused>,
+    detail: String,
+}
+
+impl Refusal {
+    fn of(report: &ErrorReport) -> Refusal {
+        let ErrorReport { name, message, .. } = report;
+        let mut refused = report.refused();
+        let detail = summary(&refused).unwrap_or_else(|| format!("{name}: {message}"));
+        if refused.is_empty() {
+            refused.push(Refused {
+                message: detail.clone(),
+                ..Refused::default()
+            });
+        }
+        Refusal {
+            hash: report.config_hash.parse().ok(),
+            in_part: *name == ENTITIES_REFUSED,
+            refused,
+            detail,
+        }
+    }
+}
+
+/// Refused entities in one line; `None` if there are none.
+pub(super) fn summary(refused: &[Refused]) -> Option<String> {
+    let first = refused.first()?;
+    let field = match first.field.is_empty() {
+        true => String::new(),
+        false => format!(".{}", first.field),
+    };
+    let (kind, id, message) = (&first.entity_type, &first.entity_id, &first.message);
+    let more = match refused.len() {
+        1 => String::new(),
+        many => format!(" (and {} more)", many - 1),
+    };
+    let name = match first.entity_name.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", first.entity_name),
+    };
+    Some(format!("{kind} {id}{name}{field}: {message}{more}"))
 }
 
 impl<W: AsyncWrite + Unpin> Link<'_, W> {
@@ -262,6 +315,9 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         match event {
             Ok((OpCode::Ping, payload)) => {
                 self.hash = ping_hash(&payload).map_err(|e| End::Protocol(e.to_string()))?;
+                if self.is_refusal_over() {
+                    self.refusal = None;
+                }
                 if now_secs() > self.guest.cert_expires_at {
                     let expired = trust::Refusal::Expired(self.guest.cert_expires_at);
                     return Err(End::Distrusted(expired.to_string()));
@@ -275,7 +331,7 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                     let node = self.caller.node_id;
                     let (name, message) = (&report.name, &report.message);
                     warn!(%node, name, message, "a data plane refused the configuration");
-                    self.detail = format!("{name}: {message}");
+                    self.refusal = Some(Refusal::of(&report));
                     self.record().await;
                     Ok(())
                 }
@@ -296,6 +352,15 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             }
             Err(end) => Err(end),
         }
+    }
+
+    /// Whether the data plane runs something else than what it refused, all of it.
+    fn is_refusal_over(&self) -> bool {
+        let Some(refusal) = &self.refusal else {
+            return false;
+        };
+        // nothing but workspaces is acknowledged with zeros
+        self.sent == Some(self.hash) || self.hash.is_zero() && refusal.hash != self.sent
     }
 
     /// Something new from the publisher; if it is trust, the guest is looked at again.
@@ -365,6 +430,16 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
     }
 
     async fn record(&mut self) {
+        let refusal = self.refusal.as_ref();
+        let refusal = refusal.filter(|_| self.status == SyncStatus::Normal);
+        let (status, detail) = match refusal {
+            Some(refusal) => (SyncStatus::EntitiesRefused, &refusal.detail),
+            None => (self.status, &self.detail),
+        };
+        // what runs in part has a hash of its own
+        let in_part = refusal.filter(|refusal| refusal.in_part);
+        let hash = in_part.and_then(|refusal| refusal.hash);
+        let refused = refusal.map_or(&self.noted, |refusal| &refusal.refused);
         let seen = NodeSeen {
             control_plane: self.guest.control_plane.id,
             id: self.caller.node_id,
@@ -374,10 +449,10 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             labels: self.labels.clone(),
             at: now_secs(),
             config_hash: self.hash.to_string(),
-            revision: revision_of(self.published.as_ref(), self.hash),
-            refused: self.noted.iter().map(|noted| json!(noted)).collect(),
-            sync_status: self.status,
-            sync_detail: self.detail.clone(),
+            revision: revision_of(self.published.as_ref(), hash.unwrap_or(self.hash)),
+            refused: refused.iter().map(|refused| json!(refused)).collect(),
+            sync_status: status,
+            sync_detail: detail.clone(),
             cert_expires_at: self.guest.cert_expires_at,
         };
         self.contacts.seen(seen).await;
@@ -427,7 +502,8 @@ pub(super) async fn say_goodbye<W: AsyncWrite + Unpin>(write: &mut WebSocketWrit
     let (code, text): (u16, &str) = match end {
         End::Stopping => (1001, "control plane stopping"),
         End::Protocol(_) => (1002, "protocol error"),
-        End::Distrusted(_) | End::Version(_) => (1008, "not accepted"),
+        End::Distrusted(_) => (1008, "certificate not accepted any more"),
+        End::Version(_) => (1008, "version not accepted"),
         End::ByNode(_) | End::Silent | End::Stuck => return,
     };
     let bye = write.write_frame(Frame::close(code, text.as_bytes()));

@@ -18,7 +18,7 @@ use super::refusals::Rejected;
 use super::source::Source;
 use crate::balancer::Balancers;
 use crate::closed::Closed;
-use crate::config_sync::{Apply, ApplyError, Synced};
+use crate::config_sync::{Applied, Apply, ApplyError, Synced};
 use crate::configuration::Configuration;
 use crate::enabled::Enabled;
 use crate::last_known_good::changes::{Changes, Record};
@@ -195,7 +195,7 @@ impl Applier {
     }
 
     /// A whole configuration, as it comes over protocol v1.
-    fn whole(&self, payload: Reconfigure) -> Result<ConfigHash, ApplyError> {
+    fn whole(&self, payload: Reconfigure) -> Result<Applied, ApplyError> {
         let mut state = self.state();
         let current = self.shared.configuration();
         let before = (&*current, &*self.shared.balancers);
@@ -244,7 +244,7 @@ impl Applier {
         });
         state.source = None;
         self.swap(configuration, &refused);
-        Ok(hash)
+        Ok(Applied { hash, refused })
     }
 
     /// The configuration in force, made anew for what its references stand for now.
@@ -554,7 +554,7 @@ impl State {
 }
 
 impl Apply for Arc<Applier> {
-    async fn apply(&self, payload: Reconfigure) -> Result<ConfigHash, ApplyError> {
+    async fn apply(&self, payload: Reconfigure) -> Result<Applied, ApplyError> {
         let applier = self.clone();
         // compiling and waiting for the disk would hold up the link's own frames
         let made = tokio::task::spawn_blocking(move || applier.whole(payload)).await;

@@ -1,4 +1,6 @@
 use super::compat::{check_plugins, check_version};
+use super::delta::Refused;
+use super::error_report::ENTITIES_REFUSED;
 use super::*;
 use crate::config_hash::hashes;
 use proptest::prelude::*;
@@ -200,6 +202,72 @@ fn error_reports_survive_the_wire_and_unknown_types_pass() {
         }
     );
     assert!(ErrorReport::decode(br#"{"type":"error","error":"x"}"#).is_err());
+}
+
+#[test]
+fn refused_entities_survive_the_error_frame() {
+    let refused = [
+        Refused {
+            entity_type: "routes".into(),
+            entity_id: "7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d11".into(),
+            entity_name: "orders".into(),
+            field: "paths[1]".into(),
+            message: "is no path".into(),
+            kept: true,
+            closed: false,
+        },
+        Refused {
+            entity_type: "keyauth_credentials".into(),
+            message: "refers to nobody".into(),
+            closed: true,
+            ..Refused::default()
+        },
+    ];
+    let hash: ConfigHash = "b".repeat(32).parse().unwrap();
+    let report = ErrorReport::on_entities(hash, &refused);
+    let read = ErrorReport::decode(&report.encode()).unwrap();
+    assert_eq!(read.refused(), refused);
+    assert_eq!(
+        (read.config_hash, read.name.as_str()),
+        ("b".repeat(32), ENTITIES_REFUSED)
+    );
+    // however many there are, the frame has an end
+    let many = vec![refused[0].clone(); 10_000];
+    assert_eq!(ErrorReport::on_entities(hash, &many).refused().len(), 50);
+    assert!(
+        ErrorReport::on_all(hash, "no format version")
+            .refused()
+            .is_empty()
+    );
+}
+
+#[test]
+fn kongs_flattened_errors_are_read_and_anything_else_is_no_panic() {
+    let frame = json!({"type": "error", "error": {"name": "x", "flattened_errors": [
+        {"entity_type": "service", "entity_name": "a", "entity_tags": ["t"], "errors": [
+            {"type": "field", "field": "port", "message": "value should be between 0 and 65535"},
+            {"type": "entity", "messages": ["one of", "the other"]}]},
+        {"entity_type": 7, "errors": [{"message": null}, 8]},
+        {"errors": {"type": "field"}}, [], "text", null,
+    ]}});
+    let report = ErrorReport::decode(frame.to_string().as_bytes()).unwrap();
+    let read = report.refused();
+    let told: Vec<_> = read
+        .iter()
+        .map(|it| (&*it.entity_type, &*it.field, &*it.message))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("services", "port", "value should be between 0 and 65535"),
+            ("services", "", "one of; the other"),
+            ("", "", "null"),
+            ("", "", "null"),
+        ]
+    );
+    let odd = json!({"type": "error", "error": {"flattened_errors": {"a": "b"}}});
+    let odd = ErrorReport::decode(odd.to_string().as_bytes()).unwrap();
+    assert!(odd.refused().is_empty());
 }
 
 #[test]
