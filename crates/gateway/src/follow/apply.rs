@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::edits::{Before, edited};
 use super::isolate::{Isolated, Objection, isolate, lines};
 use super::refusals::Rejected;
-use super::source::Source;
+use super::source::{Source, patch};
 use crate::balancer::Balancers;
 use crate::closed::Closed;
 use crate::config_sync::{Applied, Apply, ApplyError, Synced};
@@ -110,20 +110,24 @@ pub(super) fn restored(
         let (hash, mut table) = (saved.hash, saved.payload.config_table);
         let closed = closed_of(&mut table);
         let make = |it, closed: &[Closed]| compile(it, closed, hash, plugins, before);
-        let isolated = isolate(table, |_, _| None, &closed, make);
+        let isolated = isolate(table.clone(), || table, |_, _| None, &closed, make);
         let isolated = isolated.map_err(|bad| ApplyError(lines(&bad)))?;
         for told in &isolated.refused {
             warn!(?told, "entity refused, the others are in force");
         }
         return Ok(Start::with(isolated.made));
     };
-    let mut source = Source::from_stored(version, saved.payload.config_table);
-    for Record { deltas, refused } in &changes {
+    let mut table = saved.payload.config_table;
+    let mut source = Source::from_stored(version, &mut table);
+    let mut followed = Vec::new();
+    for Record { deltas, refused } in changes {
         if deltas.from == Some(source.version()) {
-            source.take(deltas.version, &deltas.list, refused);
+            source.take(deltas.version, &deltas.list, &refused);
+            followed.extend(deltas.list);
         }
     }
-    let configuration = serve_all(&mut source, None, plugins, before)?;
+    patch(&mut table, followed);
+    let configuration = serve(&mut source, table, None, plugins, before)?;
     Ok(Start {
         configuration,
         source: Some(source),
@@ -217,7 +221,8 @@ impl Applier {
                 .cloned()
         };
         let make = |table, closed: &[Closed]| compile(table, closed, hash, &self.plugins, before);
-        let compiled = isolate(payload.config_table.clone(), kept, &[], make);
+        let published = || payload.config_table.clone();
+        let compiled = isolate(published(), published, kept, &[], make);
         let Isolated {
             made: mut configuration,
             mut table,
@@ -337,7 +342,7 @@ impl Applier {
         source.take(deltas.version, &deltas.list, &[]);
         let old = match state.source.take() {
             Some(old) => old,
-            None => Source::from_stored(SyncVersion::NONE, served_table(&state.files)),
+            None => Source::from_stored(SyncVersion::NONE, &mut served_table(&state.files)),
         };
         let made = serve_all(&mut source, Some(&old), &self.plugins, before);
         // a source that cannot be served at all is no place to go on from
@@ -464,11 +469,24 @@ pub(super) fn serve_all(
     plugins: &Enabled,
     before: (&Configuration, &Balancers),
 ) -> Result<Configuration, ApplyError> {
+    let table = source.table();
+    serve(source, table, old, plugins, before)
+}
+
+/// The same, with the table of what is published.
+fn serve(
+    source: &mut Source,
+    table: Value,
+    old: Option<&Source>,
+    plugins: &Enabled,
+    before: (&Configuration, &Balancers),
+) -> Result<Configuration, ApplyError> {
     let hash = source.published_hash();
     let isolated = {
         let own = &*source;
         let kept = |kind, id| old.unwrap_or(own).served_value(kind, id);
-        isolate(own.table(), kept, &[], |table, closed| {
+        let again = || own.table();
+        isolate(table, again, kept, &[], |table, closed| {
             compile(table, closed, hash, plugins, before)
         })
     };

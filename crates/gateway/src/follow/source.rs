@@ -262,8 +262,9 @@ impl Source {
         table
     }
 
-    /// Reads what [`to_stored`](Source::to_stored) wrote.
-    pub(super) fn from_stored(version: SyncVersion, mut table: Value) -> Source {
+    /// Reads what [`to_stored`](Source::to_stored) wrote; then the table is as
+    /// [`table`](Source::table) gives it.
+    pub(super) fn from_stored(version: SyncVersion, table: &mut Value) -> Source {
         let kept = table.as_object_mut().and_then(|table| table.remove(KEPT));
         let mut source = Source {
             version: Some(version),
@@ -289,6 +290,33 @@ impl Source {
             }
         }
         source
+    }
+}
+
+/// Brings a `config_table` with lists in the order of ids to what is published after changes.
+pub(super) fn patch(table: &mut Value, changes: Vec<Delta>) {
+    let mut kinds: BTreeMap<Kind, HashMap<Uuid, Option<Value>>> = BTreeMap::new();
+    for delta in changes {
+        if let Some((kind, id)) = key_of(&delta) {
+            kinds.entry(kind).or_default().insert(id, delta.entity);
+        }
+    }
+    for (kind, mut changed) in kinds {
+        let id = |entity: &Value| entity["id"].as_str()?.parse::<Uuid>().ok();
+        let mut list = match table[kind.table()].take() {
+            Value::Array(list) => list,
+            _ => Vec::new(),
+        };
+        list.retain_mut(|entity| {
+            let now = id(entity).and_then(|id| changed.remove(&id));
+            now.is_none_or(|now| now.map(|now| *entity = now).is_some())
+        });
+        list.extend(changed.into_values().flatten());
+        list.sort_by_cached_key(id);
+        match list.is_empty() {
+            true => _ = table.as_object_mut().map(|it| it.remove(kind.table())),
+            false => table[kind.table()] = Value::Array(list),
+        }
     }
 }
 
@@ -372,9 +400,32 @@ mod tests {
         straight.take(at(2), &second[..1], &[]);
         assert_eq!(straight.published_hash(), foreseen);
         assert_eq!(
-            Source::from_stored(at(2), source.to_stored()).published_hash(),
+            Source::from_stored(at(2), &mut source.to_stored()).published_hash(),
             foreseen
         );
+    }
+
+    #[test]
+    fn a_stored_table_follows_changes() {
+        let mut source = Source::default();
+        let route = |n, path: &str| delta("routes", n, Some(json!({"paths": [path]})));
+        let first: Vec<_> = [5, 2, 8].map(|n| route(n, "/a")).into();
+        source.take(at(1), &first, &[]);
+        source.take(at(1), &[delta("services", 1, Some(json!({})))], &[]);
+        let mut table = source.to_stored();
+        let changes = vec![
+            route(3, "/new"),
+            route(5, "/other"),
+            route(8, "/for a moment"),
+            delta("routes", 8, None),
+            delta("services", 1, None),
+            delta("routes", 9, None),
+            delta("consumers", 4, Some(json!({"username": "u"}))),
+            delta("future_things", 6, Some(json!({}))),
+        ];
+        source.take(at(2), &changes, &[]);
+        patch(&mut table, changes);
+        assert_eq!(table, source.table());
     }
 
     #[test]
@@ -392,7 +443,10 @@ mod tests {
             std::slice::from_ref(&worse),
             &[refused(&worse, true)],
         );
-        for source in [&source, &Source::from_stored(at(3), source.to_stored())] {
+        for source in [
+            &source,
+            &Source::from_stored(at(3), &mut source.to_stored()),
+        ] {
             assert!(!source.refusals().is_empty());
             assert_eq!(source.served_hash(), served);
             assert_ne!(source.published_hash(), served);
