@@ -39,7 +39,7 @@ use links::Links;
 pub(crate) use routes::ServedRoute;
 use routes::{fits, served_route};
 pub(crate) use services::ServedService;
-use services::services;
+use services::{Authorities, services};
 pub use unservable::Unservable;
 use upstreams::upstreams;
 
@@ -55,8 +55,11 @@ pub struct Configuration {
     pub(crate) global_streams: Arc<Chain>,
     /// What vault references stand for.
     vaults: Vaults,
-    /// Whether there are any.
+    /// Vaults that are entities.
+    named_vaults: Arc<[entities::Vault]>,
+    /// Whether there are references, or perhaps were.
     has_references: bool,
+    authorities: Authorities,
     /// Those of all upstreams, by id, whether a service uses them or not.
     pub(crate) balancers: Ids<Arc<Balancer>>,
     links: Links,
@@ -92,7 +95,9 @@ impl Configuration {
             global_chain: Arc::default(),
             global_streams: Arc::default(),
             vaults: Vaults::default(),
+            named_vaults: Arc::default(),
             has_references: false,
+            authorities: Authorities::default(),
             keeps_all: false,
             tls_defaults: Arc::default(),
             upstream_tls: Made::default(),
@@ -138,7 +143,7 @@ impl Configuration {
         let table = &declared.table;
         let mut problems = Vec::new();
         let resolver = self.vaults.of(&table.vaults);
-        let resolved = resolver.plugins(&declared.value, &table.plugins);
+        let resolved = resolver.plugins(&table.plugins);
         let (handlers, mut has_references) = match resolved {
             Ok(resolved) => {
                 let handlers = handlers(&resolved, closed, &self.handlers, &mut problems);
@@ -166,8 +171,15 @@ impl Configuration {
         });
         let upstreams = upstreams(table, &loaded, balancers, &mut problems);
         let mut upstream_tls = UpstreamTlsMaker::new(&self.tls_defaults, &self.upstream_tls);
-        let tls = (&loaded, &mut upstream_tls);
-        let services = services(table, &upstreams, balancers, tls, &mut problems);
+        let authorities = table.ca_certificates.iter();
+        let authorities = authorities
+            .map(|it| (it.id, it.cert.as_str().into()))
+            .collect();
+        let services = {
+            let tls = (&loaded, &authorities);
+            let behind = (&upstreams, balancers);
+            services(table, behind, tls, &mut upstream_tls, &mut problems)
+        };
         let (router, work) = self.router.updated(&table.routes).unwrap_or_else(|bad| {
             problems.extend(bad.into_iter().map(|(index, error)| {
                 let route = &table.routes[index];
@@ -229,7 +241,9 @@ impl Configuration {
             global_streams: Arc::new(handlers.global_chain(true)),
             keeps_all: self.keeps_all,
             vaults: self.vaults.clone(),
+            named_vaults: table.vaults.as_slice().into(),
             has_references,
+            authorities,
             entities: entities(
                 declared,
                 match (self.keeps_all, handlers.read_entities()) {
@@ -274,6 +288,35 @@ impl Configuration {
     /// How its router reads routes.
     pub(crate) fn flavor(&self) -> RouterFlavor {
         self.router.flavor()
+    }
+
+    /// The name of an upstream and the certificate that it shows.
+    pub(crate) fn upstream_says(&self, id: Uuid) -> Option<(&str, Option<Uuid>)> {
+        let (upstream, _) = self.balancers.get(&id)?.source();
+        let shown = upstream.client_certificate.map(|it| it.0);
+        Some((&upstream.name, shown))
+    }
+
+    /// The services and upstreams that show a certificate.
+    pub(crate) fn showing(&self, certificate: Uuid) -> &[(Kind, Uuid)] {
+        let shown = self.links.shown.get(&certificate);
+        shown.map_or(&[], |keys| keys.as_slice())
+    }
+
+    /// The services that name a CA certificate.
+    pub(crate) fn trusting(&self, authority: Uuid) -> &[Uuid] {
+        let trusted = self.links.trusted.get(&authority);
+        trusted.map_or(&[], |ids| ids.as_slice())
+    }
+
+    /// Whether this service is served; one that is switched off is not.
+    pub(crate) fn has_service(&self, id: Uuid) -> bool {
+        self.services.get(&id).is_some()
+    }
+
+    /// Whether this route is served; one of a service that is switched off is not.
+    pub(crate) fn has_route(&self, id: Uuid) -> bool {
+        self.router.slot(id).is_some()
     }
 
     /// The services with this `host`.

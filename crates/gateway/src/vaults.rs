@@ -13,10 +13,10 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
+use sallyport_model::entities;
 use sallyport_model::schema::{
     Mode, PluginSchemas, VAULTS, is_reference, resolve_references, validate,
 };
-use sallyport_model::{Kind, entities};
 use sallyport_plugins::schemas;
 use serde_json::Value;
 use uuid::Uuid;
@@ -223,10 +223,9 @@ impl Resolver<'_> {
     /// and name of its plugin, and the reason with the path of the field.
     pub(crate) fn plugins<'a>(
         &self,
-        config_table: &Value,
         plugins: &'a [entities::Plugin],
     ) -> Result<Resolved<'a>, Vec<(Uuid, String, String)>> {
-        if !has_reference(&config_table[Kind::Plugin.table()]) {
+        if !plugins.iter().any(|it| has_reference(&it.config)) {
             return Ok(Resolved {
                 plugins: Cow::Borrowed(plugins),
                 secrets: Vec::new(),
@@ -541,9 +540,8 @@ mod tests {
         );
         let plugin = serde_json::json!({"id": Uuid::nil(), "name": "http-log", "enabled": true,
             "config": {"http_endpoint": "{vault://env/url}"}});
-        let table = serde_json::json!({ "plugins": [plugin] });
         let plugins = [serde_json::from_value(plugin).unwrap()];
-        let Err(bad) = node.of(&[]).plugins(&table, &plugins) else {
+        let Err(bad) = node.of(&[]).plugins(&plugins) else {
             panic!("it is no URL")
         };
         assert!(bad[0].2.starts_with("config.http_endpoint: "), "{bad:?}");

@@ -68,6 +68,16 @@ pub(crate) struct UpstreamTlsMaker<'a> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Made(AHashMap<Content, Arc<UpstreamTls>>);
 
+impl Made {
+    /// What one of these was made of.
+    #[cfg(test)]
+    pub(crate) fn content(&self, id: u64) -> String {
+        let mut all = self.0.iter();
+        let found = all.find(|(_, made)| made.id == id);
+        format!("{:?}", found.map(|(content, _)| content))
+    }
+}
+
 impl<'a> UpstreamTlsMaker<'a> {
     pub(crate) fn new(defaults: &'a TlsDefaults, before: &'a Made) -> UpstreamTlsMaker<'a> {
         UpstreamTlsMaker {

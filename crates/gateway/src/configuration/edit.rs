@@ -1,7 +1,8 @@
 //! A configuration out of the one before and a few entities: what it costs depends on these.
 //!
-//! `None` says everywhere that it takes a look at the whole: what depends on an authority, on a
-//! vault or on a route of streams is not followed here, nor what does not fit together.
+//! `None` says everywhere that it takes a look at the whole: a vault that changes, and what does
+//! not fit together. What has to be made again with something (services with the certificate that
+//! they show, say) has to be among the edits; [`follow`](crate::follow) puts it there.
 
 mod balancers;
 mod certificates;
@@ -11,9 +12,12 @@ mod services;
 
 use std::sync::Arc;
 
+use ahash::AHashSet;
 use sallyport_model::Kind;
 use sallyport_model::config_table::flat;
-use sallyport_model::entities::{Certificate, Plugin, Route, Service, Sni, Target, Upstream};
+use sallyport_model::entities::{
+    CaCertificate, Certificate, Plugin, Route, Service, Sni, Target, Upstream,
+};
 use sallyport_plugins::IdentityEdits;
 use sallyport_wire::ConfigHash;
 use serde::de::DeserializeOwned;
@@ -23,7 +27,7 @@ use uuid::Uuid;
 use super::{Configuration, Unservable};
 use crate::balancer::Balancers;
 use crate::closed::Closed;
-use crate::vaults::{has_reference, inner};
+use crate::vaults::inner;
 
 /// What came of an edit: `None` if it takes more than that, an error with everything among the
 /// edits that this gateway cannot serve.
@@ -39,6 +43,7 @@ pub(crate) struct Edits {
     targets: Vec<Target>,
     certificates: Vec<Certificate>,
     snis: Vec<Sni>,
+    authorities: Vec<CaCertificate>,
     identities: IdentityEdits,
     /// All of them as flat values.
     values: Vec<(Kind, Uuid, Value)>,
@@ -62,8 +67,10 @@ impl Edits {
             value["id"] = Value::String(id.to_string());
         }
         let is_read = match kind {
-            // what hangs on it goes or comes with it
-            Kind::Service if entity["enabled"] == false => return false,
+            Kind::Service if entity["enabled"] == false => {
+                self.gone.push((kind, id));
+                return true;
+            }
             Kind::Service => read(&value, &mut self.services),
             Kind::Route => read(&value, &mut self.routes),
             // one that is switched off is none
@@ -71,13 +78,12 @@ impl Edits {
                 self.gone.push((kind, id));
                 return true;
             }
-            Kind::Plugin if has_reference(&value["config"]) => return false,
             Kind::Plugin => read(&value, &mut self.plugins),
             Kind::Upstream => read(&value, &mut self.upstreams),
             Kind::Target => read(&value, &mut self.targets),
-            Kind::Certificate if !is_plain(&value) => return false,
             Kind::Certificate => read(&value, &mut self.certificates),
             Kind::Sni => read(&value, &mut self.snis),
+            Kind::CaCertificate => read(&value, &mut self.authorities),
             // nothing here reads them
             Kind::Key | Kind::KeySet => true,
             _ => self.identities.put(kind, id, value.clone()),
@@ -91,7 +97,7 @@ impl Edits {
     pub(crate) fn remove(&mut self, kind: Kind, id: Uuid) -> bool {
         self.gone.push((kind, id));
         match kind {
-            Kind::Vault | Kind::CaCertificate => false,
+            Kind::Vault => false,
             kind if IdentityEdits::takes(kind) => {
                 self.identities.remove(kind, id);
                 true
@@ -106,6 +112,18 @@ impl Edits {
             self.opened.extend_from_slice(before);
             self.closed.extend_from_slice(now);
         }
+    }
+
+    /// Services that are among them.
+    fn services(&self) -> AHashSet<Uuid> {
+        let put = self.services.iter().map(|it| it.id);
+        put.chain(self.gone(Kind::Service)).collect()
+    }
+
+    /// Upstreams that are among them.
+    fn upstreams(&self) -> AHashSet<Uuid> {
+        let put = self.upstreams.iter().map(|it| it.id);
+        put.chain(self.gone(Kind::Upstream)).collect()
     }
 
     fn gone(&self, kind: Kind) -> Vec<Uuid> {
@@ -135,30 +153,28 @@ impl Configuration {
         balancers: &Balancers,
     ) -> Tried<Configuration> {
         let identities = self.edited_identities(edits)?;
-        let (handlers, touched) = match self.edited_handlers(edits, &identities)? {
+        let plugins = match self.edited_plugins(edits, &identities)? {
             Ok(edited) => edited,
             Err(bad) => return Some(Err(bad)),
         };
-        let (loaded, named) = match self.edited_certificates(edits)? {
+        let certificates = match self.edited_certificates(edits)? {
             Ok(edited) => edited,
             Err(bad) => return Some(Err(bad)),
         };
+        let handlers = plugins.handlers;
         let mut links = self.links.clone();
         let mut problems = Vec::new();
         let changed = {
-            let behind = (&loaded, balancers);
+            let behind = (&certificates.loaded, balancers);
             self.edited_balancers(edits, behind, &mut links, &mut problems)?
         };
         if !problems.is_empty() {
             return Some(Err(problems));
         }
-        let behind = (&changed, &loaded, balancers);
+        let behind = (&changed, &certificates, balancers);
         let (services, upstream_tls) =
             self.edited_services(edits, behind, &mut links, &mut problems)?;
         let gone = edits.gone(Kind::Route);
-        if self.are_streams(&edits.routes, &gone) {
-            return None;
-        }
         let (router, work) = match self.router.edited(&edits.routes, &gone) {
             Ok(edited) => edited,
             Err(bad) => {
@@ -172,8 +188,16 @@ impl Configuration {
         if !problems.is_empty() {
             return Some(Err(problems));
         }
-        let besides = (&services, &touched);
+        let besides = (&services, &plugins.touched);
         let routes = self.edited_routes(edits, &router, &handlers, besides)?;
+        let streams = match routes.are_streams {
+            true => self.edited_streams(edits, &handlers, &services),
+            false => Ok(self.streams.clone()),
+        };
+        let streams = match streams {
+            Ok(streams) => streams,
+            Err(bad) => return Some(Err(bad)),
+        };
         let (global_chain, global_streams) = match Arc::ptr_eq(&handlers, &self.handlers) {
             true => (self.global_chain.clone(), self.global_streams.clone()),
             false => (
@@ -189,14 +213,17 @@ impl Configuration {
             balancers: changed.all,
             links,
             keeps_all: self.keeps_all,
-            // what is in a vault is not edited
             vaults: self.vaults.clone(),
-            has_references: self.has_references,
+            named_vaults: self.named_vaults.clone(),
+            has_references: self.has_references
+                || plugins.have_references
+                || certificates.have_references,
+            authorities: certificates.authorities,
             tls_defaults: self.tls_defaults.clone(),
             upstream_tls,
-            loaded,
-            named,
-            streams: self.streams.clone(),
+            loaded: certificates.loaded,
+            named: certificates.named,
+            streams,
             entities: self.entities.edited(&edits.values, &edits.gone),
             handlers,
             router,
@@ -205,10 +232,5 @@ impl Configuration {
             routes_of: routes.of,
             work,
         }))
-    }
-
-    /// Whether this service is served; one that is switched off is not.
-    pub(crate) fn has_service(&self, id: Uuid) -> bool {
-        self.services.get(&id).is_some()
     }
 }

@@ -143,7 +143,10 @@ pub(crate) fn shown(it: &Configuration) -> Vec<String> {
     let mut services: Vec<_> = it.services.iter().map(|(_, service)| service).collect();
     services.sort_by_key(|service| service.id);
     for service in services {
-        let tls = service.tls.as_ref().map(|tls| tls.id);
+        let tls = service
+            .tls
+            .as_ref()
+            .map(|tls| it.upstream_tls.content(tls.id));
         let peers = match &service.peers {
             Peers::Many(balancer) => balancer.name.to_string(),
             Peers::One(_) => "itself".to_owned(),
@@ -177,6 +180,19 @@ pub(crate) fn shown(it: &Configuration) -> Vec<String> {
                 route.id
             ));
         }
+    }
+    for route in it.streams.all() {
+        let service = route.service.as_ref().map(|service| {
+            let served = it.services.get(&service.id).unwrap();
+            (service.id, Arc::ptr_eq(service, served))
+        });
+        let steps = route.chain.with(&it.global_streams);
+        let picked = steps.filter_map(|step| step.pick(None));
+        let names: Vec<_> = picked.map(|index| it.handlers.shown(index)).collect();
+        let (id, passes_through) = (route.id, route.passes_through);
+        shown.push(format!(
+            "stream {id} {passes_through} {service:?} {names:?}"
+        ));
     }
     let mut balancers: Vec<_> = it.balancers.iter().map(|(_, it)| it).collect();
     balancers.sort_by_key(|balancer| balancer.id);
@@ -347,25 +363,12 @@ fn each_kind_is_edited_without_a_look_at_the_rest() {
 
 #[test]
 fn what_depends_on_more_takes_a_look_at_the_whole() {
-    let ca = sallyport_runtime::certs::LocalCa::create("test", 1).unwrap();
-    let ca = ca.pem().cert.clone();
     for change in [
         (Kind::Vault, 50, json!({"name": "env", "prefix": "my-env"})),
-        (Kind::CaCertificate, 51, json!({"cert": ca})),
-        (
-            Kind::Route,
-            52,
-            json!({"protocols": ["tcp"], "destinations": [{"port": 9000}], "service": {"id": id(7)}}),
-        ),
         (
             Kind::Service,
             7,
             json!({"host": "127.0.0.1", "enabled": false}),
-        ),
-        (
-            Kind::Plugin,
-            53,
-            json!({"name": "session", "config": {"secret": "{vault://env/none}"}}),
         ),
         // what nobody has checked: two with one key, of nobody, on nothing
         (

@@ -8,6 +8,7 @@ use ahash::AHashMap;
 use http::uri::Scheme;
 use sallyport_model::Kind;
 use sallyport_model::entities::{ConfigTable, Protocol, Service};
+use sallyport_plugins::ids::Ids;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -36,6 +37,10 @@ pub(crate) struct ServedService {
     /// Whether it is for streams, not for requests.
     pub(crate) is_stream: bool,
     pub(crate) peers: Peers,
+    /// The certificate that it shows itself.
+    pub(super) shows: Option<Uuid>,
+    /// CA certificates that it names.
+    pub(super) trusts: Box<[Uuid]>,
 }
 
 impl ServedService {
@@ -54,22 +59,27 @@ impl ServedService {
             tls: self.tls.clone(),
             is_stream: self.is_stream,
             peers: Peers::Many(balancer.clone()),
+            shows: self.shows,
+            trusts: self.trusts.clone(),
         }
     }
 }
 
+/// Texts of CA certificates.
+pub(super) type Authorities = Ids<Arc<str>>;
+
 /// Every service, with its peers.
 pub(super) fn services(
     table: &ConfigTable,
-    upstreams: &HashMap<&str, Arc<Balancer>>,
-    balancers: &Balancers,
-    (loaded, maker): (&certificates::Identities, &mut UpstreamTlsMaker<'_>),
+    (upstreams, balancers): (&HashMap<&str, Arc<Balancer>>, &Balancers),
+    tls: (&certificates::Identities, &Authorities),
+    maker: &mut UpstreamTlsMaker<'_>,
     problems: &mut Vec<Unservable>,
 ) -> HashMap<Uuid, Arc<ServedService>> {
     let mut served = HashMap::new();
     for service in &table.services {
         let upstream = upstreams.get(service.host.as_str());
-        let tls = service_tls(table, loaded, (service, upstream), maker);
+        let tls = tls_of(tls, (service, upstream), maker);
         match served_service(service, upstream, balancers, tls) {
             Ok(made) => _ = served.insert(service.id, Arc::new(made)),
             Err(unservable) => problems.push(unservable),
@@ -98,6 +108,8 @@ pub(super) fn served_service(
             tls: tls?,
             is_stream: is_stream(service.protocol),
             peers: Peers::new(service, upstream, balancers)?,
+            shows: service.client_certificate.map(|it| it.0),
+            trusts: service.ca_certificates.as_slice().into(),
         })
     });
     made.map_err(|reason| {
@@ -121,36 +133,22 @@ fn scheme(service: &Service) -> Result<(Scheme, bool), String> {
 }
 
 /// TLS towards a service, if it wants that. Its own certificate comes before that of its upstream.
-fn service_tls(
-    table: &ConfigTable,
-    loaded: &certificates::Identities,
-    (service, upstream): (&Service, Option<&Arc<Balancer>>),
-    maker: &mut UpstreamTlsMaker<'_>,
-) -> Result<Option<Arc<UpstreamTls>>, String> {
-    let known: AHashMap<Uuid, &str> = match service.ca_certificates.is_empty() {
-        true => AHashMap::new(),
-        false => table
-            .ca_certificates
-            .iter()
-            .map(|it| (it.id, it.cert.as_str()))
-            .collect(),
-    };
-    for id in &service.ca_certificates {
-        if service.protocol.is_tls() && !known.contains_key(id) {
-            warn!(service = %service.id, ca_certificate = %id, "the CA certificate of a service is not there, so nobody is believed because of it");
-        }
-    }
-    tls_of(loaded, (service, upstream), &known, maker)
-}
-
 pub(super) fn tls_of(
-    loaded: &certificates::Identities,
+    (loaded, authorities): (&certificates::Identities, &Authorities),
     (service, upstream): (&Service, Option<&Arc<Balancer>>),
-    known: &AHashMap<Uuid, &str>,
     maker: &mut UpstreamTlsMaker<'_>,
 ) -> Result<Option<Arc<UpstreamTls>>, String> {
     if !service.protocol.is_tls() {
         return Ok(None);
+    }
+    let mut known: AHashMap<Uuid, &str> = AHashMap::new();
+    for id in &service.ca_certificates {
+        match authorities.get(id) {
+            Some(text) => _ = known.insert(*id, text),
+            None => {
+                warn!(service = %service.id, ca_certificate = %id, "the CA certificate of a service is not there, so nobody is believed because of it");
+            }
+        }
     }
     let of_upstream = || upstream?.source().0.client_certificate;
     let shown = service.client_certificate.or_else(of_upstream);
@@ -160,5 +158,5 @@ pub(super) fn tls_of(
         authorities: service.ca_certificates.clone(),
     };
     let shown = shown.and_then(|id| Some(&loaded.get(&id.0)?.first));
-    maker.of(&wanted, shown, known).map(Some)
+    maker.of(&wanted, shown, &known).map(Some)
 }

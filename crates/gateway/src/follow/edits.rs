@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use sallyport_model::Kind;
 use sallyport_model::declarative::label;
-use sallyport_model::schema::{Mode, parse_entity_in};
+use sallyport_model::schema::{self, Mode, parse_entity_in};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::{Deltas, Refused};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::refusals::{Claim, Judge, Key, Reference, Rejected, claims_of, references};
 use super::source::{Source, key_of};
@@ -81,6 +82,12 @@ pub(super) fn edited(before: Before<'_>, deltas: &Deltas, items_max: usize) -> O
             edit.add(key, delta.entity.clone(), items_max)?;
         }
     }
+    for key in before.source.refusals().secret() {
+        if !edit.items.contains_key(&key) {
+            edit.add(key, before.source.published_value(key), items_max)?;
+        }
+    }
+    edit.add_dependents(items_max)?;
     for _ in 0..ROUNDS_MAX {
         edit.refuse_what_hangs();
         match edit.tried()? {
@@ -109,6 +116,117 @@ impl Edit<'_> {
             self.items.insert(key, item);
         }
         Some(())
+    }
+
+    /// Adds what has to be made again with what is there.
+    fn add_dependents(&mut self, items_max: usize) -> Option<()> {
+        let source = self.before.source;
+        let mut queue: Vec<Key> = self.items.keys().copied().collect();
+        while let Some(key) = queue.pop() {
+            for dependent in self.dependents(key) {
+                if self.items.contains_key(&dependent) {
+                    continue;
+                }
+                match source.refusals().get(&dependent) {
+                    Some(rejected) if rejected.kept.is_none() => continue,
+                    // what is kept may be about something else
+                    Some(_) => return None,
+                    None => {}
+                }
+                if self.items.len() >= items_max {
+                    return None;
+                }
+                let published = Some(source.published_value(dependent)?);
+                let item = Item::new(dependent, published, self.before.plugins)?;
+                self.items.insert(dependent, item);
+                queue.push(dependent);
+            }
+        }
+        Some(())
+    }
+
+    /// What has to be made again with an entity, although it did not change.
+    fn dependents(&self, (kind, id): Key) -> Vec<Key> {
+        let Before {
+            source, current, ..
+        } = self.before;
+        let Some(item) = self.items.get(&(kind, id)).filter(|it| it.bad.is_none()) else {
+            return Vec::new();
+        };
+        let is_gone = item.published.is_none();
+        let services = |ids: Vec<Uuid>| ids.into_iter().map(|id| (Kind::Service, id)).collect();
+        match kind {
+            Kind::Certificate => current.showing(id).to_vec(),
+            Kind::CaCertificate => services(current.trusting(id).to_vec()),
+            Kind::Upstream => {
+                let before = current.upstream_says(id);
+                let shown = schema::reference(&item.entity["client_certificate"]);
+                let name = item.entity["name"].as_str();
+                let is_new = |id: Uuid| self.items.contains_key(&(Kind::Certificate, id));
+                let same = before == name.map(|name| (name, shown));
+                if same && !shown.is_some_and(is_new) {
+                    return Vec::new();
+                }
+                let names = [before.map(|(name, _)| name), name].into_iter().flatten();
+                services(names.flat_map(|name| current.services_at(name)).collect())
+            }
+            // one that is switched on or off takes along what hangs on it
+            Kind::Service if is_gone || !source.is_served((kind, id)) => Vec::new(),
+            Kind::Service => {
+                let is_on = item.entity["enabled"] != false;
+                match is_on == current.has_service(id) {
+                    true => Vec::new(),
+                    false => self.hanging_on((kind, id)),
+                }
+            }
+            Kind::Route if is_gone || !source.is_served((kind, id)) => Vec::new(),
+            Kind::Route => match self.is_off(item) != current.has_route(id) {
+                true => Vec::new(),
+                false => self.hanging_on((kind, id)),
+            },
+            _ => Vec::new(),
+        }
+    }
+
+    fn hanging_on(&self, key: Key) -> Vec<Key> {
+        let source = self.before.source;
+        let kept = source.refusals().leaning_on(&key);
+        let published = source.hanging_on(key.1);
+        published.iter().chain(kept).copied().collect()
+    }
+
+    /// Whether the service or the route of an entity is switched off.
+    fn is_off(&self, item: &Item) -> bool {
+        item.references.iter().any(|it| self.is_switched_off(it.to))
+    }
+
+    /// Whether a service or a route is switched on or off by this edit.
+    fn is_switched(&self, key: Key) -> bool {
+        let current = self.before.current;
+        let was_off = match key.0 {
+            Kind::Service => !current.has_service(key.1),
+            Kind::Route => !current.has_route(key.1),
+            _ => false,
+        };
+        was_off != self.is_switched_off(key)
+    }
+
+    fn is_switched_off(&self, key: Key) -> bool {
+        let Before {
+            source, current, ..
+        } = self.before;
+        let (kind, id) = key;
+        match (kind, self.items.get(&key)) {
+            (Kind::Service, Some(item)) if item.published.is_some() && item.bad.is_none() => {
+                item.entity["enabled"] == false
+            }
+            (Kind::Service, _) => source.is_served(key) && !current.has_service(id),
+            (Kind::Route, Some(item)) if item.published.is_some() && item.bad.is_none() => {
+                self.is_off(item)
+            }
+            (Kind::Route, _) => source.is_served(key) && !current.has_route(id),
+            _ => false,
+        }
     }
 
     /// Whether an entity will be served, as published or as it was.
@@ -168,13 +286,14 @@ impl Edit<'_> {
     /// The services with a `host` after the edit, as a list.
     fn services_at(&self, host: &str) -> Value {
         let before = self.before.current.services_at(host);
-        let stays = |id: &uuid::Uuid| match self.items.get(&(Kind::Service, *id)) {
+        let stays = |id: &Uuid| match self.items.get(&(Kind::Service, *id)) {
             Some(item) => item.published.is_some() && item.bad.is_some(),
             None => true,
         };
         let mut ids: Vec<_> = before.filter(stays).collect();
         let services = self.items.iter().filter(|((kind, _), item)| {
-            *kind == Kind::Service && item.bad.is_none() && item.entity["host"] == host
+            let is_on = item.bad.is_none() && item.entity["enabled"] != false;
+            *kind == Kind::Service && is_on && item.entity["host"] == host
         });
         ids.extend(services.map(|((_, id), _)| *id));
         ids.sort_unstable();
@@ -205,9 +324,10 @@ impl Edit<'_> {
                 if kept.as_ref() == Some(published) {
                     return None;
                 }
-                // what was good before has to be good still
+                // what was good before has to be good still, and switched on or off as it was
                 let mut leans_on = rejected.leans_on().iter();
-                if !leans_on.all(|to| self.is_served(*to)) {
+                let stays = |to: &Key| self.is_served(*to) && !self.is_switched(*to);
+                if !leans_on.all(stays) {
                     return None;
                 }
                 changes.rejected.push((*key, rejected));
@@ -254,9 +374,7 @@ impl Edit<'_> {
         claims: &HashSet<&Claim>,
         edits: &mut Edits,
     ) -> Option<()> {
-        let Before {
-            source, current, ..
-        } = self.before;
+        let source = self.before.source;
         let was_served = source.is_served((kind, id));
         if item.published.is_none() {
             let leaning = source.refusals().leaning_on(&(kind, id));
@@ -277,11 +395,15 @@ impl Edit<'_> {
                 }
             }
         }
-        // one that was switched off brings back what hangs on it
-        if kind == Kind::Service && was_served && !current.has_service(id) {
-            return None;
-        }
-        edits.put(kind, id, &item.entity).then_some(())
+        let is_live = match kind {
+            Kind::Route | Kind::Plugin => !self.is_off(item),
+            _ => true,
+        };
+        let taken = match is_live {
+            true => edits.put(kind, id, &item.entity),
+            false => edits.remove(kind, id),
+        };
+        taken.then_some(())
     }
 }
 

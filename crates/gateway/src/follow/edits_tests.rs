@@ -16,6 +16,7 @@ use crate::conf::Dns;
 use crate::configuration::Configuration;
 use crate::configuration::edit_tests::shown;
 use crate::enabled::Enabled;
+use crate::vaults::Vaults;
 
 const FLAVOR: RouterFlavor = RouterFlavor::TraditionalCompatible;
 
@@ -51,7 +52,13 @@ impl Lab {
             balancers: Balancers::new(Dns::default()),
             plugins: Enabled::all(FLAVOR),
             source: Source::default(),
-            now: Configuration::empty(FLAVOR).keeping_all(true),
+            now: Configuration::empty(FLAVOR)
+                .keeping_all(true)
+                .with_vaults(Vaults::new(
+                    BTreeMap::from([("SECRET".to_owned(), "open sesame, and wider".to_owned())]),
+                    String::new(),
+                    std::path::PathBuf::new(),
+                )),
             rebuilds: 0,
         }
     }
@@ -111,10 +118,19 @@ impl Lab {
                     "{changes:#?}"
                 );
                 assert_eq!(self.source.served_hash(), whole.served_hash());
-                assert_eq!(shown(&edited.configuration), shown(&made), "{changes:#?}");
+                let (found, expected) = (shown(&edited.configuration), shown(&made));
+                let mut pairs = found.iter().zip(&expected);
+                let other = pairs.find(|(found, expected)| found != expected);
+                assert_eq!(other, None, "{changes:?}");
+                assert_eq!(found.len(), expected.len());
+                // one that is switched off needs no closing
+                let is_on = |it: &Configuration, service: Option<Uuid>| {
+                    service.is_none_or(|id| it.has_service(id))
+                };
                 let closed = |it: &Configuration| {
-                    let mut closed: Vec<_> =
-                        it.closed().iter().map(|it| format!("{it:?}")).collect();
+                    let closed = it.closed().into_iter();
+                    let closed = closed.filter(|closed| is_on(it, closed.service));
+                    let mut closed: Vec<_> = closed.map(|it| format!("{it:?}")).collect();
                     closed.sort();
                     closed
                 };
@@ -297,9 +313,8 @@ fn each_kind_that_guards_closes_what_it_guarded() {
     assert!(lab.runs(25).is_empty());
     assert_eq!(lab.edit(&[at(24, "fresh")])[1], "upstreams 23!");
     // services that meant a host mean it from now on
-    lab.take(&[upstream(23, "fresh"), upstream(20, "pool")]);
-    lab.rebuilds = 0;
-    assert!(lab.refused().is_empty());
+    let refused = lab.edit(&[upstream(23, "fresh"), upstream(20, "pool")]);
+    assert!(refused.is_empty(), "{refused:?}");
     // a group rule, a certificate
     let acl = (Kind::Acl, 32, Some(json!({"consumer": to(30), "group": 7})));
     assert_eq!(lab.edit(&[acl]), ["acls 32!"]);
@@ -320,19 +335,185 @@ fn each_kind_that_guards_closes_what_it_guarded() {
     );
 }
 
-/// Entities that may be there: a kind, how many of it, and how they look in each variant.
-const KINDS: [(Kind, u128); 11] = [
-    (Kind::Service, 3),
-    (Kind::Route, 4),
+#[test]
+fn what_is_switched_off_comes_back_with_what_hangs_on_it() {
+    let mut lab = Lab::new();
+    let none: [&str; 0] = [];
+    let switched = |on: bool| {
+        let service = json!({"host": "127.0.0.1", "name": "s1", "enabled": on});
+        (Kind::Service, 1, Some(service))
+    };
+    lab.take(&[
+        service(1),
+        route(2, 1),
+        service(3),
+        route(4, 3),
+        plugin(5, "cors", json!({"route": to(2)})),
+        plugin(6, "correlation-id", json!({"service": to(1)})),
+    ]);
+    lab.rebuilds = 0;
+    assert_eq!(lab.runs(2), ["correlation-id", "cors"]);
+    assert_eq!(lab.edit(&[switched(false)]), none);
+    assert!(!lab.now.has_route(id(2)));
+    // what is changed meanwhile comes back as it is then
+    let auth = plugin(7, "key-auth", json!({"route": to(8)}));
+    assert_eq!(lab.edit(&[route(8, 1), auth]), none);
+    assert_eq!(lab.edit(&[(Kind::Plugin, 5, None)]), none);
+    assert!(!lab.now.has_route(id(8)));
+    assert_eq!(lab.edit(&[switched(true)]), none);
+    assert_eq!(lab.runs(2), ["correlation-id"]);
+    assert_eq!(lab.runs(8), ["correlation-id", "key-auth"]);
+    // a route that moves to a service that is off is off, with its plugins
+    assert_eq!(lab.edit(&[switched(false)]), none);
+    assert_eq!(lab.edit(&[route(8, 3)]), none);
+    assert_eq!(lab.runs(8), ["key-auth"]);
+    assert_eq!(lab.edit(&[route(8, 1)]), none);
+    assert!(!lab.now.has_route(id(8)));
+    assert_eq!(lab.edit(&[route(8, 1), switched(true)]), none);
+    assert_eq!(lab.runs(8), ["correlation-id", "key-auth"]);
+}
+
+#[test]
+fn routes_of_streams_are_edited() {
+    let mut lab = Lab::new();
+    let service = |n, port: u16| {
+        let service = json!({"host": "127.0.0.1", "protocol": "tcp", "port": port});
+        (Kind::Service, n, Some(service))
+    };
+    let route = |n, of, port: u16| {
+        let destinations = json!([{"port": port}]);
+        let route = json!({"protocols": ["tcp"], "destinations": destinations, "service": to(of)});
+        (Kind::Route, n, Some(route))
+    };
+    let ports = |lab: &Lab| {
+        lab.now
+            .streams
+            .all()
+            .iter()
+            .filter_map(|it| it.service.as_ref())
+            .count()
+    };
+    lab.edit(&[service(1, 9000), route(2, 1, 7000)]);
+    assert_eq!(ports(&lab), 1);
+    lab.edit(&[route(3, 1, 7001), route(2, 1, 7002)]);
+    lab.edit(&[service(1, 9001)]);
+    lab.edit(&[service(4, 9000), route(2, 4, 7000)]);
+    let limit = json!({"route": to(2), "protocols": ["tcp"], "config": {"allow": ["10.0.0.0/8"]}});
+    lab.edit(&[plugin(5, "ip-restriction", limit)]);
+    assert_eq!(ports(&lab), 2);
+    lab.edit(&[(Kind::Route, 3, None), (Kind::Service, 1, None)]);
+    assert_eq!(ports(&lab), 1);
+}
+
+#[test]
+fn who_is_believed_and_what_is_shown_follows_its_certificate() {
+    let mut lab = Lab::new();
+    let certificate = |at: usize| {
+        let pair = pair(at);
+        (
+            Kind::Certificate,
+            1,
+            Some(json!({"cert": pair.cert, "key": pair.key})),
+        )
+    };
+    let ca = |at: usize| (Kind::CaCertificate, 2, Some(json!({"cert": authority(at)})));
+    let upstream = |name: &str| {
+        let upstream = json!({"name": name, "client_certificate": to(1)});
+        (Kind::Upstream, 3, Some(upstream))
+    };
+    let service = |n, host: &str, more: Value| {
+        let mut service = json!({"host": host, "protocol": "https"});
+        service
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        (Kind::Service, n, Some(service))
+    };
+    let shown_by = |lab: &Lab| -> Vec<String> {
+        let services = shown(&lab.now).into_iter();
+        services.filter(|it| it.starts_with("service ")).collect()
+    };
+    lab.edit(&[certificate(0), ca(0), upstream("pool")]);
+    lab.edit(&[
+        service(4, "pool", json!({})),
+        service(5, "127.0.0.1", json!({"client_certificate": to(1)})),
+        service(
+            6,
+            "127.0.0.1",
+            json!({"tls_verify": true, "ca_certificates": [id(2)]}),
+        ),
+    ]);
+    let mut before = shown_by(&lab);
+    for (change, others) in [
+        (certificate(1), [true, true, false]),
+        (ca(1), [false, false, true]),
+        (upstream("other"), [true, false, false]),
+        (upstream("pool"), [true, false, false]),
+        ((Kind::CaCertificate, 2, None), [false, false, true]),
+    ] {
+        lab.edit(std::slice::from_ref(&change));
+        let now = shown_by(&lab);
+        let other: Vec<bool> = now
+            .iter()
+            .zip(&before)
+            .map(|(now, old)| now != old)
+            .collect();
+        assert_eq!(other, others, "{change:?}");
+        before = now;
+    }
+    // two that take each other's name
+    lab.edit(&[(Kind::Upstream, 7, Some(json!({"name": "second"})))]);
+    let swapped = [
+        (Kind::Upstream, 7, Some(json!({"name": "pool"}))),
+        (Kind::Upstream, 3, Some(json!({"name": "second"}))),
+    ];
+    lab.edit(&swapped);
+    let gone = [(Kind::Upstream, 7, None), (Kind::Certificate, 1, None)];
+    lab.edit(&[service(5, "127.0.0.1", json!({}))]);
+    lab.edit(&gone);
+}
+
+#[test]
+fn what_is_in_a_vault_is_edited_and_tried_again() {
+    let mut lab = Lab::new();
+    let none: [&str; 0] = [];
+    lab.take(&[service(1), route(2, 1)]);
+    lab.rebuilds = 0;
+    let session = |secret: &str| {
+        let config = json!({"secret": format!("{{vault://env/{secret}}}")});
+        plugin(3, "session", json!({"route": to(2), "config": config}))
+    };
+    assert_eq!(lab.edit(&[session("none")]), ["plugins 3!"]);
+    assert_eq!(lab.edit(&[route(4, 1)]), ["plugins 3!"]);
+    assert_eq!(lab.runs(2), ["closed"]);
+    assert_eq!(lab.edit(&[session("secret")]), none);
+    assert_eq!(lab.runs(2), ["session"]);
+    assert!(lab.now.has_references());
+    assert_eq!(lab.edit(&[session("none")]), ["plugins 3+"]);
+    // the secret comes, and the next change, whatever it is, takes it up
+    let environment = BTreeMap::from([("NONE".to_owned(), "here at last, and long".to_owned())]);
+    let vaults = Vaults::new(environment, String::new(), std::path::PathBuf::new());
+    let now = std::mem::replace(&mut lab.now, Configuration::empty(FLAVOR));
+    lab.now = now.with_vaults(vaults);
+    assert_eq!(lab.edit(&[route(5, 1)]), none);
+}
+
+/// Entities that may be there: a kind, and how many of it.
+const KINDS: [(Kind, u128); 14] = [
+    (Kind::Service, 4),
+    (Kind::Route, 5),
     (Kind::Consumer, 2),
     (Kind::ConsumerGroup, 2),
+    (Kind::ConsumerGroupMember, 2),
     (Kind::Upstream, 2),
     (Kind::Target, 3),
     (Kind::Certificate, 2),
+    (Kind::CaCertificate, 2),
     (Kind::Sni, 2),
     (Kind::Acl, 2),
     (Kind::KeyAuth, 2),
-    (Kind::Plugin, 5),
+    (Kind::Plugin, 6),
+    (Kind::KeySet, 1),
 ];
 
 /// Numbers of entities: the hundreds are the place of the kind in `KINDS`.
@@ -341,20 +522,53 @@ fn number(kind: Kind, n: u128) -> u128 {
     at as u128 * 100 + n
 }
 
+fn authority(n: usize) -> &'static str {
+    static ALL: std::sync::OnceLock<Vec<String>> = std::sync::OnceLock::new();
+    let make = |_| {
+        let ca = sallyport_runtime::certs::LocalCa::create("test", 1).unwrap();
+        ca.pem().cert.clone()
+    };
+    &ALL.get_or_init(|| (0..4).map(make).collect())[n]
+}
+
 fn entity(kind: Kind, n: u128, variant: u8) -> Value {
+    let at = usize::from(variant);
     let of = |kind: Kind, count: u128| to(number(kind, (n + u128::from(variant)) % count));
-    let is_bad = variant >= 6;
-    let plugins = [
-        "key-auth",
-        "cors",
-        "house-auth",
-        "rate-limiting",
-        "correlation-id",
-    ];
+    let is_bad = variant >= 8;
+    let one = |good: String| if is_bad { json!(7) } else { json!(good) };
     match kind {
         Kind::Service => {
-            let host = ["127.0.0.1", "u0", "u1"][usize::from(variant % 3)];
-            json!({"host": host, "name": format!("s{n}"), "port": if is_bad { 70_000 } else { 80 }})
+            let host = ["127.0.0.1", "u0-0", "u1-1"][at % 3];
+            let mut service = json!({"host": host, "name": format!("s{n}"),
+                "port": if is_bad { 70_000 } else { 80 + u32::from(variant) }});
+            match n {
+                // what is for streams stays so, mostly
+                3 => service["protocol"] = json!(if variant == 7 { "http" } else { "tcp" }),
+                _ if variant % 3 == 1 => {
+                    service["protocol"] = json!("https");
+                    if n == 1 {
+                        service["client_certificate"] = of(Kind::Certificate, 2);
+                    }
+                    if n == 2 {
+                        service["tls_verify"] = json!(true);
+                        service["ca_certificates"] = json!([of(Kind::CaCertificate, 2)["id"]]);
+                    }
+                }
+                _ => {}
+            }
+            if matches!(variant, 5 | 6) {
+                service["enabled"] = json!(false);
+            }
+            service
+        }
+        Kind::Route if n == 4 => {
+            let port = if is_bad {
+                json!("x")
+            } else {
+                json!(9_000 + u32::from(variant))
+            };
+            json!({"name": "stream", "protocols": ["tcp"], "destinations": [{"port": port}],
+                   "service": to(number(Kind::Service, 3))})
         }
         Kind::Route => {
             let path = if is_bad {
@@ -362,17 +576,22 @@ fn entity(kind: Kind, n: u128, variant: u8) -> Value {
             } else {
                 format!("/{n}{variant}")
             };
-            json!({"name": format!("r{n}"), "paths": [path], "service": of(Kind::Service, 3)})
+            json!({"name": format!("r{n}"), "paths": [path], "service": of(Kind::Service, 4)})
         }
-        Kind::Consumer => match is_bad {
-            true => json!({"username": 7}),
-            false => json!({"username": format!("c{n}"), "custom_id": format!("{n}{variant}")}),
-        },
-        Kind::ConsumerGroup => {
-            json!({"name": if is_bad { json!(7) } else { json!(format!("g{n}")) }})
+        Kind::Consumer => {
+            json!({"username": one(format!("c{n}")), "custom_id": format!("{n}{variant}")})
+        }
+        Kind::ConsumerGroup => json!({"name": one(format!("g{n}-{}", variant % 2))}),
+        Kind::ConsumerGroupMember => {
+            json!({"consumer": to(number(Kind::Consumer, n)), "consumer_group": of(Kind::ConsumerGroup, 2)})
         }
         Kind::Upstream => {
-            json!({"name": format!("u{n}"), "slots": if is_bad { 1 } else { 10 + u32::from(variant) }})
+            let slots = if is_bad { 1 } else { 10 + u32::from(variant) };
+            let mut upstream = json!({"name": format!("u{n}-{}", variant % 2), "slots": slots});
+            if variant.is_multiple_of(3) {
+                upstream["client_certificate"] = of(Kind::Certificate, 2);
+            }
+            upstream
         }
         Kind::Target => {
             let host = if is_bad {
@@ -383,12 +602,17 @@ fn entity(kind: Kind, n: u128, variant: u8) -> Value {
             json!({"target": host, "weight": variant, "upstream": of(Kind::Upstream, 2)})
         }
         Kind::Certificate => {
+            let pair = pair(at % 2);
+            let cert = if is_bad { "bad" } else { &*pair.cert };
+            json!({"cert": cert, "key": pair.key})
+        }
+        Kind::CaCertificate => {
             let cert = if is_bad {
                 "bad"
             } else {
-                &*pair(usize::from(variant % 2)).cert
+                authority(n as usize * 2 + at % 2)
             };
-            json!({"cert": cert, "key": pair(usize::from(variant % 2)).key})
+            json!({"cert": cert})
         }
         Kind::Sni => {
             let name = if is_bad {
@@ -398,42 +622,44 @@ fn entity(kind: Kind, n: u128, variant: u8) -> Value {
             };
             json!({"name": name, "certificate": of(Kind::Certificate, 2)})
         }
-        Kind::Acl => {
-            let group = if is_bad {
-                json!(1)
-            } else {
-                json!(format!("a{n}"))
-            };
-            json!({"group": group, "consumer": of(Kind::Consumer, 2)})
-        }
-        Kind::KeyAuth => {
-            let key = if is_bad {
-                json!(1)
-            } else {
-                json!(format!("k{n}"))
-            };
-            json!({"key": key, "consumer": of(Kind::Consumer, 2)})
-        }
-        _ => {
-            let mut plugin = json!({"name": plugins[n as usize]});
-            match variant % 4 {
-                0 => plugin["route"] = of(Kind::Route, 4),
-                1 => plugin["service"] = of(Kind::Service, 3),
-                2 if matches!(n, 2 | 3) => plugin["consumer"] = of(Kind::Consumer, 2),
-                _ => {}
-            }
-            if n == 3 {
-                plugin["config"] = json!({"minute": variant + 1});
-            }
-            if is_bad {
-                plugin["config"] = json!({"surely_unknown": 1});
-            }
-            if variant == 5 {
-                plugin["enabled"] = json!(false);
-            }
-            plugin
-        }
+        Kind::Acl => json!({"group": one(format!("a{n}")), "consumer": of(Kind::Consumer, 2)}),
+        Kind::KeyAuth => json!({"key": one(format!("k{n}")), "consumer": of(Kind::Consumer, 2)}),
+        Kind::KeySet => json!({"name": one("keys".to_owned())}),
+        _ => plugin_of(n, variant, of),
     }
+}
+
+fn plugin_of(n: u128, variant: u8, of: impl Fn(Kind, u128) -> Value) -> Value {
+    let names = [
+        "key-auth",
+        "cors",
+        "house-auth",
+        "rate-limiting",
+        "correlation-id",
+        "session",
+    ];
+    let mut plugin = json!({"name": names[n as usize]});
+    match variant % 4 {
+        0 => plugin["route"] = of(Kind::Route, 5),
+        1 => plugin["service"] = of(Kind::Service, 4),
+        2 if matches!(n, 2 | 3) => plugin["consumer"] = of(Kind::Consumer, 2),
+        3 if n == 3 => plugin["consumer_group"] = of(Kind::ConsumerGroup, 2),
+        _ => {}
+    }
+    if n == 3 {
+        plugin["config"] = json!({"minute": variant + 1});
+    }
+    if n == 5 {
+        let secret = ["secret", "none", "secret"][usize::from(variant % 3)];
+        plugin["config"] = json!({"secret": format!("{{vault://env/{secret}}}")});
+    }
+    if variant >= 8 {
+        plugin["config"] = json!({"surely_unknown": 1});
+    }
+    if variant == 5 {
+        plugin["enabled"] = json!(false);
+    }
+    plugin
 }
 
 type Model = BTreeMap<(usize, u128), u8>;
@@ -462,11 +688,11 @@ fn cascade(model: &mut Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]
     fn edits_lead_to_what_the_whole_would_be(
         rounds in proptest::collection::vec(proptest::collection::vec(
-            (0..KINDS.len(), 0u128..5, proptest::option::weighted(0.85, 0u8..8)), 1..5), 1..14)
+            (0..KINDS.len(), 0u128..6, proptest::option::weighted(0.85, 0u8..10)), 1..5), 1..14)
     ) {
         let mut model = Model::new();
         for (at, (_, count)) in KINDS.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Entities that are not served as published, and what they depend on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sallyport_model::schema::{self, Mode, Type, parse_entity_in};
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::closed::{Closed, Refusal};
 use crate::configuration::is_bad_alone;
 use crate::enabled::Enabled;
+use crate::vaults::has_reference;
 
 pub(super) type Key = (Kind, Uuid);
 
@@ -57,6 +58,8 @@ enum Cause {
     Itself,
     /// These would have to be there.
     Missing(Vec<Key>),
+    /// What is in a vault would have to be another.
+    Secret,
     /// Nobody knows.
     Unclear,
 }
@@ -132,6 +135,9 @@ impl Judge<'_> {
         match missing.is_empty() {
             false => Cause::Missing(missing),
             true if is_bad_alone(kind, parsed, self.flavor) => Cause::Itself,
+            true if matches!(kind, Kind::Plugin | Kind::Certificate) && has_reference(parsed) => {
+                Cause::Secret
+            }
             true => Cause::Unclear,
         }
     }
@@ -179,6 +185,8 @@ pub(super) struct Refusals {
     /// Those whose kept version refers to an entity.
     leaning: HashMap<Key, Vec<Key>>,
     claiming: HashMap<Claim, Vec<Key>>,
+    /// Those that are tried again with each change, because nobody tells when a secret changes.
+    secret: BTreeSet<Key>,
     unclear: usize,
     /// What is to be added to the digest of what was published, for that of what is served.
     difference: SetDigest,
@@ -213,6 +221,11 @@ impl Refusals {
         self.waiting.get(key).map_or(&[], Vec::as_slice)
     }
 
+    /// Those that could be served if what is in a vault were another.
+    pub(super) fn secret(&self) -> impl Iterator<Item = Key> {
+        self.secret.iter().copied()
+    }
+
     /// Those whose kept version refers to this entity.
     pub(super) fn leaning_on(&self, key: &Key) -> &[Key] {
         self.leaning.get(key).map_or(&[], Vec::as_slice)
@@ -241,6 +254,7 @@ impl Refusals {
         match &rejected.cause {
             Cause::Itself => {}
             Cause::Missing(missing) => note(&mut self.waiting, missing, key),
+            Cause::Secret => _ = self.secret.insert(key),
             Cause::Unclear => self.unclear += 1,
         }
         note(&mut self.leaning, &rejected.leans_on, key);
@@ -263,6 +277,7 @@ impl Refusals {
         match &rejected.cause {
             Cause::Itself => {}
             Cause::Missing(missing) => forget(&mut self.waiting, missing, key),
+            Cause::Secret => _ = self.secret.remove(key),
             Cause::Unclear => self.unclear -= 1,
         }
         forget(&mut self.leaning, &rejected.leans_on, key);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::edits::RefusalChanges;
-use super::refusals::{Held, Judge, Key, Refusals, Rejected};
+use super::refusals::{Held, Judge, Key, Refusals, Rejected, references};
 use crate::enabled::Enabled;
 
 /// Member of a stored table with what is served in the place of refused entities.
@@ -26,6 +26,8 @@ pub(super) struct Source {
     others: HashMap<(String, String), EntityDigest>,
     /// Entities that are not served as published.
     refusals: Refusals,
+    /// Routes and plugins of services, and plugins of routes, as published.
+    hanging: HashMap<Uuid, Vec<Key>>,
 }
 
 impl Source {
@@ -145,6 +147,20 @@ impl Source {
         if let Some(old) = self.digest_of(delta) {
             self.published.remove(&delta.table, old);
         }
+        if let Some(key) = key_of(delta).filter(|(kind, _)| hangs(*kind)) {
+            let old = self.published_value(key);
+            for id in old.iter().flat_map(|old| hangs_on(key.0, old)) {
+                if let Some(keys) = self.hanging.get_mut(&id) {
+                    keys.retain(|own| *own != key);
+                    if keys.is_empty() {
+                        self.hanging.remove(&id);
+                    }
+                }
+            }
+            if let Some(entity) = &delta.entity {
+                self.hang(key, entity);
+            }
+        }
         let text = delta.entity.as_ref().map(Value::to_string);
         let Some(key) = key_of(delta) else {
             let key = (delta.table.clone(), delta.id.clone());
@@ -164,6 +180,17 @@ impl Source {
             }
             None => _ = self.entities.remove(&key),
         }
+    }
+
+    fn hang(&mut self, key: Key, entity: &Value) {
+        for id in hangs_on(key.0, entity) {
+            self.hanging.entry(id).or_default().push(key);
+        }
+    }
+
+    /// The routes and plugins of a service, or the plugins of a route, as published.
+    pub(super) fn hanging_on(&self, id: Uuid) -> &[Key] {
+        self.hanging.get(&id).map_or(&[], Vec::as_slice)
     }
 
     /// What is served of an entity.
@@ -276,6 +303,7 @@ impl Source {
                 let Some(id) = entity["id"].as_str().and_then(|id| id.parse().ok()) else {
                     continue;
                 };
+                source.hang((kind, id), entity);
                 let held = Held::new(kind, &entity.to_string());
                 source.published.add(kind.table(), held.digest);
                 source.entities.insert((kind, id), held);
@@ -323,6 +351,19 @@ pub(super) fn patch(table: &mut Value, changes: Vec<Delta>) {
 /// The entity that a delta is about, if this build knows its kind.
 pub(super) fn key_of(delta: &Delta) -> Option<Key> {
     Some((Kind::from_table(&delta.table)?, delta.id.parse().ok()?))
+}
+
+/// Whether entities of this kind go and come with others.
+fn hangs(kind: Kind) -> bool {
+    matches!(kind, Kind::Route | Kind::Plugin)
+}
+
+/// The service and the route that an entity goes and comes with.
+fn hangs_on(kind: Kind, entity: &Value) -> impl Iterator<Item = Uuid> {
+    let references = hangs(kind).then(|| references(kind, entity)).flatten();
+    let references = references.into_iter().flatten().map(|it| it.to);
+    let with = |(kind, _): &Key| matches!(kind, Kind::Service | Kind::Route);
+    references.filter(with).map(|(_, id)| id)
 }
 
 fn key_of_told(told: &Refused) -> Option<Key> {

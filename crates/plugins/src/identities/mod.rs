@@ -171,7 +171,22 @@ struct Held {
 #[derive(Clone)]
 struct Group {
     name: Box<str>,
-    members: usize,
+    /// Its consumers, with how many memberships each has.
+    members: Ids<u32>,
+}
+
+impl Group {
+    fn join(&mut self, consumer: Uuid) {
+        let before = self.members.get(&consumer).copied().unwrap_or_default();
+        self.members.insert(consumer, before + 1);
+    }
+
+    fn leave(&mut self, consumer: Uuid) {
+        match self.members.get(&consumer).copied() {
+            Some(before @ 2..) => self.members.insert(consumer, before - 1),
+            _ => _ = self.members.remove(&consumer),
+        }
+    }
 }
 
 impl Person {
@@ -206,7 +221,8 @@ impl Identities {
     pub fn new(table: &ConfigTable, loaded_s: u64) -> Identities {
         let group = |group: &entities::ConsumerGroup| {
             let name = group.name.as_str().into();
-            (group.id, Group { name, members: 0 })
+            let members = Ids::default();
+            (group.id, Group { name, members })
         };
         let mut groups: AHashMap<Uuid, Group> = table.consumer_groups.iter().map(group).collect();
         let person = |consumer: &entities::Consumer| (consumer.id, Person::new(consumer));
@@ -225,7 +241,7 @@ impl Identities {
         for member in &table.consumer_group_consumers {
             let group = groups.get_mut(&member.consumer_group.0);
             if let (Some(group), Some(person)) = (group, people.get_mut(&member.consumer.0)) {
-                group.members += 1;
+                group.join(member.consumer.0);
                 person.members.push((member.id, member.consumer_group.0));
                 holds(Kind::ConsumerGroupMember, member.id, member.consumer, "");
             }

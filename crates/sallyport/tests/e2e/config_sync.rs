@@ -110,6 +110,49 @@ fn changes_of_every_day_are_edits_and_nothing_is_made_anew() {
         request.send().unwrap().status
     };
     assert_eq!((key("k"), key("other")), (200, 401));
+    // off and on, with what hangs on it; under another name; with a certificate to show
+    let service = |host: &str, more: serde_json::Value| {
+        let mut service = json!({"host": host, "name": "balanced"});
+        service
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        put("services", 7, service);
+    };
+    service("pool", json!({"enabled": false}));
+    gateway.wait_for("/balanced", 404, soon());
+    service("pool", json!({"enabled": true}));
+    gateway.wait_for("/balanced", 200, soon());
+    put("upstreams", 6, json!({"name": "renamed"}));
+    service("renamed", json!({}));
+    gateway.wait_for("/balanced", 200, soon());
+    let pair = sallyport_runtime::certs::self_signed_localhost(1).unwrap();
+    put(
+        "certificates",
+        9,
+        json!({"cert": pair.cert, "key": pair.key}),
+    );
+    let ca = sallyport_runtime::certs::LocalCa::create("test", 1).unwrap();
+    put("ca_certificates", 10, json!({"cert": ca.pem().cert}));
+    put(
+        "upstreams",
+        6,
+        json!({"name": "renamed", "client_certificate": foreign(9)}),
+    );
+    put(
+        "plugins",
+        11,
+        json!({"name": "session", "service": foreign(7),
+        "config": {"secret": "{vault://env/no-such-secret}"}}),
+    );
+    gateway.wait_for("/balanced", 503, soon());
+    put(
+        "plugins",
+        11,
+        json!({"name": "session", "service": foreign(7), "enabled": false}),
+    );
+    gateway.wait_for("/balanced", 200, soon());
+    control.wait_in_sync(1);
     let sync = gateway.ask_status("/status").json()["config_sync"].clone();
     assert_eq!(
         (&sync["rebuilds"], &sync["resyncs"]),

@@ -34,18 +34,21 @@ impl Configuration {
         let mut targets: AHashMap<Uuid, Vec<Target>> = AHashMap::new();
         let (gone, gone_targets) = (edits.gone(Kind::Upstream), edits.gone(Kind::Target));
         let of = |id: &Uuid| self.balancers.get(id).map(|it| it.source());
-        let has_services = |links: &Links, name: &str| {
+        let edited = edits.services();
+        // services that meant a host mean an upstream, or the other way round, or show another
+        // certificate: they have to be made with it
+        let has_others = |links: &Links, name: &str| {
             let services = links.services.get(name);
-            services.is_some_and(|services| !services.is_empty())
+            services.is_some_and(|ids| ids.iter().any(|id| !edited.contains(id)))
         };
         for id in &gone {
             let (upstream, _) = of(id)?;
-            // its name is that of a host from now on
-            if has_services(links, &upstream.name) {
+            if has_others(links, &upstream.name) {
                 return None;
             }
             all.remove(id);
             links.upstreams.remove(&*upstream.name);
+            links.show(*id, upstream.client_certificate, None);
         }
         let members = |id: Uuid| of(&id).map_or_else(Vec::new, |(_, targets)| targets.to_vec());
         let moved = edits.targets.iter().map(|target| target.id);
@@ -68,30 +71,31 @@ impl Configuration {
             let same_name = before.is_some_and(|before| before.name == upstream.name);
             let same_shown =
                 before.is_some_and(|it| it.client_certificate == upstream.client_certificate);
-            // services that meant a host mean this, or the other way round, or show another
-            if !same_name || !same_shown {
-                let names = [Some(&upstream.name), before.map(|before| &before.name)];
-                if names
-                    .into_iter()
-                    .flatten()
-                    .any(|name| has_services(links, name))
-                {
-                    return None;
-                }
+            let names = [Some(&upstream.name), before.map(|before| &before.name)];
+            let mut names = names.into_iter().flatten();
+            if !(same_name && same_shown) && names.any(|name| has_others(links, name)) {
+                return None;
             }
-            if !same_name {
-                if links.upstreams.get(&*upstream.name).is_some() {
-                    return None;
-                }
-                before.map(|before| links.upstreams.remove(&*before.name));
-                links
-                    .upstreams
-                    .insert(upstream.name.as_str().into(), upstream.id);
+            if let Some(before) = before.filter(|_| !same_name) {
+                links.upstreams.remove(&*before.name);
             }
-            if let Some(Foreign(id)) = upstream.client_certificate {
+            let shown = upstream.client_certificate;
+            if let Some(Foreign(id)) = shown {
                 loaded.get(&id)?;
-                links.shown.insert(id, ());
             }
+            links.show(
+                upstream.id,
+                before.and_then(|it| it.client_certificate),
+                shown,
+            );
+        }
+        for upstream in &edits.upstreams {
+            let name: Box<str> = upstream.name.as_str().into();
+            let there = links.upstreams.get(&*name);
+            if there.is_some_and(|id| *id != upstream.id) {
+                return None;
+            }
+            links.upstreams.insert(name, upstream.id);
             upstreams.insert(upstream.id, upstream.clone());
         }
         let mut touched: BTreeSet<Uuid> = targets.keys().copied().collect();

@@ -1,4 +1,4 @@
-//! Edits of certificates and of the names they are for.
+//! Edits of certificates, of the names they are for, and of CA certificates.
 
 use std::sync::Arc;
 
@@ -7,24 +7,51 @@ use uuid::Uuid;
 
 use super::{Edits, Tried};
 use crate::certificates::{self, Named};
+use crate::configuration::services::Authorities;
 use crate::configuration::{Configuration, Unservable};
 
+/// The certificates of the next configuration.
+pub(super) struct ChangedCertificates {
+    pub(super) loaded: certificates::Identities,
+    pub(super) named: Arc<Named>,
+    pub(super) authorities: Authorities,
+    /// Whether something among the edits is in a vault.
+    pub(super) have_references: bool,
+}
+
 impl Configuration {
-    pub(super) fn edited_certificates(
-        &self,
-        edits: &Edits,
-    ) -> Tried<(certificates::Identities, Arc<Named>)> {
+    pub(super) fn edited_certificates(&self, edits: &Edits) -> Tried<ChangedCertificates> {
         let (gone, gone_names) = (edits.gone(Kind::Certificate), edits.gone(Kind::Sni));
+        let mut changed = ChangedCertificates {
+            loaded: self.loaded.clone(),
+            named: self.named.clone(),
+            authorities: self.edited_authorities(edits)?,
+            have_references: false,
+        };
         let none = edits.certificates.is_empty() && edits.snis.is_empty();
         if none && gone.is_empty() && gone_names.is_empty() {
-            return Some(Ok((self.loaded.clone(), self.named.clone())));
+            return Some(Ok(changed));
         }
         let ids: Vec<Uuid> = edits.certificates.iter().map(|it| it.id).collect();
-        let is_shown = |id: &Uuid| self.links.shown.get(id).is_some();
-        if ids.iter().chain(&gone).any(is_shown) {
+        let (services, upstreams) = (edits.services(), edits.upstreams());
+        // what shows it has to be made with it
+        let is_edited = |(kind, id): &(Kind, Uuid)| match kind {
+            Kind::Service => services.contains(id),
+            _ => upstreams.contains(id),
+        };
+        let mut touched = ids.iter().chain(&gone);
+        if !touched.all(|id| self.showing(*id).iter().all(is_edited)) {
             return None;
         }
-        let read = match certificates::load(&edits.certificates, &self.loaded) {
+        let resolver = self.vaults.of(&self.named_vaults);
+        let read = resolver
+            .certificates(&edits.certificates)
+            .and_then(|resolved| {
+                changed.have_references = resolved.is_some();
+                let certificates = resolved.as_ref().unwrap_or(&edits.certificates);
+                certificates::load(certificates, &self.loaded)
+            });
+        let read = match read {
             Ok(read) => read,
             Err(bad) => {
                 let unservable =
@@ -32,19 +59,39 @@ impl Configuration {
                 return Some(Err(bad.into_iter().map(unservable).collect()));
             }
         };
-        let mut loaded = self.loaded.clone();
         for id in &gone {
-            loaded.remove(id);
+            changed.loaded.remove(id);
         }
         for (id, certificate) in read.iter() {
-            loaded.insert(*id, certificate.clone());
+            changed.loaded.insert(*id, certificate.clone());
         }
-        let named = self
-            .named
-            .edited((&ids, &edits.snis), &gone_names, &loaded)?;
+        let named = (self.named).edited((&ids, &edits.snis), &gone_names, &changed.loaded)?;
         if gone.iter().any(|id| named.uses(*id)) {
             return None;
         }
-        Some(Ok((loaded, Arc::new(named))))
+        changed.named = Arc::new(named);
+        Some(Ok(changed))
+    }
+
+    fn edited_authorities(&self, edits: &Edits) -> Option<Authorities> {
+        let gone = edits.gone(Kind::CaCertificate);
+        let mut all = self.authorities.clone();
+        if edits.authorities.is_empty() && gone.is_empty() {
+            return Some(all);
+        }
+        let put = edits.authorities.iter().map(|it| it.id);
+        let services = edits.services();
+        // who believes it has to be made with it
+        let is_edited = |id: Uuid| self.trusting(id).iter().all(|it| services.contains(it));
+        if !put.chain(gone.iter().copied()).all(is_edited) {
+            return None;
+        }
+        for id in &gone {
+            all.remove(id);
+        }
+        for authority in &edits.authorities {
+            all.insert(authority.id, authority.cert.as_str().into());
+        }
+        Some(all)
     }
 }

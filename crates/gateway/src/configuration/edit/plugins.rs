@@ -12,6 +12,14 @@ use crate::chain::{Handlers, Touched};
 use crate::configuration::{Configuration, Unservable};
 use crate::entities::unix_secs;
 
+/// The plugins of the next configuration.
+pub(super) struct ChangedPlugins {
+    pub(super) handlers: Arc<Handlers>,
+    pub(super) touched: Touched,
+    /// Whether something among the edits is in a vault.
+    pub(super) have_references: bool,
+}
+
 impl Configuration {
     pub(super) fn edited_identities(&self, edits: &Edits) -> Option<Arc<Identities>> {
         if edits.identities.is_empty() {
@@ -21,15 +29,19 @@ impl Configuration {
         Some(Arc::new(edited))
     }
 
-    pub(super) fn edited_handlers(
+    pub(super) fn edited_plugins(
         &self,
         edits: &Edits,
         identities: &Identities,
-    ) -> Tried<(Arc<Handlers>, Touched)> {
+    ) -> Tried<ChangedPlugins> {
         let gone = edits.gone(Kind::Plugin);
         let none = edits.plugins.is_empty() && gone.is_empty();
         if none && edits.closed.is_empty() && edits.opened.is_empty() {
-            return Some(Ok((self.handlers.clone(), Touched::default())));
+            return Some(Ok(ChangedPlugins {
+                handlers: self.handlers.clone(),
+                touched: Touched::default(),
+                have_references: false,
+            }));
         }
         let is_there = |plugin: &Plugin| {
             let consumer = |it: Foreign| identities.consumer_by_id(it.0).is_some();
@@ -41,19 +53,32 @@ impl Configuration {
         if !edits.plugins.iter().all(is_there) {
             return None;
         }
+        let unservable = |(id, name, reason): (Uuid, String, String)| {
+            Unservable::new(Kind::Plugin, id, Some(&name), reason)
+        };
+        let all = |bad: Vec<_>| Some(Err(bad.into_iter().map(unservable).collect()));
+        let resolver = self.vaults.of(&self.named_vaults);
+        let resolved = match resolver.plugins(&edits.plugins) {
+            Ok(resolved) => resolved,
+            Err(bad) => return all(bad),
+        };
         let scopes = (&edits.closed[..], &edits.opened[..]);
-        let edited = self.handlers.edited(&edits.plugins, &gone, scopes)?;
+        let edited = self.handlers.edited(&resolved.plugins, &gone, scopes)?;
         let (handlers, touched) = match edited {
             Ok(edited) => edited,
             Err(bad) => {
-                let unservable = |(id, name, reason): (Uuid, String, String)| {
-                    Unservable::new(Kind::Plugin, id, Some(&name), reason)
-                };
-                return Some(Err(bad.into_iter().map(unservable).collect()));
+                let hidden = |(id, name, reason)| (id, name, resolved.hide(reason));
+                return all(bad.into_iter().map(hidden).collect());
             }
         };
         // then other entities are kept
         let same = handlers.read_entities() == self.handlers.read_entities() || self.keeps_all;
-        same.then(|| Ok((Arc::new(handlers), touched)))
+        same.then(|| {
+            Ok(ChangedPlugins {
+                handlers: Arc::new(handlers),
+                touched,
+                have_references: resolved.has_references(),
+            })
+        })
     }
 }

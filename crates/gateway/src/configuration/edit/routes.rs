@@ -12,7 +12,8 @@ use super::Edits;
 use super::services::ChangedServices;
 use crate::chain::{Chains, Handlers, Touched};
 use crate::configuration::routes::{fits, leave, served_route};
-use crate::configuration::{Configuration, ServedRoute};
+use crate::configuration::{Configuration, ServedRoute, Unservable};
+use crate::proxy::Streams;
 use crate::router::{Router, is_stream};
 
 /// The routes of the next configuration.
@@ -21,6 +22,8 @@ pub(super) struct ChangedRoutes {
     pub(super) all: Pages<Option<ServedRoute>>,
     /// The slots of the routes of each service.
     pub(super) of: Ids<Arc<Vec<u32>>>,
+    /// Whether any that is new, other or gone is or was for streams.
+    pub(super) are_streams: bool,
 }
 
 impl Configuration {
@@ -38,10 +41,12 @@ impl Configuration {
             routes.push(None);
         }
         let mut routes_of = self.routes_of.clone();
+        let mut are_streams = false;
         for id in gone {
             let Some(slot) = self.router.slot(id) else {
                 continue;
             };
+            are_streams |= is_for_streams(self.routes.get(slot));
             leave(&mut routes_of, self.routes.get(slot), slot);
             routes.set(slot, None);
         }
@@ -52,9 +57,11 @@ impl Configuration {
                 Some(id) => Some(services.all.get(&id.0)?.clone()),
                 None => None,
             };
-            let service = service.filter(|service| fits(route, service, false));
+            let streams = route.protocols.iter().copied().any(is_stream);
+            let service = service.filter(|service| fits(route, service, streams));
             let slot = router.slot(route.id).expect("every route got a slot");
             let service_id = service.as_ref().map(|service| service.id);
+            are_streams |= streams || is_for_streams(routes.get(slot));
             let before = routes.get(slot).and_then(Option::as_ref);
             let stays = before.is_some_and(|route| {
                 route.service.as_ref().map(|service| service.id) == service_id
@@ -98,9 +105,7 @@ impl Configuration {
             let Some(Some(route)) = routes.get(slot) else {
                 continue;
             };
-            if route.streams {
-                return None;
-            }
+            are_streams |= route.streams;
             let service = route.service.as_ref();
             let service = service.and_then(|it| services.all.get(&it.id)).cloned();
             let chain = chains.of(route.id, service.as_ref().map(|it| it.id), false);
@@ -114,18 +119,40 @@ impl Configuration {
         Some(ChangedRoutes {
             all: routes,
             of: routes_of,
+            are_streams,
         })
     }
 
-    /// Whether a route among these is for streams, or was.
-    pub(super) fn are_streams(&self, routes: &[Route], gone: &[Uuid]) -> bool {
-        let was = |id: Uuid| {
-            let slot = self.router.slot(id);
-            let route = slot.and_then(|slot| self.routes.get(slot)?.as_ref());
-            route.is_some_and(|route| route.streams)
-        };
-        let is = |route: &Route| route.protocols.iter().copied().any(is_stream);
-        let touched = routes.iter().map(|route| route.id);
-        routes.iter().any(is) || touched.chain(gone.iter().copied()).any(was)
+    /// The routes of streams, all of which are made ready again: there are few.
+    pub(super) fn edited_streams(
+        &self,
+        edits: &Edits,
+        handlers: &Handlers,
+        services: &ChangedServices,
+    ) -> Result<Arc<Streams>, Vec<Unservable>> {
+        let gone = edits.gone(Kind::Route);
+        let is_edited = |id: Uuid| gone.contains(&id) || edits.routes.iter().any(|it| it.id == id);
+        let stay = self.streams.source().iter().filter(|it| !is_edited(it.id));
+        let is_ours = |route: &&Route| route.protocols.iter().copied().any(is_stream);
+        let mut all: Vec<Route> = stay
+            .chain(edits.routes.iter().filter(is_ours))
+            .cloned()
+            .collect();
+        all.sort_by_key(|route| route.id);
+        let served = |id: Uuid| services.all.get(&id).filter(|it| it.is_stream).cloned();
+        let mut chains = Chains::new(handlers);
+        let mut chain = |route: Uuid, service: Option<Uuid>| chains.of(route, service, true);
+        let next = self.streams.next(self.flavor(), &all, served, &mut chain);
+        next.map(Arc::new).map_err(|bad| {
+            let unservable = |(index, reason): (usize, String)| {
+                let Route { id, name, .. } = &all[index];
+                Unservable::new(Kind::Route, *id, name.as_deref(), reason)
+            };
+            bad.into_iter().map(unservable).collect()
+        })
     }
+}
+
+fn is_for_streams(route: Option<&Option<ServedRoute>>) -> bool {
+    route.is_some_and(|route| route.as_ref().is_some_and(|route| route.streams))
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ahash::AHashMap;
 use sallyport_model::Kind;
 use sallyport_model::entities::Foreign;
 use sallyport_plugins::ids::Ids;
@@ -11,8 +10,9 @@ use uuid::Uuid;
 
 use super::Edits;
 use super::balancers::ChangedBalancers;
+use super::certificates::ChangedCertificates;
 use crate::balancer::Balancers;
-use crate::certificates::{self, Made, UpstreamTlsMaker};
+use crate::certificates::{Made, UpstreamTlsMaker};
 use crate::configuration::links::Links;
 use crate::configuration::services::{served_service, tls_of};
 use crate::configuration::{Configuration, ServedService, Unservable};
@@ -29,7 +29,7 @@ impl Configuration {
     pub(super) fn edited_services(
         &self,
         edits: &Edits,
-        (behind, loaded, balancers): (&ChangedBalancers, &certificates::Identities, &Balancers),
+        (behind, certificates, balancers): (&ChangedBalancers, &ChangedCertificates, &Balancers),
         links: &mut Links,
         problems: &mut Vec<Unservable>,
     ) -> Option<(ChangedServices, Made)> {
@@ -40,44 +40,41 @@ impl Configuration {
             let services = links.services.get(&*balancer.name).cloned();
             for id in services.iter().flat_map(|ids| ids.iter()) {
                 let service = all.get(id)?.with(balancer);
-                // these are held elsewhere as well
-                if service.is_stream {
-                    return None;
-                }
                 all.insert(*id, Arc::new(service));
                 changed.insert(*id);
             }
         }
         for id in edits.gone(Kind::Service) {
-            let before = all.remove(&id);
-            if before.as_ref().is_some_and(|before| before.is_stream) {
-                return None;
-            }
-            if let Some(before) = before {
-                links.leave_host(&before.upstream, id);
+            if let Some(before) = all.remove(&id) {
+                links.leave(&before);
             }
         }
         for service in &edits.services {
             let before = all.get(&service.id).cloned();
-            let was_stream = before.as_ref().is_some_and(|before| before.is_stream);
-            if was_stream || is_stream(service.protocol) || !service.ca_certificates.is_empty() {
+            // routes that did not fit it do from now on
+            let was_stream = before.as_ref().map(|before| before.is_stream);
+            if was_stream.is_some_and(|was| was != is_stream(service.protocol)) {
                 return None;
             }
             if let Some(Foreign(id)) = service.client_certificate {
-                loaded.get(&id)?;
-                links.shown.insert(id, ());
+                certificates.loaded.get(&id)?;
             }
             let upstream = links.upstreams.get(&*service.host);
             let upstream = upstream.and_then(|id| behind.all.get(id));
-            let tls = tls_of(loaded, (service, upstream), &AHashMap::new(), &mut maker);
-            match served_service(service, upstream, balancers, tls) {
-                Ok(made) => all.insert(service.id, Arc::new(made)),
-                Err(unservable) => problems.push(unservable),
-            }
+            let known = (&certificates.loaded, &certificates.authorities);
+            let tls = tls_of(known, (service, upstream), &mut maker);
+            let made = match served_service(service, upstream, balancers, tls) {
+                Ok(made) => Arc::new(made),
+                Err(unservable) => {
+                    problems.push(unservable);
+                    continue;
+                }
+            };
             if let Some(before) = before {
-                links.leave_host(&before.upstream, service.id);
+                links.leave(&before);
             }
-            links.join_host(&service.host, service.id);
+            links.join(&made);
+            all.insert(service.id, made);
             changed.insert(service.id);
         }
         Some((ChangedServices { all, changed }, maker.finish_with_before()))

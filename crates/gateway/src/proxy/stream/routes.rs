@@ -76,6 +76,17 @@ impl Streams {
         })
     }
 
+    /// All of them.
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> &[StreamRoute] {
+        &self.routes
+    }
+
+    /// What these were made of.
+    pub(crate) fn source(&self) -> &[Route] {
+        &self.source.1
+    }
+
     /// The route of a connection.
     pub(crate) fn find(&self, query: &StreamQuery<'_>) -> Option<&StreamRoute> {
         self.router.find(query).map(|at| &self.routes[at])
