@@ -202,6 +202,63 @@ fn error_reports_survive_the_wire_and_unknown_types_pass() {
     assert!(ErrorReport::decode(br#"{"type":"error","error":"x"}"#).is_err());
 }
 
+/// The members as a data plane of Kong 3.10 sends them.
+#[test]
+fn an_error_report_names_entities_and_fields() {
+    let route = "4d4b4386-056c-52f6-be55-199fca5e452a";
+    let frame = json!({"type": "error", "error": {
+        "name": "declarative configuration parse failure", "code": 14, "fields": {},
+        "source": "kong.db.declarative.parse_table",
+        "message": "declarative config is invalid: {}", "config_hash": "a".repeat(32),
+        "flattened_errors": [
+            {"entity_type": "route", "entity_id": route, "entity_name": "r", "errors": [
+                {"field": "bogus", "type": "field", "message": "unknown field"},
+                {"type": "entity", "messages": ["one", "two"]},
+            ]},
+            {"entity_type": "keyauth_credential", "errors": [{"field": "key"}]},
+            {"entity_type": "plugin"},
+            7,
+        ],
+    }});
+    let report = ErrorReport::decode(frame.to_string().as_bytes()).unwrap();
+    let refused = report.refused();
+    let told = |at: usize| {
+        let it = &refused[at];
+        (
+            &*it.entity_type,
+            &*it.entity_id,
+            &*it.field,
+            &*it.message,
+            it.kept,
+        )
+    };
+    assert_eq!(refused.len(), 3);
+    let (unknown, two, none) = (
+        "unknown field; the data plane took nothing of this version",
+        "one; two; the data plane took nothing of this version",
+        "refused; the data plane took nothing of this version",
+    );
+    assert_eq!(told(0), ("routes", route, "bogus", unknown, true));
+    assert_eq!(told(1), ("routes", route, "", two, true));
+    assert_eq!(told(2), ("keyauth_credentials", "", "key", none, true));
+
+    // an exception names no entity
+    let report = ErrorReport {
+        name: "configuration reload failed".to_owned(),
+        message: "map full".to_owned(),
+        ..ErrorReport::default()
+    };
+    let refused = report.refused();
+    assert_eq!(refused.len(), 1);
+    assert!(
+        refused[0]
+            .message
+            .starts_with("configuration reload failed: map full; ")
+    );
+    let none = ErrorReport::default().refused();
+    assert!(none[0].message.starts_with("no reason given; "));
+}
+
 #[test]
 fn outlet_queries() {
     #[track_caller]
