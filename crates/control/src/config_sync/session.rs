@@ -12,7 +12,7 @@ use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::Refused;
 use sallyport_wire::config_sync::edits::{KNOWS, KNOWS_GROUPS, class};
 use sallyport_wire::config_sync::{
-    FromDataPlane, HELLO_SECS_MAX, KongVersion, PluginVersion, SILENCE_SECS_MAX,
+    ErrorReport, FromDataPlane, HELLO_SECS_MAX, KongVersion, PluginVersion, SILENCE_SECS_MAX,
     compat::{check_plugins, check_version},
     ping_hash,
 };
@@ -109,6 +109,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
         class: 0,
         own: false,
         noted: Vec::new(),
+        refused: Vec::new(),
         guest,
         caller,
     };
@@ -170,6 +171,8 @@ struct Link<'a, W> {
     own: bool,
     /// What it is not sent as it was written.
     noted: Vec<Refused>,
+    /// What was wrong with what was sent last, if it said so; it runs on what it had before.
+    refused: Vec<Refused>,
 }
 
 impl<W: AsyncWrite + Unpin> Link<'_, W> {
@@ -267,16 +270,16 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                     return Err(End::Distrusted(expired.to_string()));
                 }
                 self.send(OpCode::Pong, &[]).await?;
+                if !self.refused.is_empty() && self.sent == Some(self.hash) {
+                    self.refused.clear();
+                    (self.status, self.detail) = verdict(&self.refused);
+                }
                 self.record().await;
                 Ok(())
             }
             Ok((OpCode::Binary, frame)) => match FromDataPlane::decode(&frame) {
                 Ok(FromDataPlane::Error(report)) => {
-                    let node = self.caller.node_id;
-                    let (name, message) = (&report.name, &report.message);
-                    warn!(%node, name, message, "a data plane refused the configuration");
-                    self.detail = format!("{name}: {message}");
-                    self.record().await;
+                    self.told(&report).await;
                     Ok(())
                 }
                 Ok(_) => Ok(()),
@@ -295,6 +298,19 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                 Err(End::Protocol("a frame that is not binary".to_owned()))
             }
             Err(end) => Err(end),
+        }
+    }
+
+    /// The data plane could not use what it was sent.
+    async fn told(&mut self, report: &ErrorReport) {
+        let node = self.caller.node_id;
+        let refused = report.refused();
+        let (status, detail) = verdict(&refused);
+        warn!(%node, name = report.name, reason = detail, "a data plane refused the configuration");
+        let sent = self.sent.map(|hash| hash.to_string());
+        if sent.is_none_or(|sent| report.config_hash.is_empty() || report.config_hash == sent) {
+            (self.status, self.detail, self.refused) = (status, detail, refused);
+            self.record().await;
         }
     }
 
@@ -349,6 +365,7 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                 .map_or(&payload.frame, |edited| &edited.frame);
             self.send(OpCode::Binary, frame).await?;
             self.sent = Some(payload.hash);
+            self.refused.clear();
             let edits = self.noted.len();
             info!(%node, revision, bytes = frame.len(), edits, "configuration sent");
         } else if changed {
@@ -365,6 +382,10 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
     }
 
     async fn record(&mut self) {
+        let notable = match self.refused.is_empty() {
+            true => &self.noted,
+            false => &self.refused,
+        };
         let seen = NodeSeen {
             control_plane: self.guest.control_plane.id,
             id: self.caller.node_id,
@@ -375,13 +396,38 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             at: now_secs(),
             config_hash: self.hash.to_string(),
             revision: revision_of(self.published.as_ref(), self.hash),
-            refused: self.noted.iter().map(|noted| json!(noted)).collect(),
+            refused: notable.iter().map(|noted| json!(noted)).collect(),
             sync_status: self.status,
             sync_detail: self.detail.clone(),
             cert_expires_at: self.guest.cert_expires_at,
         };
         self.contacts.seen(seen).await;
     }
+}
+
+/// How a data plane stands that refused this, with the reason in words: the first in full.
+pub(super) fn verdict(refused: &[Refused]) -> (SyncStatus, String) {
+    let Some(first) = refused.first() else {
+        return (SyncStatus::Normal, String::new());
+    };
+    let field = match first.field.is_empty() {
+        true => String::new(),
+        false => format!(".{}", first.field),
+    };
+    let name = match first.entity_name.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", first.entity_name),
+    };
+    let more = match refused.len() {
+        1 => String::new(),
+        many => format!(" (and {} more)", many - 1),
+    };
+    let (kind, id, message) = (&first.entity_type, &first.entity_id, &first.message);
+    let detail = match kind.is_empty() && id.is_empty() {
+        true => format!("{message}{more}"),
+        false => format!("{kind} {id}{name}{field}: {message}{more}"),
+    };
+    (SyncStatus::EntitiesRefused, detail)
 }
 
 /// The first frame, which has to come soon.
