@@ -5,7 +5,8 @@ use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
 use libfuzzer_sys::fuzz_target;
-use sallyport_wire::config_sync::{FromDataPlane, OutletQuery, Reconfigure, ping_hash};
+use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::{ErrorReport, FromDataPlane, OutletQuery, Reconfigure, ping_hash};
 
 const BYTES_MAX: usize = 1 << 20;
 
@@ -16,6 +17,12 @@ fuzz_target!(|bytes: &[u8]| {
             panic!("another type")
         };
         assert_eq!(again.encode(), hello.encode());
+    }
+    if let Ok(FromDataPlane::Error(report)) = FromDataPlane::decode(bytes) {
+        let refused = report.refused();
+        let told = ErrorReport::on_entities(ConfigHash::ZERO, &refused);
+        let again = ErrorReport::decode(&told.encode()).expect("what we write is a frame");
+        assert_eq!(again.refused().len(), refused.len());
     }
     if let Ok(hash) = ping_hash(bytes) {
         assert_eq!(hash.as_bytes()[..], *bytes);

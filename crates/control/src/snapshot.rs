@@ -43,11 +43,16 @@ async fn export(
             "valid_days: must be between 1 and {DAYS_MAX}"
         )));
     }
+    let plane = app.store.control_plane(cp).await?;
     let snapshot = app.store.snapshot(cp).await?;
     let now = now_secs();
     let expires_at = now + i64::from(days) * 24 * 3600;
-    let made = tokio::task::spawn_blocking(move || exported(cp, snapshot, now, expires_at)).await;
-    let mut file = made.map_err(|_| Legacy::unable("the export was abandoned, try again"))?;
+    let made = tokio::task::spawn_blocking(move || {
+        exported((cp, plane.prefix), snapshot, (now, expires_at))
+    });
+    let mut file = made
+        .await
+        .map_err(|_| Legacy::unable("the export was abandoned, try again"))?;
     let signature = app.audit.log.key().sign(&file);
     file.extend_from_slice(&signature);
     let name = format!("attachment; filename=\"{cp}.snapshot\"");

@@ -9,12 +9,14 @@ use std::time::Duration;
 use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket};
 use sallyport_gateway::conf::{Conf, Material};
 use sallyport_gateway::config_sync::link::Timings;
-use sallyport_gateway::config_sync::{Apply, ApplyError, ClientSettings, LinkState, run};
+use sallyport_gateway::config_sync::{Applied, Apply, ApplyError, ClientSettings, LinkState, run};
 use sallyport_runtime::certs::{Curve, LocalCa, PemPair, data_plane_pair};
 use sallyport_runtime::tls::{ClientAuth, Identity, leaf_digest, server_config, trust_store};
 use sallyport_runtime::{ListenOptions, listen};
 use sallyport_wire::ConfigHash;
-use sallyport_wire::config_sync::{BasicInfo, OutletQuery, Reconfigure, gzip_json, ping_hash};
+use sallyport_wire::config_sync::{
+    BasicInfo, ErrorReport, OutletQuery, Reconfigure, gzip_json, ping_hash,
+};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -71,14 +73,17 @@ impl ControlPlane {
 
     /// The next connection, upgraded, with the hello read.
     async fn accept(&self) -> (Session, BasicInfo) {
+        self.accept_saying("").await
+    }
+
+    /// The same with a further header line in the answer.
+    async fn accept_saying(&self, line: &str) -> (Session, BasicInfo) {
         let (mut stream, _) = self.request().await;
-        stream
-            .write_all(
-                b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
-                  Upgrade: websocket\r\nSec-WebSocket-Accept: unchecked\r\n\r\n",
-            )
-            .await
-            .unwrap();
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Accept: unchecked\r\n{line}\r\n"
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
         let mut ws = WebSocket::after_handshake(stream, Role::Server);
         ws.set_auto_pong(false);
@@ -127,10 +132,10 @@ impl Session {
 struct Asked(mpsc::Sender<(Reconfigure, oneshot::Sender<Result<ConfigHash, ApplyError>>)>);
 
 impl Apply for Asked {
-    async fn apply(&self, payload: Reconfigure) -> Result<ConfigHash, ApplyError> {
+    async fn apply(&self, payload: Reconfigure) -> Result<Applied, ApplyError> {
         let (answer, answered) = oneshot::channel();
         self.0.send((payload, answer)).await.unwrap();
-        answered.await.unwrap()
+        answered.await.unwrap().map(Applied::from)
     }
 }
 
@@ -321,6 +326,38 @@ async fn configurations_are_applied_and_acknowledged_by_hash() {
     session.push(&bare).await;
     node.accepts(&bare).await;
     session.expect_ping(payload("bare").hash()).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_is_told_to_a_control_plane_that_takes_it() {
+    let (pair, control_plane) = shared();
+    let mut node = Node::start(settings(control_plane.port(), &pair, &[]));
+    let (mut session, _) = control_plane
+        .accept_saying("Sallyport-Takes: error\r\n")
+        .await;
+    session.expect_ping(ConfigHash::ZERO).await;
+    let bad = payload("bad");
+    session.push(&bad).await;
+    let (_, answer) = node.asked().await;
+    answer
+        .send(Err(ApplyError("routes[0].paths: no".to_owned())))
+        .unwrap();
+    let (opcode, frame) = session.next().await.unwrap();
+    assert_eq!(opcode, OpCode::Binary);
+    let report = ErrorReport::decode(&frame).unwrap();
+    assert_eq!(
+        report,
+        ErrorReport::on_all(bad.hash(), "routes[0].paths: no")
+    );
+    // what cannot even be read has no hash
+    session
+        .send(Frame::binary(Payload::Owned(b"no gzip".to_vec())))
+        .await;
+    let (_, frame) = session.next().await.unwrap();
+    let report = ErrorReport::decode(&frame).unwrap();
+    assert_eq!(report.config_hash, ConfigHash::ZERO.as_str());
+    assert!(report.message.contains("gzip"), "{report:?}");
     node.stop().await;
 }
 

@@ -12,6 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sallyport_wire::config_sync::error_report::{TAKES_ERRORS, TAKES_HEADER};
 use sallyport_wire::config_sync::rpc::{OUTLET_PATH as RPC_PATH, SUBPROTOCOL};
 use sallyport_wire::config_sync::{OUTLET_PATH, OutletQuery};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -105,7 +106,10 @@ fn agree(request: Request<Incoming>) -> Result<Agreed, (StatusCode, String)> {
             format!("this host answers on {OUTLET_PATH} only"),
         ));
     }
-    upgraded(request)
+    let (mut answer, caller, upgraded) = upgraded(request)?;
+    let takes = HeaderValue::from_static(TAKES_ERRORS);
+    answer.headers_mut().insert(TAKES_HEADER, takes);
+    Ok((answer, caller, upgraded))
 }
 
 fn upgraded(mut request: Request<Incoming>) -> Result<Agreed, (StatusCode, String)> {

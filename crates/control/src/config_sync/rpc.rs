@@ -35,7 +35,7 @@ use super::publishers::{Payloads, Published, Subscription};
 use super::recorder::Contacts;
 use super::session::{
     Caller, EVENTS_MAX, End, Event, FRAME_BYTES_MAX, first, listen, say_goodbye, send, served,
-    verdict,
+    summary,
 };
 use super::state::{State, plane};
 use super::trust::{self, now_secs};
@@ -401,7 +401,10 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
 
     /// What the data plane made of a version.
     async fn reported(&mut self, report: Report, published: &watch::Receiver<Published>) {
-        (self.status, self.detail) = verdict(&report.refused);
+        (self.status, self.detail) = match summary(&report.refused) {
+            None => (SyncStatus::Normal, String::new()),
+            Some(detail) => (SyncStatus::EntitiesRefused, detail),
+        };
         let node = self.node();
         if self.status == SyncStatus::EntitiesRefused && report.refused != self.report.refused {
             warn!(?node, reason = self.detail, "a data plane refused entities");

@@ -11,6 +11,7 @@ use sallyport_store::{NodeSeen, SyncStatus};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::Refused;
 use sallyport_wire::config_sync::edits::{KNOWS, KNOWS_GROUPS, class};
+use sallyport_wire::config_sync::error_report::ENTITIES_REFUSED;
 use sallyport_wire::config_sync::{
     ErrorReport, FromDataPlane, HELLO_SECS_MAX, KongVersion, PluginVersion, SILENCE_SECS_MAX,
     compat::{check_plugins, check_version},
@@ -109,7 +110,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
         class: 0,
         own: false,
         noted: Vec::new(),
-        refused: Vec::new(),
+        refusal: None,
         guest,
         caller,
     };
@@ -171,8 +172,57 @@ struct Link<'a, W> {
     own: bool,
     /// What it is not sent as it was written.
     noted: Vec<Refused>,
-    /// What was wrong with what was sent last, if it said so; it runs on what it had before.
+    /// What it refused of what it was sent last, or before.
+    refusal: Option<Refusal>,
+}
+
+/// What a data plane says that it refused.
+struct Refusal {
+    /// The hash of what it refused; `None` if it did not say.
+    hash: Option<ConfigHash>,
+    /// Whether it runs the rest.
+    in_part: bool,
     refused: Vec<Refused>,
+    detail: String,
+}
+
+impl Refusal {
+    fn of(report: &ErrorReport) -> Refusal {
+        let ErrorReport { name, message, .. } = report;
+        let mut refused = report.refused();
+        let detail = summary(&refused).unwrap_or_else(|| format!("{name}: {message}"));
+        if refused.is_empty() {
+            refused.push(Refused {
+                message: detail.clone(),
+                ..Refused::default()
+            });
+        }
+        Refusal {
+            hash: report.config_hash.parse().ok(),
+            in_part: *name == ENTITIES_REFUSED,
+            refused,
+            detail,
+        }
+    }
+}
+
+/// Refused entities in one line; `None` if there are none.
+pub(super) fn summary(refused: &[Refused]) -> Option<String> {
+    let first = refused.first()?;
+    let field = match first.field.is_empty() {
+        true => String::new(),
+        false => format!(".{}", first.field),
+    };
+    let (kind, id, message) = (&first.entity_type, &first.entity_id, &first.message);
+    let more = match refused.len() {
+        1 => String::new(),
+        many => format!(" (and {} more)", many - 1),
+    };
+    let name = match first.entity_name.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", first.entity_name),
+    };
+    Some(format!("{kind} {id}{name}{field}: {message}{more}"))
 }
 
 impl<W: AsyncWrite + Unpin> Link<'_, W> {
@@ -265,21 +315,24 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         match event {
             Ok((OpCode::Ping, payload)) => {
                 self.hash = ping_hash(&payload).map_err(|e| End::Protocol(e.to_string()))?;
+                if self.is_refusal_over() {
+                    self.refusal = None;
+                }
                 if now_secs() > self.guest.cert_expires_at {
                     let expired = trust::Refusal::Expired(self.guest.cert_expires_at);
                     return Err(End::Distrusted(expired.to_string()));
                 }
                 self.send(OpCode::Pong, &[]).await?;
-                if !self.refused.is_empty() && self.sent == Some(self.hash) {
-                    self.refused.clear();
-                    (self.status, self.detail) = verdict(&self.refused);
-                }
                 self.record().await;
                 Ok(())
             }
             Ok((OpCode::Binary, frame)) => match FromDataPlane::decode(&frame) {
                 Ok(FromDataPlane::Error(report)) => {
-                    self.told(&report).await;
+                    let node = self.caller.node_id;
+                    let (name, message) = (&report.name, &report.message);
+                    warn!(%node, name, message, "a data plane refused the configuration");
+                    self.refusal = Some(Refusal::of(&report));
+                    self.record().await;
                     Ok(())
                 }
                 Ok(_) => Ok(()),
@@ -301,17 +354,13 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         }
     }
 
-    /// The data plane could not use what it was sent.
-    async fn told(&mut self, report: &ErrorReport) {
-        let node = self.caller.node_id;
-        let refused = report.refused();
-        let (status, detail) = verdict(&refused);
-        warn!(%node, name = report.name, reason = detail, "a data plane refused the configuration");
-        let sent = self.sent.map(|hash| hash.to_string());
-        if sent.is_none_or(|sent| report.config_hash.is_empty() || report.config_hash == sent) {
-            (self.status, self.detail, self.refused) = (status, detail, refused);
-            self.record().await;
-        }
+    /// Whether the data plane runs something else than what it refused, all of it.
+    fn is_refusal_over(&self) -> bool {
+        let Some(refusal) = &self.refusal else {
+            return false;
+        };
+        // nothing but workspaces is acknowledged with zeros
+        self.sent == Some(self.hash) || self.hash.is_zero() && refusal.hash != self.sent
     }
 
     /// Something new from the publisher; if it is trust, the guest is looked at again.
@@ -365,7 +414,6 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                 .map_or(&payload.frame, |edited| &edited.frame);
             self.send(OpCode::Binary, frame).await?;
             self.sent = Some(payload.hash);
-            self.refused.clear();
             let edits = self.noted.len();
             info!(%node, revision, bytes = frame.len(), edits, "configuration sent");
         } else if changed {
@@ -382,10 +430,16 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
     }
 
     async fn record(&mut self) {
-        let notable = match self.refused.is_empty() {
-            true => &self.noted,
-            false => &self.refused,
+        let refusal = self.refusal.as_ref();
+        let refusal = refusal.filter(|_| self.status == SyncStatus::Normal);
+        let (status, detail) = match refusal {
+            Some(refusal) => (SyncStatus::EntitiesRefused, &refusal.detail),
+            None => (self.status, &self.detail),
         };
+        // what runs in part has a hash of its own
+        let in_part = refusal.filter(|refusal| refusal.in_part);
+        let hash = in_part.and_then(|refusal| refusal.hash);
+        let refused = refusal.map_or(&self.noted, |refusal| &refusal.refused);
         let seen = NodeSeen {
             control_plane: self.guest.control_plane.id,
             id: self.caller.node_id,
@@ -395,39 +449,14 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             labels: self.labels.clone(),
             at: now_secs(),
             config_hash: self.hash.to_string(),
-            revision: revision_of(self.published.as_ref(), self.hash),
-            refused: notable.iter().map(|noted| json!(noted)).collect(),
-            sync_status: self.status,
-            sync_detail: self.detail.clone(),
+            revision: revision_of(self.published.as_ref(), hash.unwrap_or(self.hash)),
+            refused: refused.iter().map(|refused| json!(refused)).collect(),
+            sync_status: status,
+            sync_detail: detail.clone(),
             cert_expires_at: self.guest.cert_expires_at,
         };
         self.contacts.seen(seen).await;
     }
-}
-
-/// How a data plane stands that refused this, with the reason in words: the first in full.
-pub(super) fn verdict(refused: &[Refused]) -> (SyncStatus, String) {
-    let Some(first) = refused.first() else {
-        return (SyncStatus::Normal, String::new());
-    };
-    let field = match first.field.is_empty() {
-        true => String::new(),
-        false => format!(".{}", first.field),
-    };
-    let name = match first.entity_name.is_empty() {
-        true => String::new(),
-        false => format!(" ({})", first.entity_name),
-    };
-    let more = match refused.len() {
-        1 => String::new(),
-        many => format!(" (and {} more)", many - 1),
-    };
-    let (kind, id, message) = (&first.entity_type, &first.entity_id, &first.message);
-    let detail = match kind.is_empty() && id.is_empty() {
-        true => format!("{message}{more}"),
-        false => format!("{kind} {id}{name}{field}: {message}{more}"),
-    };
-    (SyncStatus::EntitiesRefused, detail)
 }
 
 /// The first frame, which has to come soon.
@@ -473,7 +502,8 @@ pub(super) async fn say_goodbye<W: AsyncWrite + Unpin>(write: &mut WebSocketWrit
     let (code, text): (u16, &str) = match end {
         End::Stopping => (1001, "control plane stopping"),
         End::Protocol(_) => (1002, "protocol error"),
-        End::Distrusted(_) | End::Version(_) => (1008, "not accepted"),
+        End::Distrusted(_) => (1008, "certificate not accepted any more"),
+        End::Version(_) => (1008, "version not accepted"),
         End::ByNode(_) | End::Silent | End::Stuck => return,
     };
     let bye = write.write_frame(Frame::close(code, text.as_bytes()));

@@ -276,8 +276,13 @@ pub(super) fn everything(cp: Uuid, snapshot: &Snapshot) -> Deltas {
     }
 }
 
-/// A snapshot as the part of a file that is to be signed; takes time in proportion to it.
-pub(crate) fn exported(cp: Uuid, snapshot: Snapshot, issued_at: i64, expires_at: i64) -> Vec<u8> {
+/// A snapshot of the control plane with this id and prefix, as the part of a file that is to be
+/// signed; takes time in proportion to it.
+pub(crate) fn exported(
+    (cp, prefix): (Uuid, String),
+    snapshot: Snapshot,
+    (issued_at, expires_at): (i64, i64),
+) -> Vec<u8> {
     let mut digest = SetDigest::default();
     let mut frame = FrameWriter::default();
     for (kind, list) in snapshot.entities {
@@ -290,6 +295,7 @@ pub(crate) fn exported(cp: Uuid, snapshot: Snapshot, issued_at: i64, expires_at:
     let config_hash = digest.hash();
     let header = Header {
         control_plane: cp.to_string(),
+        prefix,
         version: SyncVersion::new(plane(cp), snapshot.revision),
         config_hash,
         issued_at,
@@ -338,12 +344,13 @@ mod tests {
             ]),
         };
         let hash = digest(&snapshot).hash();
-        let mut file = exported(cp, snapshot, 10, 20);
+        let mut file = exported((cp, "abc".to_owned()), snapshot, (10, 20));
         file.extend([0; sallyport_wire::config_sync::snapshot::SIGNATURE]);
         let file = sallyport_wire::config_sync::snapshot::read(&file).unwrap();
         assert_eq!(file.header.version, SyncVersion::new(plane(cp), 9));
         assert_eq!((file.header.issued_at, file.header.expires_at), (10, 20));
         assert_eq!(file.header.config_hash, hash);
+        assert_eq!(file.header.prefix, "abc");
         let payload = Reconfigure::decode(file.payload, 1 << 20).unwrap();
         assert_eq!(payload.config_hash, Some(hash));
         let expected = json!({

@@ -15,6 +15,8 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sallyport_wire::config_sync::OUTLET_PATH;
+use sallyport_wire::config_sync::rpc::OUTLET_PATH as RPC_PATH;
 use sallyport_wire::telemetry::{
     BATCH_HEADER, Batch, BatchId, CONTENT_TYPE as PROTOBUF, Decoded, METRICS_PATH, partial_success,
     status,
@@ -134,13 +136,14 @@ async fn answer(
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
             answer
         }
-        _ => {
-            let text = format!(
-                "this host answers on {METRICS_PATH} and {} only",
-                ANALYTICS.join(", ")
-            );
-            plain(StatusCode::NOT_FOUND, &text)
+        // whoever asks that is no exporter
+        (OUTLET_PATH | RPC_PATH, _) => {
+            let text = "this is the host of telemetry; configurations come from the one with cp0 \
+                        in the place of tp0 (cluster_server_name)";
+            readable(StatusCode::NOT_FOUND, text)
         }
+        (_, &Method::POST) => plain(StatusCode::NOT_FOUND, &elsewhere()),
+        _ => readable(StatusCode::NOT_FOUND, &elsewhere()),
     };
     (answer, None)
 }
@@ -177,6 +180,21 @@ impl Refusal {
         }
         answer
     }
+}
+
+fn elsewhere() -> String {
+    let paths = ANALYTICS.join(", ");
+    format!("this host answers on {METRICS_PATH} and {paths} only")
+}
+
+/// An answer that says why not, to people.
+fn readable(code: StatusCode, reason: &str) -> Answer {
+    let body = serde_json::json!({"message": reason}).to_string();
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = code;
+    let kind = HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer
 }
 
 /// An answer that says why not, as OTLP has it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use sallyport_runtime::certs::self_signed_localhost;
 use sallyport_runtime::tls::client::TrustError;
-use sallyport_runtime::tls::{Identity, ServerTrust, trust_store};
+use sallyport_runtime::tls::{Identity, IdentityError, ServerTrust, trust_store};
 
 use super::settings::Problem;
 use super::{CertificateSetting, Conf, DeclarativeSetting, Listener, Mtls};
@@ -166,7 +166,17 @@ fn identities(
 fn cluster(conf: &Conf, problems: &mut Problems<'_>) -> Option<ClusterMaterial> {
     let cluster = conf.cluster.as_ref()?;
     let identity = Identity::load(&cluster.cert, &cluster.cert_key)
-        .map_err(|error| problems.add("cluster_cert", error))
+        .map_err(|error| {
+            let of_key = matches!(error, IdentityError::Key(_));
+            problems.add(
+                if of_key {
+                    "cluster_cert_key"
+                } else {
+                    "cluster_cert"
+                },
+                error,
+            );
+        })
         .ok();
     let roots = match cluster.mtls {
         // Kong trusts the shared certificate itself; the system's authorities never issue it.

@@ -25,7 +25,9 @@ use sallyport_runtime::forward_proxy::{Way, dial_through};
 use sallyport_runtime::tls::connect;
 use sallyport_wire::config_sync::HELLO_SECS_MAX;
 use sallyport_wire::config_sync::delta::{HelloAnswer, OWN, SYNC};
+use sallyport_wire::config_sync::error_report::{TAKES_ERRORS, TAKES_HEADER};
 use sallyport_wire::config_sync::rpc::{self, Message, RpcError};
+use serde_json::Value;
 use tokio::io::{AsyncRead, ReadBuf, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -51,7 +53,10 @@ pub(super) type Activity = Arc<AtomicBool>;
 /// What a connection reports.
 pub(super) enum FromControlPlane {
     /// On protocol v1.
-    Connected,
+    Connected {
+        /// Whether reports of what is refused are wanted there.
+        takes_errors: bool,
+    },
     /// On protocol v2.
     ConnectedRpc {
         own: bool,
@@ -74,7 +79,7 @@ pub(super) async fn run<F: Future<Output = bool>>(
 ) -> Down {
     if settings.protocol == SyncProtocol::Auto {
         match Box::pin(open(settings, Protocol::Rpc)).await {
-            Ok(upgraded) => {
+            Ok((upgraded, _)) => {
                 let (mut reader, mut writer) = halves(upgraded, settings, activity.clone());
                 match greet(settings, &mut reader, &mut writer).await {
                     Ok(answer) if answer.has(SYNC) => {
@@ -98,12 +103,12 @@ pub(super) async fn run<F: Future<Output = bool>>(
             Err(down) => return down,
         }
     }
-    let upgraded = match Box::pin(open(settings, Protocol::Whole)).await {
-        Ok(upgraded) => upgraded,
+    let (upgraded, takes_errors) = match Box::pin(open(settings, Protocol::Whole)).await {
+        Ok(opened) => opened,
         Err(down) => return down,
     };
     let halves = halves(upgraded, settings, activity);
-    if !tell(FromControlPlane::Connected).await {
+    if !tell(FromControlPlane::Connected { takes_errors }).await {
         return Down::HungUp;
     }
     exchange(settings, Protocol::Whole, halves, outgoing, tell).await
@@ -178,7 +183,8 @@ async fn limited<T>(
     timeout(STEP_MAX, work).await.unwrap_or(Err(late))
 }
 
-async fn open(settings: &ClientSettings, protocol: Protocol) -> Result<Upgraded, Down> {
+/// The WebSocket, and whether reports of what is refused are wanted on it.
+async fn open(settings: &ClientSettings, protocol: Protocol) -> Result<(Upgraded, bool), Down> {
     let tls = reach("config_sync", settings.place()).await?;
     limited("opening the link", upgrade(settings, protocol, tls)).await
 }
@@ -212,7 +218,7 @@ pub(crate) async fn reach(id: &'static str, place: Place<'_>) -> Result<TlsStrea
     let handshake = async {
         connect(place.tls, place.tls_name, stream)
             .await
-            .map_err(Down::Tls)
+            .map_err(|failure| Down::tls(failure, place.tls_name))
     };
     limited("TLS handshake", handshake).await
 }
@@ -223,7 +229,7 @@ async fn upgrade(
     settings: &ClientSettings,
     protocol: Protocol,
     tls: TlsStream<Way>,
-) -> Result<Upgraded, Down> {
+) -> Result<(Upgraded, bool), Down> {
     let peer = settings.tls_name.as_str();
     let mut nonce = [0_u8; 16];
     getrandom::fill(&mut nonce)
@@ -263,13 +269,15 @@ async fn upgrade(
                 "another subprotocol was agreed on".to_owned(),
             ));
         }
-        hyper::upgrade::on(response)
-            .await
-            .map_err(|error| Down::upgrade(&error, peer))
+        let takes = response.headers().get(TAKES_HEADER);
+        let takes_errors = takes.is_some_and(|takes| takes == TAKES_ERRORS);
+        let upgraded = hyper::upgrade::on(response).await;
+        let upgraded = upgraded.map_err(|error| Down::upgrade(&error, peer))?;
+        Ok((upgraded, takes_errors))
     };
     let (connection, exchange) = tokio::join!(connection.with_upgrades(), exchange);
     match (exchange, connection) {
-        (Ok(upgraded), _) => Ok(upgraded),
+        (Ok(opened), _) => Ok(opened),
         (Err(refused @ Down::Status { .. }), _) => Err(refused),
         // The connection knows more (a TLS alert) than the request that was cut off.
         (Err(_), Err(error)) => Err(Down::upgrade(&error, peer)),
@@ -283,7 +291,10 @@ async fn refusal(response: Response<Incoming>) -> Down {
         .collect()
         .await;
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-    let shown = &body[..body.len().min(REFUSAL_BYTES_MAX)];
+    let told: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let told = told["message"].as_str().map(str::as_bytes);
+    let told = told.unwrap_or(&body);
+    let shown = &told[..told.len().min(REFUSAL_BYTES_MAX)];
     let body = String::from_utf8_lossy(shown)
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -366,6 +377,7 @@ async fn write_all(
         let frame = match outgoing {
             Outgoing::Hello => WsFrame::binary(Payload::Owned(settings.hello.encode())),
             Outgoing::Rpc(text) => WsFrame::binary(Payload::Owned(rpc::compress(&text))),
+            Outgoing::Error(report) => WsFrame::binary(Payload::Owned(report.encode())),
             Outgoing::Pong => WsFrame::pong(Payload::Borrowed(&[])),
             Outgoing::Ping(hash) => WsFrame::new(
                 true,

@@ -7,6 +7,7 @@ use fastwebsockets::WebSocketError;
 use sallyport_runtime::DialError;
 use sallyport_runtime::forward_proxy::ProxyError;
 use sallyport_runtime::tls::{TlsFailure, explain};
+use sallyport_wire::config_sync::SHARED_SERVER_NAME;
 
 /// Why the link is down.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,12 @@ pub enum Down {
     /// No TLS connection.
     #[error("{0}")]
     Tls(TlsFailure),
+    /// No TLS connection in Kong's shared mode.
+    #[error(
+        "{0}; cluster_mtls is shared, which needs a control plane with the same certificate: where \
+         it is reached by a name of its own, cluster_mtls is pki"
+    )]
+    TlsShared(TlsFailure),
     /// A step took too long.
     #[error("no answer within {limit_secs} s ({step})")]
     Timeout {
@@ -91,12 +98,22 @@ impl Down {
             None => error.is_incomplete_message() || error.is_canceled() || error.is_closed(),
         };
         Down::Upgrade(match source {
-            _ if cut_off => "the control plane closed the connection without an answer; usually \
-                             it does not accept this node's cluster_cert"
-                .to_owned(),
+            _ if cut_off => format!(
+                "the control plane closed the connection without an answer; usually it has no \
+                 control plane of the name {peer}, or does not accept this node's cluster_cert \
+                 there (its log says which)"
+            ),
             Some(source) => explain(source, peer),
             None => format!("the control plane's answer is not HTTP: {error}"),
         })
+    }
+
+    /// A failed handshake. Kong's shared mode is the default, so it is often there by mistake.
+    pub(super) fn tls(failure: TlsFailure, name: &str) -> Down {
+        match name == SHARED_SERVER_NAME {
+            false => Down::Tls(failure),
+            true => Down::TlsShared(failure),
+        }
     }
 
     /// A failed read or write.

@@ -3,8 +3,9 @@
 //! [`run`] dials `wss://<control plane>/v2/outlet`, says who the node is, and hands what changes
 //! to an [`Apply`]. Where that protocol is not spoken it dials `/v1/outlet`: there every
 //! configuration comes as a whole, and the hash in force goes back as the payload of each PING,
-//! which is the only acknowledgement there is. On v1 it never answers a PING and never sends
-//! another frame, because Kong's control plane drops a link on anything else. The rules of order
+//! which is the only acknowledgement there is. On v1 it never answers a PING and sends no other
+//! frame, because Kong's control plane drops a link on anything else; only one that says at the
+//! upgrade that it wants them gets reports of what was refused. The rules of order
 //! and time are in [`link`], a pure state machine; this file gives it a clock, a socket and dice.
 
 mod connection;
@@ -18,8 +19,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sallyport_wire::ConfigHash;
-use sallyport_wire::config_sync::delta::Deltas;
-use sallyport_wire::config_sync::{FrameError, Reconfigure};
+use sallyport_wire::config_sync::delta::{Deltas, Refused};
+use sallyport_wire::config_sync::{ErrorReport, FrameError, Reconfigure};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep_until, timeout};
@@ -48,7 +49,7 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// What puts a configuration in force.
 pub trait Apply: Send + Sync + 'static {
     /// Compiles, stores and swaps in a configuration, and returns the hash now in force: the
-    /// payload's, or zeros if it holds no entity but workspaces.
+    /// payload's, zeros if it holds no entity but workspaces, or another if entities were refused.
     ///
     /// Calls never overlap. A payload whose hash is already in force is not passed on.
     ///
@@ -57,12 +58,31 @@ pub trait Apply: Send + Sync + 'static {
     fn apply(
         &self,
         payload: Reconfigure,
-    ) -> impl Future<Output = Result<ConfigHash, ApplyError>> + Send;
+    ) -> impl Future<Output = Result<Applied, ApplyError>> + Send;
 
     /// The same for changes. Who does not take any has them refused.
     fn sync(&self, deltas: Deltas) -> impl Future<Output = Synced> + Send {
         let _ = deltas;
         async { Synced::Refused("this node takes whole configurations only".to_owned()) }
+    }
+}
+
+/// A configuration that is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The hash of what is served.
+    pub hash: ConfigHash,
+    /// What of it is not served as it came.
+    pub refused: Vec<Refused>,
+}
+
+impl From<ConfigHash> for Applied {
+    /// All of a configuration.
+    fn from(hash: ConfigHash) -> Applied {
+        Applied {
+            hash,
+            refused: Vec::new(),
+        }
     }
 }
 
@@ -146,9 +166,35 @@ enum Happened {
         generation: u64,
         event: FromControlPlane,
     },
-    /// The hash now in force, or `None` if nothing changed.
-    Applied(Option<ConfigHash>),
+    /// What became of a whole configuration.
+    Applied(Outcome),
     Synced(Synced),
+}
+
+/// What became of a whole configuration.
+#[derive(Default)]
+struct Outcome {
+    /// The hash now in force, or `None` if nothing changed.
+    hash: Option<ConfigHash>,
+    /// What a control plane may want to know of it.
+    report: Option<ErrorReport>,
+}
+
+impl Outcome {
+    fn of(hash: ConfigHash) -> Outcome {
+        Outcome {
+            hash: Some(hash),
+            report: None,
+        }
+    }
+
+    /// None of the configuration with this hash is in force.
+    fn refused(hash: ConfigHash, problem: &str) -> Outcome {
+        Outcome {
+            hash: None,
+            report: Some(ErrorReport::on_all(hash, problem)),
+        }
+    }
 }
 
 struct Handle {
@@ -202,10 +248,10 @@ impl<A: Apply> Driver<A> {
                     return;
                 }
                 match event {
-                    FromControlPlane::Connected => {
+                    FromControlPlane::Connected { takes_errors } => {
                         info!(control_plane = %self.settings.control_plane, "control plane connected");
                         self.state.send_replace(LinkState::Up);
-                        self.step(Event::Connected);
+                        self.step(Event::Connected { takes_errors });
                     }
                     FromControlPlane::ConnectedRpc { own } => {
                         info!(control_plane = %self.settings.control_plane, protocol = 2, "control plane connected");
@@ -221,8 +267,11 @@ impl<A: Apply> Driver<A> {
                     FromControlPlane::Ended(down) => self.lost(down),
                 }
             }
-            Happened::Applied(hash) => {
+            Happened::Applied(Outcome { hash, report }) => {
                 self.applying = None;
+                if let Some(report) = report {
+                    self.step(Event::Objected(Box::new(report)));
+                }
                 self.step(hash.map_or(Event::Refused, Event::Applied));
             }
             Happened::Synced(synced) => {
@@ -331,9 +380,9 @@ impl<A: Apply> Driver<A> {
             (self.apply.clone(), self.events_in.clone(), self.link.hash());
         let bytes_max = self.settings.expanded_bytes_max();
         let task = self.tasks.spawn(async move {
-            let hash = apply_frame(&*apply, frame, bytes_max, in_force).await;
+            let outcome = apply_frame(&*apply, frame, bytes_max, in_force).await;
             // Nobody listens any more only when the client stops.
-            let _ = events.send(Happened::Applied(hash)).await;
+            let _ = events.send(Happened::Applied(outcome)).await;
         });
         self.applying = Some(task.id());
     }
@@ -378,13 +427,13 @@ fn read(changes: &Changes) -> Result<Deltas, String> {
     }
 }
 
-/// Decodes a frame and puts it in force; returns the hash to report, `None` if refused.
+/// Decodes a frame and puts it in force.
 async fn apply_frame<A: Apply>(
     apply: &A,
     frame: Vec<u8>,
     bytes_max: usize,
     in_force: ConfigHash,
-) -> Option<ConfigHash> {
+) -> Outcome {
     let started = Instant::now();
     let bytes = frame.len();
     // Megabytes of JSON must not hold up the thread that serves requests.
@@ -395,30 +444,37 @@ async fn apply_frame<A: Apply>(
         Ok(Ok(decoded)) => decoded,
         Ok(Err(FrameError::OtherType { found, .. })) => {
             debug!(found, "a frame of another type was ignored");
-            return None;
+            return Outcome::default();
         }
         Ok(Err(problem)) => {
             warn!(%problem, bytes, "a configuration cannot be read, the previous one stays in force");
-            return None;
+            return Outcome::refused(ConfigHash::ZERO, &problem.to_string());
         }
         Err(panic) => {
             error!(%panic, bytes, "reading a configuration panicked");
-            return None;
+            return Outcome::refused(ConfigHash::ZERO, "a bug, see the gateway's log");
         }
     };
     if hash == in_force && !hash.is_zero() {
         debug!(%hash, "the configuration is already in force");
-        return Some(hash);
+        return Outcome::of(hash);
     }
     match apply.apply(payload).await {
-        Ok(in_force) => {
+        Ok(Applied {
+            hash: in_force,
+            refused,
+        }) => {
             let took_ms = started.elapsed().as_millis();
             info!(hash = %in_force, bytes, took_ms, "configuration applied");
-            Some(in_force)
+            let told = !refused.is_empty();
+            Outcome {
+                hash: Some(in_force),
+                report: told.then(|| ErrorReport::on_entities(hash, &refused)),
+            }
         }
         Err(problem) => {
             warn!(%hash, %problem, "configuration refused, the previous one stays in force");
-            None
+            Outcome::refused(hash, &problem.0)
         }
     }
 }

@@ -207,6 +207,16 @@ impl Router {
         self.slots.get(id)
     }
 
+    /// Routes that have a slot.
+    pub fn len(&self) -> usize {
+        self.slots.taken_count()
+    }
+
+    /// Whether no route has one.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Slots, the empty ones included.
     pub fn slots(&self) -> usize {
         self.slots.len()

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use sallyport_plugins::ids::Parts;
+
 /// Entries that a shard is meant to hold; twice as many make the map spread anew.
 const SHARD_ENTRIES: usize = 64;
 
@@ -12,7 +14,7 @@ const SHARD_ENTRIES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Table<V> {
     /// Their number is a power of two.
-    shards: Arc<[Arc<Shard<V>>]>,
+    shards: Parts<Shard<V>>,
     len: usize,
 }
 
@@ -42,7 +44,7 @@ impl<V> Clone for Table<V> {
 impl<V: Clone> Default for Table<V> {
     fn default() -> Table<V> {
         Table {
-            shards: Arc::new([]),
+            shards: Parts::default(),
             len: 0,
         }
     }
@@ -88,10 +90,11 @@ impl<V: Clone> Table<V> {
     fn patched(&self, mut changes: Vec<Change<V>>, len: usize) -> Table<V> {
         let count = self.shards.len();
         changes.sort_unstable_by_key(|(hash, ..)| shard_of(*hash, count));
-        let mut shards = self.shards.to_vec();
+        let mut shards = self.shards.clone();
         for run in changes.chunk_by(|a, b| shard_of(a.0, count) == shard_of(b.0, count)) {
             let at = shard_of(run[0].0, count);
-            let mut entries: Vec<Entry<V>> = shards[at].entries().cloned().collect();
+            let old = shards.get(at).into_iter().flat_map(Shard::entries);
+            let mut entries: Vec<Entry<V>> = old.cloned().collect();
             for (hash, key, value) in run {
                 let place = entries
                     .iter()
@@ -107,12 +110,9 @@ impl<V: Clone> Table<V> {
                     (None, None) => {}
                 }
             }
-            shards[at] = Arc::new(Shard::new(entries));
+            shards.set(at, Shard::new(entries));
         }
-        Table {
-            shards: shards.into(),
-            len,
-        }
+        Table { shards, len }
     }
 
     fn spread_anew(&self, changes: Vec<Change<V>>, len: usize) -> Table<V> {
@@ -136,20 +136,15 @@ impl<V: Clone> Table<V> {
                 });
             }
         }
-        let shards = spread
-            .into_iter()
-            .map(|entries| Arc::new(Shard::new(entries)));
-        Table {
-            shards: shards.collect(),
-            len,
-        }
+        let shards = spread.into_iter().map(Shard::new).collect();
+        Table { shards, len }
     }
 
     /// Shards that are not the same as in another map.
     #[cfg(test)]
     pub(super) fn shards_apart(&self, other: &Table<V>) -> usize {
-        let same = |shard: &&Arc<Shard<V>>| other.shards.iter().any(|o| Arc::ptr_eq(o, shard));
-        self.shards.iter().filter(|shard| !same(shard)).count()
+        let same = |shard: &&Arc<Shard<V>>| other.shards.shared().any(|o| Arc::ptr_eq(o, shard));
+        self.shards.shared().filter(|it| !same(it)).count()
     }
 }
 

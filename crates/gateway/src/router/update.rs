@@ -96,6 +96,10 @@ impl Slots {
         self.all.len()
     }
 
+    pub(super) fn taken_count(&self) -> usize {
+        self.by_id.len()
+    }
+
     pub(super) fn get(&self, id: Uuid) -> Option<usize> {
         self.by_id.get(&id).map(|slot| *slot as usize)
     }

@@ -81,7 +81,8 @@ fn explain_certificate(reason: &CertificateError, peer: &str) -> String {
             let names = if presented.is_empty() {
                 "no name at all".to_owned()
             } else {
-                presented.join(", ")
+                let plain: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
+                plain.join(", ")
             };
             format!(
                 "the certificate shown is not valid for {:?}, but for {names}",
@@ -99,6 +100,13 @@ fn explain_certificate(reason: &CertificateError, peer: &str) -> String {
         CertificateError::Other(other) => format!("{peer}: {}", other.0),
         other => format!("the certificate of {peer} is refused: {other}"),
     }
+}
+
+/// A name without the kind of name around it, such as `DnsName("a.example")`.
+fn bare(presented: &str) -> &str {
+    let inner = presented.split_once('(').map(|(_, rest)| rest);
+    let inner = inner.and_then(|rest| rest.strip_suffix(')'));
+    inner.map_or(presented, |inner| inner.trim_matches('"'))
 }
 
 fn explain_alert(alert: AlertDescription, peer: &str) -> String {

@@ -28,7 +28,7 @@ pub use client::{
 };
 pub use depth_limited::ChainTooLong;
 pub use explain::{TlsFailure, explain};
-pub use identity::Identity;
+pub use identity::{Identity, IdentityError};
 pub use issued::issued_by;
 pub use leaf::{CertDigest, Leaf, key_digest, leaf_digest, not_after};
 pub use pem::{PemError, certificates, read_pem};

@@ -97,13 +97,27 @@ impl Api {
         let stream = dial("core_entities", bare, port, DIAL_MAX).await?;
         let exchange = async {
             if !tls {
-                return exchange(stream, request).await;
+                let answered = exchange(stream, request).await;
+                return answered.with_context(|| {
+                    format!(
+                        "no answer in HTTP from {}; with TLS the address begins with https://",
+                        self.address
+                    )
+                });
             }
             let system = vec!["system".to_owned()];
             let named = self.ca.as_ref().map(|ca| vec![ca.display().to_string()]);
-            let roots = trust_store(&named.unwrap_or(system)).context("--ca")?;
+            // its message has its source in it already
+            let roots = trust_store(&named.unwrap_or(system))
+                .map_err(|error| anyhow::anyhow!("--ca: {error}"))?;
             let config = client_config(ServerTrust::Roots(Arc::new(roots)), None)?;
-            exchange(connect(Arc::new(config), bare, stream).await?, request).await
+            let connected = connect(Arc::new(config), bare, stream).await;
+            let hint = match self.ca {
+                None => " (an authority of its own is named with --ca)",
+                Some(_) => "",
+            };
+            let stream = connected.map_err(|error| anyhow::anyhow!("{error}{hint}"))?;
+            exchange(stream, request).await
         };
         let answer = tokio::time::timeout(limit, exchange).await;
         answer.context("the control plane did not answer in time")?

@@ -68,9 +68,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let host = args.api.address.host().unwrap_or_default();
     let port = args.api.address.port_u16().unwrap_or(443);
+    let telemetry = match item["cluster_telemetry_server_name"].as_str() {
+        Some(name) => format!(
+            "cluster_telemetry_endpoint = {host}:{port}\ncluster_telemetry_server_name = {name}\n"
+        ),
+        None => String::new(),
+    };
     let conf = format!(
         "role = data_plane\ndatabase = off\ncluster_mtls = pki\n\
-         cluster_control_plane = {host}:{port}\ncluster_server_name = {}\n\
+         cluster_control_plane = {host}:{port}\ncluster_server_name = {}\n{telemetry}\
          cluster_cert = {}\ncluster_cert_key = {}\nlua_ssl_trusted_certificate = {}\n",
         text("cluster_server_name")?,
         absolute("cluster.crt"),

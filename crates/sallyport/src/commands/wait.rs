@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use hyper::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::client::{Api, block_on};
@@ -20,7 +21,7 @@ pub(crate) struct Args {
     /// File with the access token
     #[arg(long, value_name = "FILE", env = "SALLYPORT_TOKEN_FILE")]
     token_file: PathBuf,
-    /// Id of the control plane
+    /// Id or name of the control plane
     #[arg(long, value_name = "ID", env = "SALLYPORT_CONTROL_PLANE")]
     control_plane: String,
     /// Version (revision) to wait for [default: the newest one]
@@ -37,6 +38,13 @@ const STEP_SECS_MAX: u64 = 60;
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let token = std::fs::read_to_string(&args.token_file)
         .with_context(|| format!("could not read {}", args.token_file.display()))?;
+    if token.trim().is_empty() || !token.trim().bytes().all(|byte| byte.is_ascii_graphic()) {
+        bail!(
+            "{} holds no access token, which is one word (the file `token` in the control plane's \
+             data directory does)",
+            args.token_file.display()
+        );
+    }
     let answer = block_on(wait(args, token.trim()))?;
     let (live, connected) = (&answer["live"], &answer["connected"]);
     let text = format!(
@@ -45,7 +53,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     );
     let behind = answer["behind"].as_array().map_or(&[][..], Vec::as_slice);
     if answer["live_everywhere"] == true {
-        return super::print(&text);
+        let nobody = match connected == 0 {
+            true => ": none is connected",
+            false => "",
+        };
+        return super::print(&format!("{text}{nobody}"));
     }
     let named = |node: &Value| {
         let text = |field: &str| node[field].as_str().unwrap_or_default();
@@ -62,14 +74,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 async fn wait(args: &Args, token: &str) -> anyhow::Result<Value> {
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let control_plane = control_plane(args, token).await?;
     let mut version = args.version;
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).as_secs();
         let step = left.min(STEP_SECS_MAX);
-        let mut path = format!(
-            "/v2/control-planes/{}/rollout?timeout={step}",
-            args.control_plane
-        );
+        let mut path = format!("/v2/control-planes/{control_plane}/rollout?timeout={step}");
         if let Some(version) = version {
             path.push_str(&format!("&version={version}"));
         }
@@ -85,4 +95,22 @@ async fn wait(args: &Args, token: &str) -> anyhow::Result<Value> {
             return Ok(answer);
         }
     }
+}
+
+/// The id of the control plane that is meant.
+async fn control_plane(args: &Args, token: &str) -> anyhow::Result<String> {
+    let wanted = &args.control_plane;
+    let field = match uuid::Uuid::try_parse(wanted) {
+        Ok(_) => "id",
+        Err(_) => "name",
+    };
+    let value = utf8_percent_encode(wanted, NON_ALPHANUMERIC);
+    let path = format!("/v2/control-planes?filter%5B{field}%5D%5Beq%5D={value}");
+    let limit = Duration::from_secs(30);
+    let answer = args.api.send(Method::GET, &path, Some(token), None, limit);
+    let answer = answer.await?.good()?;
+    let found = answer["data"].get(0).and_then(|it| it["id"].as_str());
+    found.map(str::to_owned).with_context(|| {
+        format!("--control-plane: there is no control plane {wanted:?} that this token may see")
+    })
 }

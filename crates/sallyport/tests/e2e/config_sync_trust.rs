@@ -72,10 +72,10 @@ fn a_gateway_enrols_with_a_token_that_works_once() {
         key: dir.path().join("cluster.key"),
     };
     let conf = std::fs::read_to_string(dir.path().join("cluster.conf")).unwrap();
-    assert!(
-        conf.contains(&Control::node_name(&control.prefix)),
-        "{conf}"
-    );
+    let name = Control::node_name(&control.prefix);
+    for name in [&name, &name.replace(".cp0.", ".tp0.")] {
+        assert!(conf.contains(name.as_str()), "{conf}");
+    }
     let gateway = Gateway::start_with(&control, dir, &pair);
     gateway.wait_for("/first", 200, soon());
 
@@ -283,11 +283,27 @@ fn one_bad_object_is_refused_alone_and_the_control_plane_shows_it() {
     let late = wait(&control, &["--timeout", "1"]).run(soon());
     assert!(late.stderr.contains("http-log"), "{}", late.stderr);
 
+    // one that guards closes what it guards; other changes cost no more because of it
+    let guard = "plugins/7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d13";
+    let routes = control.core("GET", "routes", &Value::Null).json();
+    let mut routes = routes["data"].as_array().unwrap().iter();
+    let route = routes.find(|route| route["name"] == "second").unwrap();
+    let scope = json!({"id": route["id"]});
+    control.put(guard, &json!({"name": "cors", "route": scope}));
+    gateway.wait_for("/second", 503, soon());
+    control.route_to("third", echo.port());
+    gateway.wait_for("/third", 200, soon());
+    assert_eq!(gateway.status_of("/second"), 503);
+    assert_eq!(control.core("DELETE", guard, &Value::Null).status, 204);
+    gateway.wait_for("/second", 200, soon());
+
     let path = "plugins/7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d12";
     assert_eq!(control.core("DELETE", path, &Value::Null).status, 204);
     wait(&control, &["--timeout", "30"]).run(soon()).success();
     assert_eq!(node_issue(&control), None);
     control.wait_in_sync(1);
+    let sync = gateway.ask_status("/status").json()["config_sync"].clone();
+    assert_eq!(sync["rebuilds"], 0, "{sync}");
     // a version that is not there yet is no wait at all
     let never = wait(&control, &["--version", "4711"]).run(soon());
     assert!(
@@ -295,10 +311,31 @@ fn one_bad_object_is_refused_alone_and_the_control_plane_shows_it() {
         "{}",
         never.stderr
     );
+    let named = |name: &str| {
+        let wait = sallyport().args(["wait", "--address", &control.url("")]);
+        let token = control.home().join("token").display().to_string();
+        wait.args(["--token-file", &token, "--control-plane", name])
+            .run(soon())
+    };
+    named("default").success();
+    let unknown = named("no such one");
+    let reason = "there is no control plane \"no such one\"";
+    assert!(unknown.stderr.contains(reason), "{}", unknown.stderr);
 }
 
 #[test]
 fn what_a_refused_plugin_was_to_guard_is_closed_and_nothing_else() {
+    closed("");
+}
+
+/// Where whole configurations travel, the control plane learns of it by an error report.
+#[test]
+fn what_is_refused_of_a_whole_configuration_is_closed_and_told_as_well() {
+    closed("sallyport_sync = v1\n");
+}
+
+/// With this line in `kong.conf` of the gateway.
+fn closed(conf: &str) {
     let echo = Echo::start();
     let mut control = Control::start();
     control.route_to("open", echo.port());
@@ -306,7 +343,8 @@ fn what_a_refused_plugin_was_to_guard_is_closed_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let pair = Pair::make(dir.path());
     control.pin(&pair.cert());
-    let mut gateway = Gateway::start_set(&control, dir, &pair, "plugins = key-auth,session");
+    let conf = format!("plugins = key-auth,session\n{conf}");
+    let mut gateway = Gateway::start_set(&control, dir, &pair, &conf);
     gateway.wait_for("/guarded", 200, soon());
 
     // its secret is in a vault that this machine does not have
@@ -338,6 +376,8 @@ fn what_a_refused_plugin_was_to_guard_is_closed_and_nothing_else() {
             text("description").contains("NO_SUCH_SECRET") && text("resolution").contains("503")
         })
     });
+    let late = wait(&control, &["--timeout", "1"]).run(soon());
+    assert!(late.stderr.contains("NO_SUCH_SECRET"), "{}", late.stderr);
     // other changes go on, and a restart without a control plane does not open it
     control.route_to("later", echo.port());
     gateway.wait_for("/later", 200, soon());
@@ -358,6 +398,9 @@ fn what_a_refused_plugin_was_to_guard_is_closed_and_nothing_else() {
         })
     });
     assert_eq!(gateway.status_of("/guarded"), 200);
+    control.put(plugin, &session("another good secret of many bytes"));
+    wait(&control, &["--timeout", "30"]).run(soon()).success();
+    assert_eq!(node_issue(&control), None);
 }
 
 #[test]
@@ -368,9 +411,15 @@ fn a_new_gateway_starts_from_an_exported_file_while_the_control_plane_is_away() 
     let dir = tempfile::tempdir().unwrap();
     let pair = Pair::make(dir.path());
     control.pin(&pair.cert());
-    let path = format!("/v2/control-planes/{}/snapshot?valid_days=2", control.id);
-    let file = control.api("GET", &path, &Value::Null);
-    assert_eq!(file.status, 200);
+    let export = |id: &str| {
+        let path = format!("/v2/control-planes/{id}/snapshot?valid_days=2");
+        let file = control.api("GET", &path, &Value::Null);
+        assert_eq!(file.status, 200);
+        file
+    };
+    let file = export(&control.id);
+    let foreign = dir.path().join("other.snapshot");
+    write(&foreign, &export(&control.another("other")).body);
     let keys = control.api("GET", "/v3/audit-log-webhook/jwks.json", &Value::Null);
     let (snapshot, key) = (dir.path().join("cp.snapshot"), dir.path().join("keys.json"));
     write(&snapshot, &file.body);
@@ -406,6 +455,11 @@ fn a_new_gateway_starts_from_an_exported_file_while_the_control_plane_is_away() 
         "{}",
         refused.stderr
     );
+
+    // of another control plane, with a good signature
+    let refused = start(&foreign).run(soon());
+    let reason = "this gateway dials the one with the prefix";
+    assert!(refused.stderr.contains(reason), "{}", refused.stderr);
 
     let gateway = start(&snapshot).start();
     gateway.wait_for_line("starting from an exported configuration", soon());

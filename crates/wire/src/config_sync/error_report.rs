@@ -1,14 +1,26 @@
-//! `error`: a data plane in Konnect mode says why it refused a configuration.
+//! `error`: a data plane says why it refused a configuration, or entities of it. Kong's send it in
+//! Konnect mode.
 //!
 //! Kong's open-source control plane drops a link on which such a frame arrives, so a data plane
-//! sends it only to a control plane known to take it.
+//! sends it only to a control plane that says in its answer to the upgrade that it takes it
+//! ([`TAKES_HEADER`]).
 
 use serde_json::{Map, Value, json};
 
 use super::delta::{REFUSED_MAX, Refused};
-use super::{FrameError, expect_kind, object};
+use super::{ConfigHash, FrameError, expect_kind, object};
 
 pub(super) const TYPE: &str = "error";
+/// Header of the answer to the upgrade: which frames beside hello and PING a control plane takes.
+pub const TAKES_HEADER: &str = "sallyport-takes";
+/// Value of [`TAKES_HEADER`] of a control plane that takes these.
+pub const TAKES_ERRORS: &str = "error";
+/// [`ErrorReport::name`] if the rest of the configuration is in force. A name of ours.
+pub const ENTITIES_REFUSED: &str = "entities refused";
+/// [`ErrorReport::name`] if nothing of the configuration is in force. A name of Kong's.
+pub const PARSE_FAILURE: &str = "declarative configuration parse failure";
+/// Characters of a text that are kept.
+const TEXT_CHARS_MAX: usize = 1_000;
 
 /// Why a configuration was refused.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +38,47 @@ pub struct ErrorReport {
 }
 
 impl ErrorReport {
+    /// The report on entities that a data plane did not take, at most [`REFUSED_MAX`] of them, of the
+    /// configuration with this hash; the rest of it is in force.
+    pub fn on_entities(config_hash: ConfigHash, refused: &[Refused]) -> ErrorReport {
+        let named = refused.iter().take(REFUSED_MAX).map(flattened);
+        let list = Value::Array(named.collect());
+        ErrorReport {
+            name: ENTITIES_REFUSED.to_owned(),
+            source: "config_sync".to_owned(),
+            message: format!(
+                "{} entities are not served as they were sent",
+                refused.len()
+            ),
+            config_hash: config_hash.to_string(),
+            details: [("flattened_errors".to_owned(), list)]
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// The report on a configuration of which nothing is in force; zeros if its hash is not known.
+    pub fn on_all(config_hash: ConfigHash, problem: &str) -> ErrorReport {
+        ErrorReport {
+            name: PARSE_FAILURE.to_owned(),
+            source: "config_sync".to_owned(),
+            message: problem.to_owned(),
+            config_hash: config_hash.to_string(),
+            details: Map::new(),
+        }
+    }
+
+    /// The entities it is about, at most [`REFUSED_MAX`], one for each thing that is wrong. Empty if
+    /// it is about the whole.
+    pub fn refused(&self) -> Vec<Refused> {
+        let items = self
+            .details
+            .get("flattened_errors")
+            .and_then(Value::as_array);
+        let items = items.into_iter().flatten();
+        items.flat_map(unflattened).take(REFUSED_MAX).collect()
+    }
+
     /// The frame: plain JSON.
     pub fn encode(&self) -> Vec<u8> {
         let mut error = self.details.clone();
@@ -44,31 +97,6 @@ impl ErrorReport {
     /// Not JSON, another type, or `error` is not an object.
     pub fn decode(frame: &[u8]) -> Result<ErrorReport, FrameError> {
         ErrorReport::from_object(object(frame)?)
-    }
-
-    /// What was wrong, one entry for each field, at most [`REFUSED_MAX`]; one without an entity if
-    /// the report names none. Kong refuses a configuration as a whole, so what it had is kept.
-    pub fn refused(&self) -> Vec<Refused> {
-        let listed = self.details.get("flattened_errors");
-        let entities = listed.and_then(Value::as_array).into_iter().flatten();
-        let mut refused: Vec<Refused> = entities.flat_map(of_entity).take(REFUSED_MAX).collect();
-        if refused.is_empty() {
-            let texts = [&self.name, &self.message].into_iter();
-            let texts: Vec<&str> = texts
-                .map(String::as_str)
-                .filter(|it| !it.is_empty())
-                .collect();
-            let message = match texts.is_empty() {
-                true => whole("no reason given"),
-                false => whole(&texts.join(": ")),
-            };
-            refused.push(Refused {
-                message,
-                kept: true,
-                ..Refused::default()
-            });
-        }
-        refused
     }
 
     pub(super) fn from_object(mut object: Map<String, Value>) -> Result<ErrorReport, FrameError> {
@@ -106,36 +134,57 @@ impl ErrorReport {
     }
 }
 
-/// What Kong does about any error, behind what the error is.
-fn whole(message: &str) -> String {
-    format!("{message}; the data plane took nothing of this version")
+/// An entity in the form of Kong's `flattened_errors`, which has the singular of its list.
+fn flattened(refused: &Refused) -> Value {
+    let kind = &refused.entity_type;
+    let mut problem = json!({"type": "entity", "message": clipped(&refused.message)});
+    if !refused.field.is_empty() {
+        problem["type"] = json!("field");
+        problem["field"] = json!(clipped(&refused.field));
+    }
+    json!({
+        "entity_type": kind.strip_suffix('s').unwrap_or(kind),
+        "entity_id": refused.entity_id,
+        "entity_name": clipped(&refused.entity_name),
+        "kept": refused.kept,
+        "closed": refused.closed,
+        "errors": [problem],
+    })
 }
 
-/// The errors of one entity, as `{entity_type, entity_id, entity_name, errors: [{field, message}]}`.
-fn of_entity(entity: &Value) -> Vec<Refused> {
-    let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_owned();
-    let table = match text(entity, "entity_type") {
-        none if none.is_empty() => none,
-        // one of them, where ours is the name of the list
-        one => format!("{one}s"),
-    };
-    let one = |error: &Value| {
-        let many = error["messages"].as_array().into_iter().flatten();
-        let mut messages: Vec<&str> = many.filter_map(Value::as_str).collect();
-        messages.extend(error["message"].as_str());
+fn unflattened(item: &Value) -> Vec<Refused> {
+    let text = |value: &Value| clipped(value.as_str().unwrap_or_default());
+    let mut kind = text(&item["entity_type"]);
+    if !kind.is_empty() && !kind.ends_with('s') {
+        kind.push('s');
+    }
+    let one = |problem: &Value| {
+        let message = match (&problem["message"], &problem["messages"]) {
+            (Value::String(message), _) => clipped(message),
+            (_, Value::Array(several)) => {
+                let several: Vec<&str> = several.iter().filter_map(Value::as_str).collect();
+                clipped(&several.join("; "))
+            }
+            (other, _) => clipped(&other.to_string()),
+        };
         Refused {
-            entity_type: table.clone(),
-            entity_id: text(entity, "entity_id"),
-            entity_name: text(entity, "entity_name"),
-            field: text(error, "field"),
-            message: match messages.is_empty() {
-                true => whole("refused"),
-                false => whole(&messages.join("; ")),
-            },
-            kept: true,
-            closed: false,
+            entity_type: kind.clone(),
+            entity_id: text(&item["entity_id"]),
+            entity_name: text(&item["entity_name"]),
+            field: text(&problem["field"]),
+            message,
+            // Kong says nothing of it, and keeps everything
+            kept: item["kept"] != false,
+            closed: item["closed"] == true,
         }
     };
-    let errors = entity["errors"].as_array().into_iter().flatten();
-    errors.map(one).collect()
+    let problems = item["errors"].as_array().into_iter().flatten();
+    problems.take(REFUSED_MAX).map(one).collect()
+}
+
+fn clipped(text: &str) -> String {
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
 }

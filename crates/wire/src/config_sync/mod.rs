@@ -91,7 +91,7 @@ pub fn ping_hash(payload: &[u8]) -> Result<ConfigHash, ConfigHashError> {
 pub enum FromDataPlane {
     /// The first frame.
     BasicInfo(Box<BasicInfo>),
-    /// A configuration was refused (Konnect mode only).
+    /// A configuration was refused, or entities of it.
     Error(Box<ErrorReport>),
     /// A type this build does not know; to be ignored.
     Other {

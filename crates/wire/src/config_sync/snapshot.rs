@@ -28,6 +28,9 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 pub struct Header {
     /// Id of the control plane.
     pub control_plane: String,
+    /// First label of the names that its data planes dial; empty in files of builds before it.
+    #[serde(default)]
+    pub prefix: String,
     /// The version that it calls the configuration by.
     pub version: SyncVersion,
     /// Its hash.
@@ -127,6 +130,7 @@ mod tests {
     fn file(payload: &[u8]) -> Vec<u8> {
         let header = Header {
             control_plane: "cp".to_owned(),
+            prefix: "0123456789".to_owned(),
             version: SyncVersion::new(1, 2),
             config_hash: ConfigHash::ZERO,
             issued_at: 1,

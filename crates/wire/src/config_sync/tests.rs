@@ -1,4 +1,6 @@
 use super::compat::{check_plugins, check_version};
+use super::delta::Refused;
+use super::error_report::ENTITIES_REFUSED;
 use super::*;
 use crate::config_hash::hashes;
 use proptest::prelude::*;
@@ -202,11 +204,11 @@ fn error_reports_survive_the_wire_and_unknown_types_pass() {
     assert!(ErrorReport::decode(br#"{"type":"error","error":"x"}"#).is_err());
 }
 
-/// The members as a data plane of Kong 3.10 sends them.
+/// The members as a data plane of Kong 3.10 sends them: nothing of the version is in force.
 #[test]
-fn an_error_report_names_entities_and_fields() {
+fn what_kong_reports_names_entities_and_fields() {
     let route = "4d4b4386-056c-52f6-be55-199fca5e452a";
-    let frame = json!({"type": "error", "error": {
+    let error = json!({
         "name": "declarative configuration parse failure", "code": 14, "fields": {},
         "source": "kong.db.declarative.parse_table",
         "message": "declarative config is invalid: {}", "config_hash": "a".repeat(32),
@@ -215,12 +217,13 @@ fn an_error_report_names_entities_and_fields() {
                 {"field": "bogus", "type": "field", "message": "unknown field"},
                 {"type": "entity", "messages": ["one", "two"]},
             ]},
-            {"entity_type": "keyauth_credential", "errors": [{"field": "key"}]},
             {"entity_type": "plugin"},
             7,
         ],
-    }});
+    });
+    let frame = json!({"type": "error", "error": error});
     let report = ErrorReport::decode(frame.to_string().as_bytes()).unwrap();
+    assert_eq!(report, ErrorReport::of(error));
     let refused = report.refused();
     let told = |at: usize| {
         let it = &refused[at];
@@ -232,31 +235,76 @@ fn an_error_report_names_entities_and_fields() {
             it.kept,
         )
     };
-    assert_eq!(refused.len(), 3);
-    let (unknown, two, none) = (
-        "unknown field; the data plane took nothing of this version",
-        "one; two; the data plane took nothing of this version",
-        "refused; the data plane took nothing of this version",
-    );
-    assert_eq!(told(0), ("routes", route, "bogus", unknown, true));
-    assert_eq!(told(1), ("routes", route, "", two, true));
-    assert_eq!(told(2), ("keyauth_credentials", "", "key", none, true));
+    assert_eq!(refused.len(), 2);
+    assert_eq!(told(0), ("routes", route, "bogus", "unknown field", true));
+    assert_eq!(told(1), ("routes", route, "", "one; two", true));
+    assert_eq!(ErrorReport::of(json!(7)), ErrorReport::default());
+}
 
-    // an exception names no entity
-    let report = ErrorReport {
-        name: "configuration reload failed".to_owned(),
-        message: "map full".to_owned(),
-        ..ErrorReport::default()
-    };
-    let refused = report.refused();
-    assert_eq!(refused.len(), 1);
-    assert!(
-        refused[0]
-            .message
-            .starts_with("configuration reload failed: map full; ")
+#[test]
+fn refused_entities_survive_the_error_frame() {
+    let refused = [
+        Refused {
+            entity_type: "routes".into(),
+            entity_id: "7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d11".into(),
+            entity_name: "orders".into(),
+            field: "paths[1]".into(),
+            message: "is no path".into(),
+            kept: true,
+            closed: false,
+        },
+        Refused {
+            entity_type: "keyauth_credentials".into(),
+            message: "refers to nobody".into(),
+            closed: true,
+            ..Refused::default()
+        },
+    ];
+    let hash: ConfigHash = "b".repeat(32).parse().unwrap();
+    let report = ErrorReport::on_entities(hash, &refused);
+    let read = ErrorReport::decode(&report.encode()).unwrap();
+    assert_eq!(read.refused(), refused);
+    assert_eq!(
+        (read.config_hash, read.name.as_str()),
+        ("b".repeat(32), ENTITIES_REFUSED)
     );
-    let none = ErrorReport::default().refused();
-    assert!(none[0].message.starts_with("no reason given; "));
+    // however many there are, the frame has an end
+    let many = vec![refused[0].clone(); 10_000];
+    assert_eq!(ErrorReport::on_entities(hash, &many).refused().len(), 50);
+    assert!(
+        ErrorReport::on_all(hash, "no format version")
+            .refused()
+            .is_empty()
+    );
+}
+
+#[test]
+fn kongs_flattened_errors_are_read_and_anything_else_is_no_panic() {
+    let frame = json!({"type": "error", "error": {"name": "x", "flattened_errors": [
+        {"entity_type": "service", "entity_name": "a", "entity_tags": ["t"], "errors": [
+            {"type": "field", "field": "port", "message": "value should be between 0 and 65535"},
+            {"type": "entity", "messages": ["one of", "the other"]}]},
+        {"entity_type": 7, "errors": [{"message": null}, 8]},
+        {"errors": {"type": "field"}}, [], "text", null,
+    ]}});
+    let report = ErrorReport::decode(frame.to_string().as_bytes()).unwrap();
+    let read = report.refused();
+    let told: Vec<_> = read
+        .iter()
+        .map(|it| (&*it.entity_type, &*it.field, &*it.message))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("services", "port", "value should be between 0 and 65535"),
+            ("services", "", "one of; the other"),
+            ("", "", "null"),
+            ("", "", "null"),
+        ]
+    );
+    let odd = json!({"type": "error", "error": {"flattened_errors": {"a": "b"}}});
+    let odd = ErrorReport::decode(odd.to_string().as_bytes()).unwrap();
+    assert!(odd.refused().is_empty());
 }
 
 #[test]

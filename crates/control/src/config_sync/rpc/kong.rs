@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use fastwebsockets::OpCode;
+use sallyport_store::SyncStatus;
 use sallyport_wire::config_sync::ErrorReport;
 use sallyport_wire::config_sync::delta::{
-    GET_DELTA, NOTIFY_ERROR, REFUSED_MAX, Report, SyncVersion, asked_version, notify,
+    GET_DELTA, NOTIFY_ERROR, Refused, Report, SyncVersion, asked_version, notify,
 };
 use sallyport_wire::config_sync::rpc::{Message, code};
 use serde_json::Value;
@@ -20,7 +21,7 @@ use tracing::{debug, warn};
 use super::super::answers::{Answers, failure};
 use super::super::payload::{Payload, newest_of_kong};
 use super::super::publishers::{Payloads, blocking};
-use super::super::session::{End, send, verdict};
+use super::super::session::{End, send, summary};
 use super::{Link, Told};
 
 /// Revisions whose hash is remembered.
@@ -162,8 +163,15 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             config_hash: known.map_or(self.report.config_hash, |(_, hash)| *hash),
             refused,
         };
-        (self.status, self.detail) = verdict(&self.report.refused);
+        self.judge();
         self.record().await;
+    }
+
+    fn judge(&mut self) {
+        (self.status, self.detail) = match summary(&self.report.refused) {
+            None => (SyncStatus::Normal, String::new()),
+            Some(detail) => (SyncStatus::EntitiesRefused, detail),
+        };
     }
 
     async fn kong_refused(&mut self, params: &RawValue) {
@@ -174,11 +182,23 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                 return;
             }
         };
-        let mut refused = ErrorReport::of(error).refused();
-        refused.truncate(REFUSED_MAX);
-        let (status, detail) = verdict(&refused);
-        warn!(node = ?self.node(), reason = detail, "a data plane refused the configuration");
-        (self.status, self.detail, self.report.refused) = (status, detail, refused);
+        let report = ErrorReport::of(error);
+        let mut refused = report.refused();
+        if refused.is_empty() {
+            refused.push(Refused {
+                message: format!("{}: {}", report.name, report.message),
+                kept: true,
+                ..Refused::default()
+            });
+        }
+        for refused in &mut refused {
+            refused
+                .message
+                .push_str("; the data plane took nothing of this version");
+        }
+        self.report.refused = refused;
+        self.judge();
+        warn!(node = ?self.node(), reason = self.detail, "a data plane refused the configuration");
         self.record().await;
     }
 }

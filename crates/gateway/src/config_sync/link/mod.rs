@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::SyncVersion;
 use sallyport_wire::config_sync::rpc::{Message, RpcError};
-use sallyport_wire::config_sync::{PING_INTERVAL_SECS, RECONNECT_SECS, SILENCE_SECS_MAX};
+use sallyport_wire::config_sync::{
+    ErrorReport, PING_INTERVAL_SECS, RECONNECT_SECS, SILENCE_SECS_MAX,
+};
 
 use rpc::Session;
 pub use rpc::{Changes, Synced};
@@ -43,7 +45,10 @@ pub enum Event {
     /// The deadline has come (or just time has passed).
     Tick,
     /// The WebSocket of protocol v1 is open.
-    Connected,
+    Connected {
+        /// Whether the control plane wants to hear of what is refused.
+        takes_errors: bool,
+    },
     /// That of protocol v2 is open, and hellos were exchanged.
     ConnectedRpc {
         /// Whether the control plane is one of ours.
@@ -55,6 +60,8 @@ pub enum Event {
     Received(Frame),
     /// The connection could not be made, or is gone.
     Lost,
+    /// A configuration is refused, or entities of it; `Applied` or `Refused` follows.
+    Objected(Box<ErrorReport>),
     /// A configuration is in force; its hash.
     Applied(ConfigHash),
     /// A configuration was not put in force; the previous one stays.
@@ -92,12 +99,14 @@ pub enum Effect {
 }
 
 /// The only frames a data plane ever sends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Outgoing {
     /// `basic_info`.
     Hello,
     /// PING with the hash in force.
     Ping(ConfigHash),
+    /// What was refused; on protocol v1, and only to who takes it.
+    Error(Box<ErrorReport>),
     /// PONG; on protocol v2 only.
     Pong,
     /// A message of protocol v2, as JSON.
@@ -127,6 +136,8 @@ pub struct Link {
     version: SyncVersion,
     /// On protocol v2.
     rpc: Option<Session>,
+    /// Whether the control plane at the other end takes errors on protocol v1.
+    takes_errors: bool,
     dice: u64,
 }
 
@@ -148,6 +159,7 @@ impl Link {
             next: None,
             version,
             rpc: None,
+            takes_errors: false,
             dice: seed,
         }
     }
@@ -174,7 +186,8 @@ impl Link {
     pub fn step(&mut self, now: Instant, event: Event) -> Vec<Effect> {
         match event {
             Event::Tick => self.tick(now),
-            Event::Connected => {
+            Event::Connected { takes_errors } => {
+                self.takes_errors = takes_errors;
                 self.phase = Phase::Up {
                     heard: now,
                     ping_at: now + self.timings.ping,
@@ -185,6 +198,7 @@ impl Link {
                 ]
             }
             Event::ConnectedRpc { own } => {
+                self.takes_errors = false;
                 self.phase = Phase::Up {
                     heard: now,
                     ping_at: now + self.timings.ping,
@@ -225,6 +239,13 @@ impl Link {
                     None => Vec::new(),
                 }
             }
+            Event::Objected(report) => match self.phase {
+                Phase::Up { .. } if self.takes_errors => {
+                    vec![Effect::Send(Outgoing::Error(report))]
+                }
+                // who does not take it would hang up; who comes later sends the configuration again
+                _ => Vec::new(),
+            },
             Event::Applied(hash) => {
                 self.hash = hash;
                 // whole configurations have no name that changes could start from

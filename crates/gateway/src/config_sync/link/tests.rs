@@ -15,6 +15,11 @@ fn payload(byte: u8) -> Event {
     Event::Received(Frame::Payload(vec![byte]))
 }
 
+/// To who takes no errors.
+const CONNECTED: Event = Event::Connected {
+    takes_errors: false,
+};
+
 /// A link that is up since `start`, with hash `a`.
 fn up(start: Instant) -> Link {
     let mut link = Link::new(
@@ -26,9 +31,28 @@ fn up(start: Instant) -> Link {
     assert_eq!(link.deadline(), Some(start));
     assert_eq!(link.step(start, Event::Tick), [Effect::Dial]);
     assert_eq!(link.deadline(), None);
-    let first = link.step(start, Event::Connected);
+    let first = link.step(start, CONNECTED);
     assert_eq!(first, [Effect::Send(Outgoing::Hello), ping(b'a')]);
     link
+}
+
+#[test]
+fn what_is_refused_is_told_on_v1_to_who_takes_it_and_to_nobody_else() {
+    let start = Instant::now();
+    let report = || Box::new(ErrorReport::on_all(hash(b'c'), "no"));
+    let told = [Effect::Send(Outgoing::Error(report()))];
+    let mut link = up(start);
+    assert_eq!(link.step(start, Event::Objected(report())), []);
+    link.step(start, Event::Lost);
+    // what comes of an apply that outlived its link is told with the next one
+    assert_eq!(link.step(start, Event::Objected(report())), []);
+    link.step(link.deadline().unwrap(), Event::Tick);
+    link.step(start, Event::Connected { takes_errors: true });
+    assert_eq!(link.step(start, Event::Objected(report())), told);
+    link.step(start, Event::Lost);
+    link.step(link.deadline().unwrap(), Event::Tick);
+    link.step(start, Event::ConnectedRpc { own: true });
+    assert_eq!(link.step(start, Event::Objected(report())), []);
 }
 
 #[test]
@@ -94,7 +118,7 @@ fn an_apply_that_outlives_the_link_still_counts() {
     assert_eq!(link.step(start, Event::Applied(hash(b'b'))), []);
     let again = link.deadline().unwrap();
     assert_eq!(link.step(again, Event::Tick), [Effect::Dial]);
-    let first = link.step(again, Event::Connected);
+    let first = link.step(again, CONNECTED);
     assert_eq!(first, [Effect::Send(Outgoing::Hello), ping(b'b')]);
 }
 
@@ -132,7 +156,7 @@ proptest! {
             now += Duration::from_secs(seconds);
             let event = match kind {
                 0 | 1 => Event::Tick,
-                2 if dialling => Event::Connected,
+                2 if dialling => CONNECTED,
                 3 if connected => { newest = Some(vec![u8::try_from(seconds).unwrap()]); Event::Received(Frame::Payload(newest.clone().unwrap())) }
                 4 if connected => Event::Received(Frame::Other),
                 5 if connected || dialling => Event::Lost,
@@ -141,12 +165,12 @@ proptest! {
                 _ => Event::Heard,
             };
             match &event {
-                Event::Connected => (connected, dialling) = (true, false),
+                Event::Connected { .. } => (connected, dialling) = (true, false),
                 Event::Lost => (connected, dialling) = (false, false),
                 Event::Applied(_) | Event::Refused => applying -= 1,
                 _ => {}
             }
-            let first = event == Event::Connected;
+            let first = event == CONNECTED;
             let effects = link.step(now, event);
             if first {
                 prop_assert_eq!(&effects[0], &Effect::Send(Outgoing::Hello));

@@ -3,12 +3,15 @@
 //! A copy shares its parts with what it was made from; the first change of a part copies that part
 //! only. So a configuration with one more route costs the same however many routes there are.
 
+mod parts;
+
 use std::borrow::Borrow;
 use std::hash::Hash;
-use std::sync::Arc;
 
 use ahash::{AHashMap, RandomState};
 use uuid::Uuid;
+
+pub use parts::Parts;
 
 /// Entries that a shard is meant to hold; twice as many make the map spread anew.
 const SHARD_ENTRIES: usize = 64;
@@ -18,7 +21,7 @@ const SHARD_ENTRIES: usize = 64;
 pub struct Ids<V, K = Uuid> {
     hasher: RandomState,
     /// Their number is a power of two, or zero.
-    shards: Vec<Arc<AHashMap<K, V>>>,
+    shards: Parts<AHashMap<K, V>>,
     len: usize,
 }
 
@@ -26,7 +29,7 @@ impl<V, K> Default for Ids<V, K> {
     fn default() -> Ids<V, K> {
         Ids {
             hasher: RandomState::default(),
-            shards: Vec::new(),
+            shards: Parts::default(),
             len: 0,
         }
     }
@@ -45,8 +48,7 @@ impl<V: Clone, K: Clone + Eq + Hash> Ids<V, K> {
 
     /// Whether this is a copy of the other that nothing was done to, or the other way round.
     pub fn is_same(&self, other: &Ids<V, K>) -> bool {
-        let mut pairs = self.shards.iter().zip(&other.shards);
-        self.shards.len() == other.shards.len() && pairs.all(|(a, b)| Arc::ptr_eq(a, b))
+        self.shards.is_same(&other.shards)
     }
 
     /// The value of a key.
@@ -63,10 +65,7 @@ impl<V: Clone, K: Clone + Eq + Hash> Ids<V, K> {
             self.spread_anew((self.len + 1).div_ceil(SHARD_ENTRIES).next_power_of_two());
         }
         let at = self.shard_of(&key);
-        if Arc::make_mut(&mut self.shards[at])
-            .insert(key, value)
-            .is_none()
-        {
+        if self.shards.change(at).insert(key, value).is_none() {
             self.len += 1;
         }
     }
@@ -79,7 +78,7 @@ impl<V: Clone, K: Clone + Eq + Hash> Ids<V, K> {
         let at = self.shard_of(key);
         self.shards.get(at)?.get(key)?;
         self.len -= 1;
-        Arc::make_mut(&mut self.shards[at]).remove(key)
+        self.shards.change(at).remove(key)
     }
 
     /// All entries, in no order.
@@ -94,10 +93,10 @@ impl<V: Clone, K: Clone + Eq + Hash> Ids<V, K> {
 
     fn spread_anew(&mut self, count: usize) {
         let old = std::mem::take(&mut self.shards);
-        self.shards = (0..count).map(|_| Arc::default()).collect();
+        self.shards = (0..count).map(|_| AHashMap::new()).collect();
         for (key, value) in old.iter().flat_map(|shard| shard.iter()) {
             let at = self.shard_of(key);
-            Arc::make_mut(&mut self.shards[at]).insert(key.clone(), value.clone());
+            self.shards.change(at).insert(key.clone(), value.clone());
         }
     }
 }
@@ -123,14 +122,14 @@ const PAGE: usize = 128;
 /// A list that grows at its end.
 #[derive(Clone, Debug)]
 pub struct Pages<T> {
-    pages: Vec<Arc<Vec<T>>>,
+    pages: Parts<Vec<T>>,
     len: usize,
 }
 
 impl<T> Default for Pages<T> {
     fn default() -> Pages<T> {
         Pages {
-            pages: Vec::new(),
+            pages: Parts::default(),
             len: 0,
         }
     }
@@ -155,13 +154,9 @@ impl<T: Clone> Pages<T> {
     /// Adds an item at the end.
     pub fn push(&mut self, item: T) {
         if self.len.is_multiple_of(PAGE) {
-            self.pages.push(Arc::new(Vec::with_capacity(PAGE)));
+            self.pages.push(Vec::with_capacity(PAGE));
         }
-        let last = self
-            .pages
-            .last_mut()
-            .expect("a page was pushed if none had room");
-        Arc::make_mut(last).push(item);
+        self.pages.change(self.len / PAGE).push(item);
         self.len += 1;
     }
 
@@ -170,7 +165,7 @@ impl<T: Clone> Pages<T> {
     /// # Panics
     /// If there is none at this place.
     pub fn set(&mut self, at: usize, item: T) {
-        Arc::make_mut(&mut self.pages[at / PAGE])[at % PAGE] = item;
+        self.pages.change(at / PAGE)[at % PAGE] = item;
     }
 
     /// All items, from the first.
@@ -182,6 +177,7 @@ impl<T: Clone> Pages<T> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::sync::Arc;
 
     use proptest::prelude::*;
 
@@ -223,7 +219,7 @@ mod tests {
         let mut next = ids.clone();
         next.insert(Uuid::from_u128(77), 0);
         let apart = |a: &Ids<usize>, b: &Ids<usize>| {
-            let pairs = a.shards.iter().zip(&b.shards);
+            let pairs = a.shards.shared().zip(b.shards.shared());
             pairs.filter(|(a, b)| !Arc::ptr_eq(a, b)).count()
         };
         assert_eq!(apart(&ids, &next), 1);
@@ -239,7 +235,7 @@ mod tests {
             (pages.len(), next.len(), next.iter().count()),
             (1_000, 1_001, 1_001)
         );
-        let pairs = pages.pages.iter().zip(&next.pages);
+        let pairs = pages.pages.shared().zip(next.pages.shared());
         assert_eq!(pairs.filter(|(a, b)| !Arc::ptr_eq(a, b)).count(), 2);
     }
 }
