@@ -7,20 +7,22 @@
 //! place in this order the first by name. Source: data-plane reference 6.2; with groups, the
 //! precedence that Kong documents.
 
+mod closing;
+mod edit;
+mod scope;
 mod steps;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sallyport_model::entities::{self, Foreign, Protocol};
+use sallyport_model::entities;
 use sallyport_plugins::ids::{Ids, Pages};
 use sallyport_plugins::{ALL, Consumer, Handler};
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::closed::{Answers503, Closed, Places};
-use crate::router::is_stream;
+use crate::closed::{Closed, Places};
 
+pub(crate) use edit::Touched;
+use scope::{Scope, Who, caller_of, content, scopes};
 pub(crate) use steps::Chains;
 
 /// Index of a handler in [`Handlers`].
@@ -44,6 +46,8 @@ pub(crate) struct Handlers {
     own: Ids<u32>,
     /// By the id of the plugin.
     placed: Ids<Placed>,
+    /// What answers 503.
+    closed: Ids<Shut, Closed>,
     wishes: Wishes,
 }
 
@@ -64,11 +68,14 @@ struct Placed {
     content: [u8; 16],
 }
 
-/// Whom a plugin is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Who {
-    Consumer(Uuid),
-    Group(Uuid),
+/// A scope that is closed.
+#[derive(Clone)]
+struct Shut {
+    index: Index,
+    /// For how many refused entities.
+    count: u32,
+    /// Whether it stands where a plugin would be.
+    covers: bool,
 }
 
 /// How many plugins want something that costs others.
@@ -82,17 +89,6 @@ struct Wishes {
 
 /// Handlers by the id of a consumer, or of a consumer group.
 type Callers = Arc<Ids<Index>>;
-
-/// The part of a scope that is known once a route matched.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Scope {
-    /// Its place, of [`Places`].
-    plugin: usize,
-    route: Option<Uuid>,
-    service: Option<Uuid>,
-    /// Whether it is for streams, not for requests.
-    stream: bool,
-}
 
 /// Plugins of one route or service, or those of all, in the order they run. What is for all is
 /// in a chain of its own, so that it changes without the others.
@@ -143,13 +139,6 @@ impl<'a> Caller<'a> {
 /// Why plugins cannot be used: id, name and reason of each.
 type Problems = Vec<(Uuid, String, String)>;
 
-/// What changes of plugins have an effect on, besides what is for all.
-#[derive(Default)]
-pub(crate) struct Touched {
-    pub(crate) routes: BTreeSet<Uuid>,
-    pub(crate) services: BTreeSet<Uuid>,
-}
-
 impl Handlers {
     /// Makes every plugin ready to run, and what answers 503 where one is missing. Those that
     /// are as `before` are taken over.
@@ -170,76 +159,12 @@ impl Handlers {
             }
         }
         for closed in closed {
-            let ready = Ready {
-                handler: Arc::new(Answers503),
-                name: "closed",
-            };
-            let index = handlers.push(ready);
-            let plugin = Arc::make_mut(&mut handlers.places).of(closed.plugin.as_deref());
-            let caller = who(closed.consumer, closed.consumer_group);
-            for stream in subsystems(&closed.protocols, true) {
-                let scope = Scope {
-                    plugin,
-                    route: closed.route,
-                    service: closed.service,
-                    stream,
-                };
-                handlers.put(scope, caller, index);
-            }
-            for id in [closed.route, closed.service].into_iter().flatten() {
-                handlers.count_own(id, true);
-            }
+            handlers.close(closed);
         }
         match problems.is_empty() {
             true => Ok(handlers),
             false => Err(problems),
         }
-    }
-
-    /// These handlers with some plugins that are new or other than before, and some gone; `None`
-    /// if two of them have one scope, which a look at the whole tells more about.
-    ///
-    /// # Errors
-    /// Every plugin that cannot be used, as its id, name and the reason.
-    pub(crate) fn edited(
-        &self,
-        plugins: &[entities::Plugin],
-        gone: &[Uuid],
-    ) -> Option<Result<(Handlers, Touched), Problems>> {
-        let mut next = self.clone();
-        let (mut touched, mut problems) = (Touched::default(), Vec::new());
-        for id in gone {
-            next.displace(*id, &mut touched);
-        }
-        for plugin in plugins {
-            let (at, content, ready) = match next.ready(plugin, &Handlers::default()) {
-                Ok(made) => made,
-                Err(reason) => {
-                    problems.push((plugin.id, plugin.name.clone(), reason));
-                    continue;
-                }
-            };
-            let caller = caller_of(plugin);
-            let before = next.placed.get(&plugin.id);
-            let same =
-                before.is_some_and(|it| it.caller == caller && it.scopes == scopes(plugin, at));
-            if let Some(index) = before.filter(|_| same).map(|it| it.index) {
-                next.exchange(plugin.id, index, content, ready);
-                continue;
-            }
-            next.displace(plugin.id, &mut touched);
-            if !next.place(plugin, at, content, ready) {
-                return None;
-            }
-            touched.routes.extend(plugin.route.map(|Foreign(id)| id));
-            touched
-                .services
-                .extend(plugin.service.map(|Foreign(id)| id));
-        }
-        Some(match problems.is_empty() {
-            true => Ok((next, touched)),
-            false => Err(problems),
-        })
     }
 
     /// Makes a plugin ready, or takes it over: its place in the registry, what it was made of.
@@ -299,58 +224,6 @@ impl Handlers {
         alone
     }
 
-    /// Puts a plugin in the place of itself.
-    fn exchange(&mut self, id: Uuid, index: Index, content: [u8; 16], ready: Ready) {
-        if let Some(Some(old)) = self.all.get(index as usize) {
-            self.wishes.count(&*old.handler, false);
-        }
-        self.wishes.count(&*ready.handler, true);
-        self.all.set(index as usize, Some(ready));
-        if let Some(placed) = self.placed.get(&id).cloned() {
-            self.placed.insert(id, Placed { content, ..placed });
-        }
-    }
-
-    /// Takes a plugin out.
-    fn displace(&mut self, id: Uuid, touched: &mut Touched) {
-        let Some(placed) = self.placed.remove(&id) else {
-            return;
-        };
-        let index = placed.index;
-        for scope in &placed.scopes {
-            let (map, caller) = match placed.caller {
-                None => {
-                    if self.by_scope.get(scope) == Some(&index) {
-                        self.by_scope.remove(scope);
-                    }
-                    continue;
-                }
-                Some(Who::Consumer(id)) => (&mut self.by_consumer, id),
-                Some(Who::Group(id)) => (&mut self.by_group, id),
-            };
-            if let Some(mut callers) = map.remove(scope) {
-                Arc::make_mut(&mut callers).remove(&caller);
-                if !callers.is_empty() {
-                    map.insert(*scope, callers);
-                }
-            }
-        }
-        if let Some(scope) = placed.scopes.first() {
-            touched.routes.extend(scope.route);
-            touched.services.extend(scope.service);
-            for id in [scope.route, scope.service].into_iter().flatten() {
-                self.count_own(id, false);
-            }
-        }
-        if let Some(Some(old)) = self.all.get(index as usize) {
-            self.wishes.count(&*old.handler, false);
-        }
-        self.all.set(index as usize, None);
-        if self.free.len() < FREE_MAX {
-            self.free.push(index);
-        }
-    }
-
     /// `false` if there was another.
     fn put(&mut self, scope: Scope, caller: Option<Who>, index: Index) -> bool {
         let (map, caller) = match caller {
@@ -382,6 +255,15 @@ impl Handlers {
     /// Whether any of them reads what a route captures.
     pub(crate) fn read_captures(&self) -> bool {
         self.wishes.captures > 0
+    }
+
+    /// Which plugin it is, and of what it was made.
+    #[cfg(test)]
+    pub(crate) fn shown(&self, index: Index) -> String {
+        let mut placed = self.placed.iter();
+        let placed = placed.find(|(_, placed)| placed.index == index);
+        let made_of = placed.map(|(id, placed)| (id, placed.content));
+        format!("{} {made_of:?}", self.name(index))
     }
 
     /// Puts another handler in the place of one that chains were made with.
@@ -510,48 +392,6 @@ impl Wishes {
             };
         }
     }
-}
-
-fn who(consumer: Option<Uuid>, group: Option<Uuid>) -> Option<Who> {
-    consumer.map(Who::Consumer).or(group.map(Who::Group))
-}
-
-fn caller_of(plugin: &entities::Plugin) -> Option<Who> {
-    let id = |foreign: Option<Foreign>| foreign.map(|Foreign(id)| id);
-    who(id(plugin.consumer), id(plugin.consumer_group))
-}
-
-/// The scopes of a plugin with this place: for requests, for streams, or both.
-fn scopes(plugin: &entities::Plugin, at: usize) -> Vec<Scope> {
-    let scope = |stream| Scope {
-        plugin: at,
-        route: plugin.route.map(|Foreign(id)| id),
-        service: plugin.service.map(|Foreign(id)| id),
-        stream,
-    };
-    subsystems(&plugin.protocols, false).map(scope).collect()
-}
-
-/// What tells a plugin's configuration from another.
-fn content(plugin: &entities::Plugin) -> [u8; 16] {
-    let config = serde_json::to_vec(&plugin.config).expect("a JSON value can be written");
-    let mut hash = Sha256::new_with_prefix(plugin.name.as_bytes());
-    hash.update([0]);
-    hash.update(config);
-    let whole: [u8; 32] = hash.finalize().into();
-    *whole.first_chunk().expect("32 bytes have 16")
-}
-
-/// Whether a plugin with these protocols runs for requests (`false`), for streams (`true`), or
-/// both. Source: Kong's plugins iterator.
-fn subsystems(protocols: &[Protocol], all_if_none: bool) -> impl Iterator<Item = bool> {
-    let has = move |stream: bool| {
-        let mut protocols = protocols.iter().copied();
-        // a plugin that says nothing was made before there were streams
-        let unsaid = all_if_none || !stream;
-        protocols.len() == 0 && unsaid || protocols.any(|protocol| is_stream(protocol) == stream)
-    };
-    [false, true].into_iter().filter(move |stream| has(*stream))
 }
 
 impl Chain {

@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+/// The first number in the order behind what stands in for unknown plugins.
+const AFTER_OTHERS: u32 = 1 << 30;
+
 /// What clients are told.
 const MESSAGE: &str = "Closed: this gateway refused a part of its configuration that applies here";
 
@@ -26,7 +29,7 @@ const MESSAGE: &str = "Closed: this gateway refused a part of its configuration 
 const AUTHENTICATES: i32 = 1_000;
 
 /// A scope that is closed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Closed {
     /// The plugin in whose place it is; without one it is as soon as the caller is known.
@@ -150,12 +153,13 @@ impl Places {
         })
     }
 
-    /// All places in the order they run, with a number that tells the order.
+    /// All places in the order they run, with a number that tells the order and stays the same
+    /// when there are more places.
     pub(crate) fn order(&self) -> impl Iterator<Item = (usize, u32)> + use<> {
         let known = ALL.partition_point(|plugin| plugin.priority() >= AUTHENTICATES);
         let others = ALL.len()..ALL.len() + self.0.len();
-        let order = (0..known).chain(others).chain(known..ALL.len());
-        order.zip(0..)
+        let before = (0..known).chain(others).zip(0..);
+        before.chain((known..ALL.len()).zip(AFTER_OTHERS..))
     }
 }
 

@@ -3,28 +3,29 @@
 //! It is made of a whole document, or of the one before and a few edits; both share with the one
 //! before what did not change.
 
+mod alone;
 mod edit;
 #[cfg(test)]
-mod edit_tests;
+pub(crate) mod edit_tests;
+mod links;
+mod routes;
 mod services;
+mod unservable;
+mod upstreams;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::uri::Scheme;
 use sallyport_model::declarative::Declared;
-use sallyport_model::entities::{self, ConfigTable, PathHandling, Protocol};
+use sallyport_model::entities;
 use sallyport_model::{Kind, RouterFlavor};
 use sallyport_plugins::Identities;
 use sallyport_plugins::ids::{Ids, Pages};
 use sallyport_wire::ConfigHash;
-use tracing::warn;
 use uuid::Uuid;
 
-use crate::balancer::{Balancer, Balancers, Peers};
-use crate::certificates::{self, Made, Named, TlsDefaults, UpstreamTls, UpstreamTlsMaker};
+use crate::balancer::{Balancer, Balancers};
+use crate::certificates::{self, Made, Named, TlsDefaults, UpstreamTlsMaker};
 use crate::chain::{Chain, Chains, Handlers};
 use crate::closed::Closed;
 use crate::conf::Dns;
@@ -32,6 +33,15 @@ use crate::entities::{Entities, unix_secs};
 use crate::proxy::Streams;
 use crate::router::{Match, Query, Router, Work, is_stream};
 use crate::vaults::{Resolved, Vaults};
+pub(crate) use alone::is_bad_alone;
+pub(crate) use edit::Edits;
+use links::Links;
+pub(crate) use routes::ServedRoute;
+use routes::{fits, served_route};
+pub(crate) use services::ServedService;
+use services::services;
+pub use unservable::Unservable;
+use upstreams::upstreams;
 
 /// A configuration made ready to serve.
 pub struct Configuration {
@@ -43,8 +53,6 @@ pub struct Configuration {
     pub(crate) global_chain: Arc<Chain>,
     /// And for all streams.
     pub(crate) global_streams: Arc<Chain>,
-    /// Where 503 is answered because something is missing.
-    closed: Arc<[Closed]>,
     /// What vault references stand for.
     vaults: Vaults,
     /// Whether there are any.
@@ -74,114 +82,6 @@ pub struct Configuration {
     work: Work,
 }
 
-pub(crate) use edit::Edits;
-use services::{served_service, services, tls_of};
-
-/// What belongs to what, so that one of them can change alone.
-#[derive(Clone, Default)]
-struct Links {
-    /// Upstreams by name.
-    upstreams: Ids<Uuid, Box<str>>,
-    /// The upstreams of targets.
-    upstream_of: Ids<Uuid>,
-    /// Services by their `host`.
-    services: Ids<Arc<Vec<Uuid>>, Box<str>>,
-    /// Certificates that services or upstreams show, and perhaps some that they did show.
-    shown: Ids<()>,
-}
-
-impl Links {
-    fn new(table: &ConfigTable) -> Links {
-        let mut services: HashMap<&str, Vec<Uuid>> = HashMap::new();
-        for service in &table.services {
-            let of_host = services.entry(&service.host).or_default();
-            of_host.push(service.id);
-        }
-        let upstreams = table.upstreams.iter();
-        let shown = table.services.iter().map(|it| it.client_certificate);
-        let shown = shown.chain(upstreams.clone().map(|it| it.client_certificate));
-        let targets = table.targets.iter();
-        Links {
-            upstreams: upstreams
-                .map(|it| (it.name.as_str().into(), it.id))
-                .collect(),
-            upstream_of: targets.map(|it| (it.id, it.upstream.0)).collect(),
-            services: services
-                .into_iter()
-                .map(|(host, ids)| (host.into(), Arc::new(ids)))
-                .collect(),
-            shown: shown.flatten().map(|it| (it.0, ())).collect(),
-        }
-    }
-}
-
-/// What of a route matters once it matched.
-#[derive(Clone, Debug)]
-pub(crate) struct ServedRoute {
-    pub(crate) id: Uuid,
-    pub(crate) strip_path: bool,
-    pub(crate) preserve_host: bool,
-    pub(crate) path_handling: PathHandling,
-    /// Status for plain HTTP, if only TLS is served.
-    pub(crate) tls_only: Option<u16>,
-    /// If it takes gRPC calls, and nothing else.
-    pub(crate) grpc: Option<GrpcOnly>,
-    /// Whether a request body is awaited before an upstream is asked, as far as that is bounded.
-    pub(crate) request_buffering: bool,
-    /// Whether it takes streams.
-    streams: bool,
-    pub(crate) service: Option<Arc<ServedService>>,
-    pub(crate) chain: Arc<Chain>,
-}
-
-/// What a route for gRPC calls takes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct GrpcOnly {
-    /// Whether plain connections are refused.
-    pub(crate) tls_only: bool,
-}
-
-/// What of a service matters for a request.
-#[derive(Debug)]
-pub(crate) struct ServedService {
-    pub(crate) id: Uuid,
-    /// `host`: an upstream's name, or that of a machine.
-    pub(crate) upstream: Box<str>,
-    pub(crate) scheme: Scheme,
-    /// Whether it is spoken to in HTTP/2.
-    pub(crate) http2: bool,
-    pub(crate) path: Box<str>,
-    /// Further tries after the first.
-    pub(crate) retries: u16,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) write_timeout: Duration,
-    pub(crate) read_timeout: Duration,
-    /// How the upstream is spoken to over TLS, if it is.
-    pub(crate) tls: Option<Arc<UpstreamTls>>,
-    /// Whether it is for streams, not for requests.
-    pub(crate) is_stream: bool,
-    pub(crate) peers: Peers,
-}
-
-/// Something in a configuration that this gateway cannot serve.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unservable {
-    /// Its kind.
-    pub kind: Kind,
-    /// Its id, if that is known.
-    pub id: Option<Uuid>,
-    /// The entity, as `route 1f0c… (orders)`.
-    pub entity: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl fmt::Display for Unservable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.entity, self.reason)
-    }
-}
-
 impl Configuration {
     /// What a gateway serves before it has a configuration: nothing.
     pub fn empty(flavor: RouterFlavor) -> Configuration {
@@ -191,7 +91,6 @@ impl Configuration {
             handlers: Arc::default(),
             global_chain: Arc::default(),
             global_streams: Arc::default(),
-            closed: Arc::default(),
             vaults: Vaults::default(),
             has_references: false,
             keeps_all: false,
@@ -340,7 +239,6 @@ impl Configuration {
                 },
             ),
             handlers,
-            closed: closed.into(),
             links: Links::new(table),
             balancers: upstreams.into_values().map(|it| (it.id, it)).collect(),
             router,
@@ -369,8 +267,19 @@ impl Configuration {
     }
 
     /// Where 503 is answered because something is missing.
-    pub(crate) fn closed(&self) -> &[Closed] {
-        &self.closed
+    pub(crate) fn closed(&self) -> Vec<Closed> {
+        self.handlers.closed().cloned().collect()
+    }
+
+    /// How its router reads routes.
+    pub(crate) fn flavor(&self) -> RouterFlavor {
+        self.router.flavor()
+    }
+
+    /// The services with this `host`.
+    pub(crate) fn services_at(&self, host: &str) -> impl Iterator<Item = Uuid> {
+        let services = self.links.services.get(host).into_iter();
+        services.flat_map(|ids| ids.iter().copied())
     }
 
     /// Whether something in it is in a vault, and may be another when it is read anew.
@@ -415,49 +324,6 @@ impl Configuration {
     }
 }
 
-impl Unservable {
-    fn new(kind: Kind, id: Uuid, name: Option<&str>, reason: String) -> Unservable {
-        let entity = match name {
-            Some(name) => format!("{kind} {id} ({name})"),
-            None => format!("{kind} {id}"),
-        };
-        Unservable {
-            kind,
-            id: Some(id),
-            entity,
-            reason,
-        }
-    }
-}
-
-fn served_route(
-    flavor: RouterFlavor,
-    route: &entities::Route,
-    service: Option<Arc<ServedService>>,
-    chain: Arc<Chain>,
-) -> ServedRoute {
-    let takes = |protocol| route.protocols.contains(&protocol);
-    let tls_only = takes(Protocol::Https) && !takes(Protocol::Http);
-    let grpc = (takes(Protocol::Grpc) || takes(Protocol::Grpcs)).then(|| GrpcOnly {
-        tls_only: !takes(Protocol::Grpc),
-    });
-    ServedRoute {
-        id: route.id,
-        strip_path: route.strip_path,
-        preserve_host: route.preserve_host,
-        path_handling: match flavor {
-            RouterFlavor::Traditional => route.path_handling,
-            RouterFlavor::TraditionalCompatible | RouterFlavor::Expressions => PathHandling::V0,
-        },
-        tls_only: tls_only.then_some(route.https_redirect_status_code),
-        grpc,
-        request_buffering: route.request_buffering,
-        streams: route.protocols.iter().copied().any(is_stream),
-        chain,
-        service,
-    }
-}
-
 fn handlers(
     resolved: &Resolved<'_>,
     closed: &[Closed],
@@ -485,41 +351,4 @@ const LOGGED: [Kind; 5] = [
 
 fn entities(declared: &Declared, kinds: &[Kind]) -> Entities {
     Entities::new(&declared.value, kinds, unix_secs())
-}
-
-/// The balancer of every upstream, by the upstream's name.
-fn upstreams<'a>(
-    table: &'a ConfigTable,
-    loaded: &certificates::Identities,
-    balancers: &Balancers,
-    problems: &mut Vec<Unservable>,
-) -> HashMap<&'a str, Arc<Balancer>> {
-    let mut targets: HashMap<Uuid, Vec<_>> = HashMap::new();
-    for target in &table.targets {
-        targets.entry(target.upstream.0).or_default().push(target);
-    }
-    let mut made = HashMap::new();
-    for upstream in &table.upstreams {
-        let targets = targets.get(&upstream.id).map_or(&[][..], Vec::as_slice);
-        let shown = upstream.client_certificate;
-        let shown = shown.and_then(|id| Some(&loaded.get(&id.0)?.first));
-        match balancers.balancer(upstream, targets, shown) {
-            Ok(balancer) => _ = made.insert(upstream.name.as_str(), balancer),
-            Err(reason) => problems.push(Unservable::new(
-                Kind::Upstream,
-                upstream.id,
-                Some(&upstream.name),
-                reason,
-            )),
-        }
-    }
-    made
-}
-
-/// Whether a route and its service are both for streams, or both for requests.
-fn fits(route: &entities::Route, service: &ServedService, streams: bool) -> bool {
-    if service.is_stream != streams {
-        warn!(route = %route.id, service = %service.id, "the protocols of a route and of its service do not fit; the route has no service");
-    }
-    service.is_stream == streams
 }

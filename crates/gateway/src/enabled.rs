@@ -22,6 +22,13 @@ impl Enabled {
             flavor: conf.router_flavor,
         }
     }
+
+    /// Every plugin that this build has.
+    #[cfg(test)]
+    pub(crate) fn all(flavor: RouterFlavor) -> Enabled {
+        let plugins = schemas().names().into_iter().map(str::to_owned).collect();
+        Enabled { plugins, flavor }
+    }
 }
 
 impl PluginSchemas for Enabled {

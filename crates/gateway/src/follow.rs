@@ -2,7 +2,10 @@
 
 mod apply;
 mod edits;
+#[cfg(test)]
+mod edits_tests;
 mod isolate;
+mod refusals;
 mod source;
 
 use std::sync::Arc;

@@ -14,20 +14,16 @@ use crate::schema::{self, Type};
 /// Disabled services, their routes, plugins on either, and disabled plugins are left out, so a
 /// gateway never sees them. Members that are null are left out too: a gateway fills defaults
 /// itself. Kinds without entities have no list. The order of each list is kept.
-pub fn to_config_table(entities: &BTreeMap<Kind, Vec<Value>>) -> Value {
-    let all = |kind: Kind| entities.get(&kind).map(Vec::as_slice).unwrap_or_default();
+pub fn to_config_table(mut entities: BTreeMap<Kind, Vec<Value>>) -> Value {
     let id = |entity: &Value| schema::reference(&entity["id"]);
     let points_into = |entity: &Value, field: &str, ids: &BTreeSet<Uuid>| {
         schema::reference(&entity[field]).is_some_and(|id| ids.contains(&id))
     };
     let disabled = |entity: &&Value| entity["enabled"] == Value::Bool(false);
-    let services: BTreeSet<Uuid> = all(Kind::Service)
-        .iter()
-        .filter(disabled)
-        .filter_map(id)
-        .collect();
+    let all = |kind: Kind| entities.get(&kind).into_iter().flatten();
+    let services = all(Kind::Service).filter(disabled).filter_map(id);
+    let services: BTreeSet<Uuid> = services.collect();
     let routes: BTreeSet<Uuid> = all(Kind::Route)
-        .iter()
         .filter(|route| points_into(route, "service", &services))
         .filter_map(id)
         .collect();
@@ -45,11 +41,9 @@ pub fn to_config_table(entities: &BTreeMap<Kind, Vec<Value>>) -> Value {
     table.insert("_format_version".to_owned(), json!("3.0"));
     table.insert("_transform".to_owned(), json!(false));
     for kind in Kind::ALL {
-        let list: Vec<Value> = all(kind)
-            .iter()
-            .filter(|entity| live(kind, entity))
-            .map(|entity| flat(kind, entity))
-            .collect();
+        let list = entities.remove(&kind).unwrap_or_default();
+        let list = list.into_iter().filter(|entity| live(kind, entity));
+        let list: Vec<Value> = list.map(|entity| flat(kind, entity)).collect();
         if !list.is_empty() {
             table.insert(kind.table().to_owned(), Value::Array(list));
         }
@@ -58,20 +52,21 @@ pub fn to_config_table(entities: &BTreeMap<Kind, Vec<Value>>) -> Value {
 }
 
 /// One entity as it stands in its list: without members that are null, references as bare ids.
-pub fn flat(kind: Kind, entity: &Value) -> Value {
-    let mut flat = Map::new();
-    for field in &schema::of(kind).record.fields {
-        let value = match (&field.ty, &entity[field.name]) {
-            (_, Value::Null) => continue,
-            (Type::Foreign(_), Value::Object(reference)) => match reference.get("id") {
-                Some(id) => id.clone(),
-                None => continue,
-            },
-            (_, value) => value.clone(),
+pub fn flat(kind: Kind, mut entity: Value) -> Value {
+    let Value::Object(members) = &mut entity else {
+        return entity;
+    };
+    let record = &schema::of(kind).record;
+    members.retain(|name, value| {
+        let Some(field) = record.field(name) else {
+            return false;
         };
-        flat.insert(field.name.to_owned(), value);
-    }
-    Value::Object(flat)
+        if let (Type::Foreign(_), Value::Object(reference)) = (&field.ty, &mut *value) {
+            *value = reference.remove("id").unwrap_or_default();
+        }
+        !value.is_null()
+    });
+    entity
 }
 
 #[cfg(test)]
@@ -108,7 +103,7 @@ mod tests {
             ),
         ]);
         assert_eq!(
-            to_config_table(&entities),
+            to_config_table(entities),
             json!({
                 "_format_version": "3.0",
                 "_transform": false,

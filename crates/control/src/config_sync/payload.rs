@@ -43,8 +43,9 @@ const DECOMPRESSED_BYTES_MAX: usize = 4 << 30;
 
 impl Payload {
     /// Takes time in proportion to the configuration; not for an async thread.
-    pub(super) fn build(snapshot: &Snapshot, now_ms: i64) -> Payload {
-        let table = to_config_table(&snapshot.entities);
+    pub(super) fn build(snapshot: Snapshot, now_ms: i64) -> Payload {
+        let digest = digest(&snapshot);
+        let table = to_config_table(snapshot.entities);
         let configured = table["plugins"]
             .as_array()
             .map(Vec::as_slice)
@@ -54,7 +55,6 @@ impl Payload {
             .filter_map(|plugin| plugin["name"].as_str())
             .collect();
         let plugins = names.into_iter().map(own_plugin).collect();
-        let digest = digest(snapshot);
         let reconfigure = Reconfigure {
             // Milliseconds since 1970 stay far below 2^53.
             timestamp: Some(now_ms as f64 / 1_000.0),
@@ -125,7 +125,7 @@ mod tests {
             revision: 7,
             entities: BTreeMap::from([(Kind::Plugin, plugins)]),
         };
-        let payload = Payload::build(&snapshot, 1_700_000_000_500);
+        let payload = Payload::build(snapshot, 1_700_000_000_500);
         let names: Vec<&str> = payload
             .plugins
             .iter()

@@ -354,7 +354,7 @@ async fn advance(
 
 async fn build(store: Store, cp: Uuid) -> Result<Payload, StoreError> {
     let snapshot = store.snapshot(cp).await?;
-    blocking(move || Payload::build(&snapshot, now_ms())).await
+    blocking(move || Payload::build(snapshot, now_ms())).await
 }
 
 /// Runs what takes long on a thread of its own.

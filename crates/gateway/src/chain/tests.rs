@@ -1,3 +1,4 @@
+use sallyport_model::entities::Protocol;
 use serde_json::json;
 
 use super::*;
@@ -198,7 +199,7 @@ proptest::proptest! {
                 }
             }
             let plugins: Vec<_> = put.iter().map(|(n, minute)| plugin(*n, *minute)).collect();
-            let (next, _) = handlers.edited(&plugins, &gone).unwrap().unwrap();
+            let (next, _) = handlers.edited(&plugins, &gone, (&[], &[])).unwrap().unwrap();
             handlers = next;
             let all: Vec<_> = model.iter().map(|(n, minute)| plugin(*n, *minute)).collect();
             let whole = Handlers::new(&all, &[], &Handlers::default()).unwrap();

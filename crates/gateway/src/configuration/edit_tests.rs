@@ -6,6 +6,7 @@ use sallyport_plugins::schemas;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::balancer::Peers;
 use crate::chain::Caller;
 
 const TLS: [&str; 2] = ["one", "two"];
@@ -137,7 +138,7 @@ fn whole(before: &Configuration, table: &Value, balancers: &Balancers) -> Config
 }
 
 /// What requests and handshakes find.
-fn shown(it: &Configuration) -> Vec<String> {
+pub(crate) fn shown(it: &Configuration) -> Vec<String> {
     let mut shown = Vec::new();
     let mut services: Vec<_> = it.services.iter().map(|(_, service)| service).collect();
     services.sort_by_key(|service| service.id);
@@ -165,7 +166,7 @@ fn shown(it: &Configuration) -> Vec<String> {
         for caller in std::iter::once(None).chain(callers.map(Some)) {
             let steps = route.chain.with(&it.global_chain);
             let picked = steps.filter_map(|step| step.pick(caller));
-            let names: Vec<_> = picked.map(|index| it.handlers.name(index)).collect();
+            let names: Vec<_> = picked.map(|index| it.handlers.shown(index)).collect();
             let caller = caller.map(|it| it.id);
             let service = route.service.as_ref().map(|service| {
                 let served = it.services.get(&service.id).unwrap();

@@ -11,10 +11,32 @@ use sallyport_model::entities::{ConfigTable, Protocol, Service};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{ServedService, Unservable};
+use super::Unservable;
 use crate::balancer::{Balancer, Balancers, Peers};
 use crate::certificates::{self, UpstreamTls, UpstreamTlsMaker, Wanted};
 use crate::router::is_stream;
+
+/// What of a service matters for a request.
+#[derive(Debug)]
+pub(crate) struct ServedService {
+    pub(crate) id: Uuid,
+    /// `host`: an upstream's name, or that of a machine.
+    pub(crate) upstream: Box<str>,
+    pub(crate) scheme: Scheme,
+    /// Whether it is spoken to in HTTP/2.
+    pub(crate) http2: bool,
+    pub(crate) path: Box<str>,
+    /// Further tries after the first.
+    pub(crate) retries: u16,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) read_timeout: Duration,
+    /// How the upstream is spoken to over TLS, if it is.
+    pub(crate) tls: Option<Arc<UpstreamTls>>,
+    /// Whether it is for streams, not for requests.
+    pub(crate) is_stream: bool,
+    pub(crate) peers: Peers,
+}
 
 impl ServedService {
     /// The same with other targets behind it.

@@ -12,9 +12,10 @@ use serde_json::Value;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::edits::{edits, refused};
+use super::edits::{Before, edited};
 use super::isolate::{Isolated, Objection, isolate, lines};
-use super::source::Source;
+use super::refusals::Rejected;
+use super::source::{Source, patch};
 use crate::balancer::Balancers;
 use crate::closed::Closed;
 use crate::config_sync::{Applied, Apply, ApplyError, Synced};
@@ -109,20 +110,24 @@ pub(super) fn restored(
         let (hash, mut table) = (saved.hash, saved.payload.config_table);
         let closed = closed_of(&mut table);
         let make = |it, closed: &[Closed]| compile(it, closed, hash, plugins, before);
-        let isolated = isolate(table, |_, _| None, &closed, make);
+        let isolated = isolate(table.clone(), || table, |_, _| None, &closed, make);
         let isolated = isolated.map_err(|bad| ApplyError(lines(&bad)))?;
         for told in &isolated.refused {
             warn!(?told, "entity refused, the others are in force");
         }
         return Ok(Start::with(isolated.made));
     };
-    let mut source = Source::from_stored(version, saved.payload.config_table);
-    for Record { deltas, refused } in &changes {
+    let mut table = saved.payload.config_table;
+    let mut source = Source::from_stored(version, &mut table);
+    let mut followed = Vec::new();
+    for Record { deltas, refused } in changes {
         if deltas.from == Some(source.version()) {
-            source.take(deltas.version, &deltas.list, refused);
+            source.take(deltas.version, &deltas.list, &refused);
+            followed.extend(deltas.list);
         }
     }
-    let configuration = serve_all(&mut source, None, plugins, before)?;
+    patch(&mut table, followed);
+    let configuration = serve(&mut source, table, None, plugins, before)?;
     Ok(Start {
         configuration,
         source: Some(source),
@@ -216,7 +221,8 @@ impl Applier {
                 .cloned()
         };
         let make = |table, closed: &[Closed]| compile(table, closed, hash, &self.plugins, before);
-        let compiled = isolate(payload.config_table.clone(), kept, &[], make);
+        let published = || payload.config_table.clone();
+        let compiled = isolate(published(), published, kept, &[], make);
         let Isolated {
             made: mut configuration,
             mut table,
@@ -266,7 +272,7 @@ impl Applier {
             let text = "the configuration in force is not on the disk";
             return Err(ApplyError(text.to_owned()));
         }
-        let closed = current.closed();
+        let closed = &current.closed();
         let configuration = compile(served, closed, current.hash, &self.plugins, before)
             .map_err(|bad| ApplyError(lines(&bad)))?;
         self.shared.swap(configuration);
@@ -336,7 +342,7 @@ impl Applier {
         source.take(deltas.version, &deltas.list, &[]);
         let old = match state.source.take() {
             Some(old) => old,
-            None => Source::from_stored(SyncVersion::NONE, served_table(&state.files)),
+            None => Source::from_stored(SyncVersion::NONE, &mut served_table(&state.files)),
         };
         let made = serve_all(&mut source, Some(&old), &self.plugins, before);
         // a source that cannot be served at all is no place to go on from
@@ -355,7 +361,7 @@ impl Applier {
         let mut state = self.state.try_lock().ok()?;
         let source = state.source.as_mut()?;
         let from = source.version();
-        if deltas.from.is_some_and(|wanted| wanted != from) || !source.is_whole() {
+        if deltas.from.is_some_and(|wanted| wanted != from) {
             return None;
         }
         let hash = source.hash_after(&deltas.list);
@@ -363,21 +369,36 @@ impl Applier {
             return None;
         }
         let current = self.shared.configuration();
-        let mut bad = Vec::new();
-        let edits = edits(source, deltas, &current, &self.plugins, &mut bad)?;
-        if !bad.is_empty() {
-            return None;
-        }
-        let edited = current.edited(&edits, hash, &self.shared.balancers)?.ok()?;
-        source.take(deltas.version, &deltas.list, &[]);
-        let report = report(source, hash);
-        self.swap(edited, &[]);
-        let deltas = Deltas {
-            from: Some(from),
-            ..deltas.clone()
+        let before = (&*current, &*self.shared.balancers);
+        let (configuration, record) = self.edit(source, deltas, before, QUICK_MAX)?;
+        let (report, refused) = (report(source, configuration.hash), source.refused());
+        self.swap(configuration, &refused);
+        Some((report, record))
+    }
+
+    /// Changes as an edit of what there is, if they are about no more than `items_max` entities
+    /// and take no look at the whole.
+    fn edit(
+        &self,
+        source: &mut Source,
+        deltas: &Deltas,
+        (current, balancers): (&Configuration, &Balancers),
+        items_max: usize,
+    ) -> Option<(Configuration, Record)> {
+        let before = Before {
+            source,
+            current,
+            balancers,
+            plugins: &self.plugins,
         };
-        let refused = Vec::new();
-        Some((report, Record { deltas, refused }))
+        let edited = edited(before, deltas, items_max)?;
+        let told = |(_, rejected): &(_, Rejected)| rejected.told.clone();
+        let refused = edited.changes.rejected.iter().map(told).collect();
+        let record = record(source, deltas, refused);
+        source.take_edited(deltas.version, &deltas.list, edited.changes);
+        let mut configuration = edited.configuration;
+        configuration.hash = source.served_hash();
+        Some((configuration, record))
     }
 
     /// Keeps what [`quick`](Applier::quick) put in force.
@@ -394,46 +415,21 @@ impl Applier {
         deltas: &Deltas,
         before: (&Configuration, &Balancers),
     ) -> Result<(Configuration, Option<Record>), ApplyError> {
-        let (current, balancers) = before;
-        let from = state.source.as_ref().map(Source::version);
         let source = state.source.as_mut().expect("the caller looked");
-        let record = |refused: Vec<Refused>| {
-            let deltas = Deltas {
-                from,
-                ..deltas.clone()
-            };
-            Some(Record { deltas, refused })
-        };
-        let mut bad: Vec<Refused> = Vec::new();
-        let hash = source.hash_after(&deltas.list);
-        // an edit is tried without what turned out to be bad; then nothing new may turn up
-        for _ in 0..2 {
-            let edits = edits(source, deltas, current, &self.plugins, &mut bad);
-            let edited = edits.and_then(|edits| current.edited(&edits, hash, balancers));
-            match edited {
-                None => break,
-                Some(Ok(mut configuration)) => {
-                    source.take(deltas.version, &deltas.list, &bad);
-                    if !bad.is_empty() {
-                        configuration.hash = source.served_hash();
-                    }
-                    return Ok((configuration, record(bad)));
-                }
-                Some(Err(unservable)) => {
-                    bad.extend(unservable.iter().map(|it| refused(source, it)));
-                }
-            }
+        if let Some((configuration, record)) = self.edit(source, deltas, before, usize::MAX) {
+            return Ok((configuration, Some(record)));
         }
         self.stats.rebuilds.fetch_add(1, Ordering::Relaxed);
         let mut old = std::mem::take(source);
+        let mut record = record(&old, deltas, Vec::new());
         let mut new = old.clone(); // texts are shared
         new.take(deltas.version, &deltas.list, &[]);
         let made = serve_all(&mut new, Some(&old), &self.plugins, before);
         match made {
             Ok(configuration) => {
                 *source = new;
-                let refused = source.refused();
-                Ok((configuration, record(refused)))
+                record.refused = source.refused();
+                Ok((configuration, Some(record)))
             }
             Err(error) => {
                 std::mem::swap(source, &mut old);
@@ -449,6 +445,15 @@ const QUICK_MAX: usize = 16;
 /// Objects that are named one by one in the log.
 const REFUSED_LOGGED_MAX: usize = 20;
 
+/// What is kept of changes to `source`.
+fn record(source: &Source, deltas: &Deltas, refused: Vec<Refused>) -> Record {
+    let deltas = Deltas {
+        from: Some(source.version()),
+        ..deltas.clone()
+    };
+    Record { deltas, refused }
+}
+
 fn report(source: &Source, config_hash: ConfigHash) -> Report {
     Report {
         version: source.version(),
@@ -458,8 +463,20 @@ fn report(source: &Source, config_hash: ConfigHash) -> Report {
 }
 
 /// Makes everything published ready to serve, or what `old` served in its place.
-fn serve_all(
+pub(super) fn serve_all(
     source: &mut Source,
+    old: Option<&Source>,
+    plugins: &Enabled,
+    before: (&Configuration, &Balancers),
+) -> Result<Configuration, ApplyError> {
+    let table = source.table();
+    serve(source, table, old, plugins, before)
+}
+
+/// The same, with the table of what is published.
+fn serve(
+    source: &mut Source,
+    table: Value,
     old: Option<&Source>,
     plugins: &Enabled,
     before: (&Configuration, &Balancers),
@@ -468,12 +485,14 @@ fn serve_all(
     let isolated = {
         let own = &*source;
         let kept = |kind, id| old.unwrap_or(own).served_value(kind, id);
-        isolate(own.table(), kept, &[], |table, closed| {
+        let again = || own.table();
+        isolate(table, again, kept, &[], |table, closed| {
             compile(table, closed, hash, plugins, before)
         })
     };
     let isolated = isolated.map_err(|bad| ApplyError(lines(&bad)))?;
-    source.set_refused(isolated.refused, &isolated.table);
+    let judging = (plugins, before.0.flavor());
+    source.set_refused(isolated.refused, &isolated.table, judging);
     let mut configuration = isolated.made;
     configuration.hash = source.served_hash();
     Ok(configuration)

@@ -77,7 +77,8 @@ pub(super) fn lines(objections: &[Objection]) -> String {
 /// What was made of a table, and of which table really.
 pub(super) struct Isolated<T> {
     pub(super) made: T,
-    /// The table that can be served.
+    /// The table that can be served; null where nothing is refused, for then it is the one that
+    /// came.
     pub(super) table: Value,
     /// What is not in it as it came.
     pub(super) refused: Vec<Refused>,
@@ -108,33 +109,32 @@ impl Found {
 /// `before` has of it, or left out, and `make` is asked again, with what is closed because of that
 /// besides what is `closed` before.
 ///
+/// Mostly there is no objection, and a table may be large: it is given away, and `again` gives it
+/// once more if there is one.
+///
 /// # Errors
 /// The objections, if they are not about objects or do not end.
 pub(super) fn isolate<T>(
-    mut table: Value,
+    table: Value,
+    again: impl FnOnce() -> Value,
     before: impl Fn(Kind, Uuid) -> Option<Value>,
     closed: &[Closed],
     mut make: impl FnMut(Value, &[Closed]) -> Result<T, Vec<Objection>>,
 ) -> Result<Isolated<T>, Vec<Objection>> {
-    let mut refused: BTreeMap<(Kind, String), Found> = BTreeMap::new();
-    for _ in 0..ROUNDS_MAX {
-        let mut closed = closed.to_vec();
-        for ((kind, _), found) in &mut refused {
-            let closes = found.closes(*kind, &table);
-            found.told.closed = !closes.is_empty();
-            closed.extend(closes);
+    let mut objections = match make(table, closed) {
+        Ok(made) => {
+            return Ok(Isolated {
+                made,
+                table: Value::Null,
+                refused: Vec::new(),
+                closed: closed.to_vec(),
+            });
         }
-        let objections = match make(table.clone(), &closed) {
-            Ok(made) => {
-                return Ok(Isolated {
-                    made,
-                    table,
-                    refused: refused.into_values().map(|found| found.told).collect(),
-                    closed,
-                });
-            }
-            Err(objections) => objections,
-        };
+        Err(objections) => objections,
+    };
+    let mut table = again();
+    let mut refused: BTreeMap<(Kind, String), Found> = BTreeMap::new();
+    for _ in 1..ROUNDS_MAX {
         let mut places: BTreeMap<Kind, BTreeSet<usize>> = BTreeMap::new();
         for objection in &objections {
             let place = objection
@@ -187,6 +187,23 @@ pub(super) fn isolate<T>(
                 found.told.kept = found.kept.is_some();
             }
         }
+        let mut closed = closed.to_vec();
+        for ((kind, _), found) in &mut refused {
+            let closes = found.closes(*kind, &table);
+            found.told.closed = !closes.is_empty();
+            closed.extend(closes);
+        }
+        objections = match make(table.clone(), &closed) {
+            Ok(made) => {
+                return Ok(Isolated {
+                    made,
+                    table,
+                    refused: refused.into_values().map(|found| found.told).collect(),
+                    closed,
+                });
+            }
+            Err(objections) => objections,
+        };
     }
     Err(vec![Objection {
         object: None,
@@ -219,6 +236,13 @@ mod tests {
         format!("00000000-0000-4000-8000-0000000000{n:02}")
     }
 
+    fn isolated(
+        table: Value,
+        before: impl Fn(Kind, Uuid) -> Option<Value>,
+    ) -> Result<Isolated<usize>, Vec<Objection>> {
+        isolate(table.clone(), || table, before, &[], parsed)
+    }
+
     fn parsed(table: Value, _: &[Closed]) -> Result<usize, Vec<Objection>> {
         parse(table, Format::Payload, sallyport_plugins::schemas())
             .map(|declared| declared.table.routes.len())
@@ -235,7 +259,7 @@ mod tests {
             json!([{"id": id(1), "host": "a"}, {"id": id(2), "host": "b", "port": 70000}]);
         let routes = json!([{"id": id(3), "name": "good", "paths": ["/a"], "service": id(1)},
                             {"id": id(4), "name": "hangs", "paths": ["/b"], "service": id(2)}]);
-        let done = isolate(table(services, routes), |_, _| None, &[], parsed).unwrap();
+        let done = isolated(table(services, routes), |_, _| None).unwrap();
         assert_eq!(done.made, 1);
         let told: Vec<_> = done
             .refused
@@ -256,7 +280,7 @@ mod tests {
         let services = json!([{"id": id(1), "host": "a", "port": "many"}]);
         let routes = json!([{"id": id(3), "paths": ["/a"], "service": id(1)}]);
         let before = |kind, _| (kind == Kind::Service).then(|| json!({"id": id(1), "host": "old"}));
-        let done = isolate(table(services, routes), before, &[], parsed).unwrap();
+        let done = isolated(table(services, routes), before).unwrap();
         assert_eq!(done.made, 1);
         assert_eq!(done.table["services"][0]["host"], "old");
         assert_eq!(done.refused.len(), 1);
@@ -267,14 +291,14 @@ mod tests {
     fn what_it_was_before_may_be_as_bad() {
         let services = json!([{"id": id(1), "host": "a", "port": 70000}]);
         let before = |_, _| Some(json!({"id": id(1), "host": "a", "port": 70001}));
-        let done = isolate(table(services, json!([])), before, &[], parsed).unwrap();
+        let done = isolated(table(services, json!([])), before).unwrap();
         assert_eq!(done.table["services"], json!([]));
         assert!(!done.refused[0].kept);
     }
 
     #[test]
     fn what_is_wrong_with_the_whole_is_an_error() {
-        let refused = isolate(json!({"_format_version": "9"}), |_, _| None, &[], parsed);
+        let refused = isolated(json!({"_format_version": "9"}), |_, _| None);
         let refused = refused.map(|done| done.made).unwrap_err();
         assert!(lines(&refused).contains("_format_version"), "{refused:?}");
     }

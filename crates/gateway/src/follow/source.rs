@@ -1,27 +1,20 @@
 //! What a control plane has published, entity by entity, and what of it is served.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sallyport_model::Kind;
+use sallyport_model::{Kind, RouterFlavor};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::{Delta, Refused, SyncVersion};
 use sallyport_wire::config_sync::digest::{EntityDigest, SetDigest};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::edits::RefusalChanges;
+use super::refusals::{Held, Judge, Key, Refusals, Rejected};
+use crate::enabled::Enabled;
+
 /// Member of a stored table with what is served in the place of refused entities.
 const KEPT: &str = "_kept";
-
-type Key = (Kind, Uuid);
-
-/// One entity. Text is the smallest form of it.
-#[derive(Clone)]
-struct Held {
-    /// As published.
-    text: Arc<str>,
-    digest: EntityDigest,
-}
 
 /// All entities of one version.
 #[derive(Clone, Default)]
@@ -31,8 +24,8 @@ pub(super) struct Source {
     entities: HashMap<Key, Held>,
     /// Entities of kinds that this build does not know, by list and id.
     others: HashMap<(String, String), EntityDigest>,
-    /// Entities that are not served as published, with what is served instead.
-    refused: BTreeMap<Key, (Refused, Option<Arc<str>>)>,
+    /// Entities that are not served as published.
+    refusals: Refusals,
 }
 
 impl Source {
@@ -48,35 +41,31 @@ impl Source {
 
     /// The hash of what is served.
     pub(super) fn served_hash(&self) -> ConfigHash {
-        let mut served = self.published;
-        for (key, (_, instead)) in &self.refused {
-            let table = key.0.table();
-            if let Some(held) = self.entities.get(key) {
-                served.remove(table, held.digest);
-            }
-            if let Some(instead) = instead {
-                served.add(table, EntityDigest::of(table, instead));
-            }
-        }
-        served.hash()
+        self.refusals.served(self.published).hash()
     }
 
-    /// What is not served as published.
+    /// What is told of the entities that are not served as published.
     pub(super) fn refused(&self) -> Vec<Refused> {
-        self.refused
-            .values()
-            .map(|(told, _)| told.clone())
-            .collect()
+        let told = |(_, rejected): (&Key, &Rejected)| rejected.told.clone();
+        self.refusals.iter().map(told).collect()
     }
 
-    /// Whether everything is served as published.
-    pub(super) fn is_whole(&self) -> bool {
-        self.refused.is_empty()
+    /// The entities that are not served as published.
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
-    /// Whether the entity is there, served or not.
-    pub(super) fn has(&self, kind: Kind, id: Uuid) -> bool {
-        self.entities.contains_key(&(kind, id))
+    /// Whether the entity is served, as published or as it was.
+    pub(super) fn is_served(&self, key: Key) -> bool {
+        match self.refusals.get(&key) {
+            Some(rejected) => rejected.kept.is_some(),
+            None => self.entities.contains_key(&key),
+        }
+    }
+
+    /// An entity as published.
+    pub(super) fn published_value(&self, key: Key) -> Option<Value> {
+        serde_json::from_str(&self.entities.get(&key)?.text).ok()
     }
 
     /// The hash that the published entities will have after these changes.
@@ -97,7 +86,7 @@ impl Source {
     }
 
     fn digest_of(&self, delta: &Delta) -> Option<EntityDigest> {
-        match key(delta) {
+        match key_of(delta) {
             Some(key) => self.entities.get(&key).map(|held| held.digest),
             None => {
                 let key = (delta.table.clone(), delta.id.clone());
@@ -110,73 +99,122 @@ impl Source {
     /// served as published.
     pub(super) fn take(&mut self, version: SyncVersion, changes: &[Delta], refused: &[Refused]) {
         for delta in changes {
-            let old = self.digest_of(delta);
-            if let Some(old) = old {
-                self.published.remove(&delta.table, old);
-            }
-            let text = delta.entity.as_ref().map(Value::to_string);
-            let digest = text
-                .as_ref()
-                .map(|text| EntityDigest::of(&delta.table, text));
-            if let Some(digest) = digest {
-                self.published.add(&delta.table, digest);
-            }
-            let Some(key) = key(delta) else {
-                let key = (delta.table.clone(), delta.id.clone());
-                match digest {
-                    Some(digest) => _ = self.others.insert(key, digest),
-                    None => _ = self.others.remove(&key),
-                }
-                continue;
-            };
-            let told = refused.iter().find(|told| told_of(told) == Some(key));
+            let told = refused
+                .iter()
+                .find(|told| key_of_told(told) == key_of(delta));
+            let kept = key_of(delta).filter(|_| told.is_some_and(|told| told.kept));
+            let kept = kept.and_then(|key| self.served(key));
+            self.publish(delta);
+            let Some(key) = key_of(delta) else { continue };
             match told {
-                Some(told) => {
-                    let instead = match told.kept {
-                        true => self.served(key),
-                        false => None,
-                    };
-                    self.refused.insert(key, (told.clone(), instead));
-                }
-                None => _ = self.refused.remove(&key),
-            }
-            match (text, digest) {
-                (Some(text), Some(digest)) => {
-                    let text = text.into();
-                    self.entities.insert(key, Held { text, digest });
-                }
-                _ => _ = self.entities.remove(&key),
+                Some(told) => self.reject(key, Rejected::told(told.clone(), kept)),
+                None => self.refusals.remove(&key),
             }
         }
         self.version = Some(version);
     }
 
+    /// Takes changes over that were an edit.
+    pub(super) fn take_edited(
+        &mut self,
+        version: SyncVersion,
+        changes: &[Delta],
+        refusals: RefusalChanges,
+    ) {
+        for key in &refusals.touched {
+            self.refusals.remove(key);
+        }
+        for delta in changes {
+            self.publish(delta);
+        }
+        for (key, rejected) in refusals.rejected {
+            self.reject(key, rejected);
+        }
+        for (key, closes) in refusals.closes {
+            self.refusals.set_closes(&key, closes);
+        }
+        self.version = Some(version);
+    }
+
+    fn reject(&mut self, key: Key, rejected: Rejected) {
+        let published = self.entities.get(&key).map(|held| held.digest);
+        self.refusals.insert(key, rejected, published);
+    }
+
+    fn publish(&mut self, delta: &Delta) {
+        if let Some(old) = self.digest_of(delta) {
+            self.published.remove(&delta.table, old);
+        }
+        let text = delta.entity.as_ref().map(Value::to_string);
+        let Some(key) = key_of(delta) else {
+            let key = (delta.table.clone(), delta.id.clone());
+            match text.map(|text| EntityDigest::of(&delta.table, &text)) {
+                Some(digest) => {
+                    self.published.add(&delta.table, digest);
+                    self.others.insert(key, digest);
+                }
+                None => _ = self.others.remove(&key),
+            }
+            return;
+        };
+        match text.map(|text| Held::new(key.0, &text)) {
+            Some(held) => {
+                self.published.add(&delta.table, held.digest);
+                self.entities.insert(key, held);
+            }
+            None => _ = self.entities.remove(&key),
+        }
+    }
+
     /// What is served of an entity.
-    fn served(&self, key: Key) -> Option<Arc<str>> {
-        match self.refused.get(&key) {
-            Some((_, instead)) => instead.clone(),
-            None => self.entities.get(&key).map(|held| held.text.clone()),
+    fn served(&self, key: Key) -> Option<Held> {
+        match self.refusals.get(&key) {
+            Some(rejected) => rejected.kept.clone(),
+            None => self.entities.get(&key).cloned(),
         }
     }
 
     /// The same as JSON.
     pub(super) fn served_value(&self, kind: Kind, id: Uuid) -> Option<Value> {
-        serde_json::from_str(&self.served((kind, id))?).ok()
+        serde_json::from_str(&self.served((kind, id))?.text).ok()
     }
 
     /// What came of serving everything anew: these are refused, with what is served instead.
-    pub(super) fn set_refused(&mut self, refused: Vec<Refused>, served: &Value) {
-        let mut now = BTreeMap::new();
-        for told in refused {
-            let Some(key) = told_of(&told) else { continue };
-            let list = served[key.0.table()].as_array();
-            let entity = list
-                .filter(|_| told.kept)
-                .and_then(|list| list.iter().find(|it| it["id"] == told.entity_id.as_str()));
-            let instead = entity.map(|entity| entity.to_string().into());
-            now.insert(key, (told, instead));
+    pub(super) fn set_refused(
+        &mut self,
+        refused: Vec<Refused>,
+        served: &Value,
+        (plugins, flavor): (&Enabled, RouterFlavor),
+    ) {
+        self.refusals = Refusals::default();
+        let told = refused.into_iter();
+        let told: BTreeMap<Key, Refused> = told
+            .filter_map(|told| Some((key_of_told(&told)?, told)))
+            .collect();
+        let kept = kept(&told, served);
+        let services = |host: &str| {
+            let all = served[Kind::Service.table()].as_array();
+            let all = all.into_iter().flatten();
+            all.filter(|it| it["host"] == host).cloned().collect()
+        };
+        let judge = Judge {
+            plugins,
+            flavor,
+            is_served: &|key| match told.contains_key(&key) {
+                true => kept.contains_key(&key),
+                false => self.entities.contains_key(&key),
+            },
+            services_at: &|host| Value::Array(services(host)),
+        };
+        let mut rejected = Vec::new();
+        for (key, told) in &told {
+            let published = self.published_value(*key).unwrap_or_default();
+            let kept = kept.get(key).copied();
+            rejected.push((*key, judge.refuse(key.0, told.clone(), &published, kept)));
         }
-        self.refused = now;
+        for (key, rejected) in rejected {
+            self.reject(key, rejected);
+        }
     }
 
     /// Everything published, as a `config_table`.
@@ -187,11 +225,11 @@ impl Source {
     /// Everything served, as a `config_table`.
     pub(super) fn served_table(&self) -> Value {
         let published = self.entities.iter().filter_map(|(key, held)| {
-            let is_served = !self.refused.contains_key(key);
+            let is_served = self.refusals.get(key).is_none();
             is_served.then_some((*key, &*held.text))
         });
-        let kept = self.refused.iter();
-        let kept = kept.filter_map(|(key, (_, instead))| Some((*key, instead.as_deref()?)));
+        let kept = self.refusals.iter();
+        let kept = kept.filter_map(|(key, it)| Some((*key, &*it.kept.as_ref()?.text)));
         self.lists(published.chain(kept))
     }
 
@@ -215,22 +253,18 @@ impl Source {
     /// [`table`](Source::table) with what [`from_stored`](Source::from_stored) needs besides.
     pub(super) fn to_stored(&self) -> Value {
         let mut table = self.table();
-        if !self.refused.is_empty() {
-            let kept: Vec<Value> = (self.refused.values())
-                .map(|(told, instead)| {
-                    let instead = instead
-                        .as_ref()
-                        .and_then(|it| serde_json::from_str(it).ok());
-                    json!([told, instead.unwrap_or(Value::Null)])
-                })
+        if !self.refusals.is_empty() {
+            let kept: Vec<Value> = (self.refusals.iter())
+                .map(|(_, it)| json!([it.told, it.kept_value().unwrap_or(Value::Null)]))
                 .collect();
             table[KEPT] = Value::Array(kept);
         }
         table
     }
 
-    /// Reads what [`to_stored`](Source::to_stored) wrote.
-    pub(super) fn from_stored(version: SyncVersion, mut table: Value) -> Source {
+    /// Reads what [`to_stored`](Source::to_stored) wrote; then the table is as
+    /// [`table`](Source::table) gives it.
+    pub(super) fn from_stored(version: SyncVersion, table: &mut Value) -> Source {
         let kept = table.as_object_mut().and_then(|table| table.remove(KEPT));
         let mut source = Source {
             version: Some(version),
@@ -242,33 +276,74 @@ impl Source {
                 let Some(id) = entity["id"].as_str().and_then(|id| id.parse().ok()) else {
                     continue;
                 };
-                let text: Arc<str> = entity.to_string().into();
-                let digest = EntityDigest::of(kind.table(), &text);
-                source.published.add(kind.table(), digest);
-                source.entities.insert((kind, id), Held { text, digest });
+                let held = Held::new(kind, &entity.to_string());
+                source.published.add(kind.table(), held.digest);
+                source.entities.insert((kind, id), held);
             }
         }
         for pair in kept.iter().filter_map(Value::as_array).flatten() {
             let told: Refused = serde_json::from_value(pair[0].clone()).unwrap_or_default();
             let instead = &pair[1];
-            let instead = (!instead.is_null()).then(|| instead.to_string().into());
-            if let Some(key) = told_of(&told) {
-                source.refused.insert(key, (told, instead));
+            if let Some(key) = key_of_told(&told) {
+                let kept = (!instead.is_null()).then(|| Held::new(key.0, &instead.to_string()));
+                source.reject(key, Rejected::told(told, kept));
             }
         }
         source
     }
 }
 
-fn key(delta: &Delta) -> Option<Key> {
+/// Brings a `config_table` with lists in the order of ids to what is published after changes.
+pub(super) fn patch(table: &mut Value, changes: Vec<Delta>) {
+    let mut kinds: BTreeMap<Kind, HashMap<Uuid, Option<Value>>> = BTreeMap::new();
+    for delta in changes {
+        if let Some((kind, id)) = key_of(&delta) {
+            kinds.entry(kind).or_default().insert(id, delta.entity);
+        }
+    }
+    for (kind, mut changed) in kinds {
+        let id = |entity: &Value| entity["id"].as_str()?.parse::<Uuid>().ok();
+        let mut list = match table[kind.table()].take() {
+            Value::Array(list) => list,
+            _ => Vec::new(),
+        };
+        list.retain_mut(|entity| {
+            let now = id(entity).and_then(|id| changed.remove(&id));
+            now.is_none_or(|now| now.map(|now| *entity = now).is_some())
+        });
+        list.extend(changed.into_values().flatten());
+        list.sort_by_cached_key(id);
+        match list.is_empty() {
+            true => _ = table.as_object_mut().map(|it| it.remove(kind.table())),
+            false => table[kind.table()] = Value::Array(list),
+        }
+    }
+}
+
+/// The entity that a delta is about, if this build knows its kind.
+pub(super) fn key_of(delta: &Delta) -> Option<Key> {
     Some((Kind::from_table(&delta.table)?, delta.id.parse().ok()?))
 }
 
-fn told_of(told: &Refused) -> Option<Key> {
+fn key_of_told(told: &Refused) -> Option<Key> {
     Some((
         Kind::from_table(&told.entity_type)?,
         told.entity_id.parse().ok()?,
     ))
+}
+
+/// What is served in the place of refused entities.
+fn kept<'a>(told: &BTreeMap<Key, Refused>, served: &'a Value) -> HashMap<Key, &'a Value> {
+    let kept = told.iter().filter(|(_, told)| told.kept);
+    let wanted: BTreeSet<Key> = kept.map(|(key, _)| *key).collect();
+    let kinds: BTreeSet<Kind> = wanted.iter().map(|(kind, _)| *kind).collect();
+    let of_kind = |kind: Kind| {
+        let list = served[kind.table()].as_array().into_iter().flatten();
+        let key = move |it: &Value| Some((kind, it["id"].as_str()?.parse().ok()?));
+        list.filter_map(move |it| Some((key(it)?, it)))
+    };
+    let all = kinds.into_iter().flat_map(of_kind);
+    all.filter(|(key, _)| wanted.contains(key)).collect()
 }
 
 #[cfg(test)]
@@ -325,9 +400,32 @@ mod tests {
         straight.take(at(2), &second[..1], &[]);
         assert_eq!(straight.published_hash(), foreseen);
         assert_eq!(
-            Source::from_stored(at(2), source.to_stored()).published_hash(),
+            Source::from_stored(at(2), &mut source.to_stored()).published_hash(),
             foreseen
         );
+    }
+
+    #[test]
+    fn a_stored_table_follows_changes() {
+        let mut source = Source::default();
+        let route = |n, path: &str| delta("routes", n, Some(json!({"paths": [path]})));
+        let first: Vec<_> = [5, 2, 8].map(|n| route(n, "/a")).into();
+        source.take(at(1), &first, &[]);
+        source.take(at(1), &[delta("services", 1, Some(json!({})))], &[]);
+        let mut table = source.to_stored();
+        let changes = vec![
+            route(3, "/new"),
+            route(5, "/other"),
+            route(8, "/for a moment"),
+            delta("routes", 8, None),
+            delta("services", 1, None),
+            delta("routes", 9, None),
+            delta("consumers", 4, Some(json!({"username": "u"}))),
+            delta("future_things", 6, Some(json!({}))),
+        ];
+        source.take(at(2), &changes, &[]);
+        patch(&mut table, changes);
+        assert_eq!(table, source.table());
     }
 
     #[test]
@@ -345,8 +443,11 @@ mod tests {
             std::slice::from_ref(&worse),
             &[refused(&worse, true)],
         );
-        for source in [&source, &Source::from_stored(at(3), source.to_stored())] {
-            assert!(!source.is_whole());
+        for source in [
+            &source,
+            &Source::from_stored(at(3), &mut source.to_stored()),
+        ] {
+            assert!(!source.refusals().is_empty());
             assert_eq!(source.served_hash(), served);
             assert_ne!(source.published_hash(), served);
             let value = source
@@ -357,7 +458,7 @@ mod tests {
         }
         let mended = delta("services", 1, Some(json!({"host": "mended"})));
         source.take(at(4), &[mended], &[]);
-        assert!(source.is_whole());
+        assert!(source.refusals().is_empty());
         assert_eq!(source.served_hash(), source.published_hash());
     }
 }

@@ -41,7 +41,7 @@ impl Item {
 }
 
 /// The field that tells people which object it is. Keys are secrets.
-fn label(kind: Kind) -> Option<&'static str> {
+pub fn label(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Service
         | Kind::Route

@@ -19,6 +19,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+pub use flatten::label;
 pub use problem::{ObjectRef, Place, Problem};
 
 use crate::Kind;
@@ -125,7 +126,7 @@ pub fn parse(
             .flatten()
             .for_each(basic_auth::hash_entity);
     }
-    let value = to_config_table(&entities);
+    let value = to_config_table(entities);
     match ConfigTable::deserialize(&value) {
         Ok(table) => Ok(Declared {
             table,

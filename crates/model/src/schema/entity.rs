@@ -282,7 +282,7 @@ fn unique_together_name(kind: Kind) -> &'static str {
 }
 
 /// The id of a reference in either form.
-pub(crate) fn reference(value: &Value) -> Option<Uuid> {
+pub fn reference(value: &Value) -> Option<Uuid> {
     let id = match value {
         Value::Object(map) => map.get("id")?,
         other => other,

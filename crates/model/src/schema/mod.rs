@@ -38,7 +38,7 @@ mod validate;
 mod vaults;
 
 pub use documents::{json_schema, lua_schema};
-pub(crate) use entity::reference;
+pub use entity::reference;
 pub use entity::{
     EntitySchema, Fill, Index, generated, generated_in, index, of, parse_entity, parse_entity_in,
     unique_child, unique_target,

@@ -266,11 +266,27 @@ fn one_bad_object_is_refused_alone_and_the_control_plane_shows_it() {
     let late = wait(&control, &["--timeout", "1"]).run(soon());
     assert!(late.stderr.contains("http-log"), "{}", late.stderr);
 
+    // one that guards closes what it guards; other changes cost no more because of it
+    let guard = "plugins/7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d13";
+    let routes = control.core("GET", "routes", &Value::Null).json();
+    let mut routes = routes["data"].as_array().unwrap().iter();
+    let route = routes.find(|route| route["name"] == "second").unwrap();
+    let scope = json!({"id": route["id"]});
+    control.put(guard, &json!({"name": "cors", "route": scope}));
+    gateway.wait_for("/second", 503, soon());
+    control.route_to("third", echo.port());
+    gateway.wait_for("/third", 200, soon());
+    assert_eq!(gateway.status_of("/second"), 503);
+    assert_eq!(control.core("DELETE", guard, &Value::Null).status, 204);
+    gateway.wait_for("/second", 200, soon());
+
     let path = "plugins/7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d12";
     assert_eq!(control.core("DELETE", path, &Value::Null).status, 204);
     wait(&control, &["--timeout", "30"]).run(soon()).success();
     assert_eq!(node_issue(&control), None);
     control.wait_in_sync(1);
+    let sync = gateway.ask_status("/status").json()["config_sync"].clone();
+    assert_eq!(sync["rebuilds"], 0, "{sync}");
     // a version that is not there yet is no wait at all
     let never = wait(&control, &["--version", "4711"]).run(soon());
     assert!(

@@ -47,6 +47,16 @@ impl SetDigest {
         *part = part.wrapping_sub(entity.0);
     }
 
+    /// The set with the entities of another besides. With one that was made by taking away from
+    /// nothing, the set without these.
+    #[must_use]
+    pub fn plus(mut self, other: SetDigest) -> SetDigest {
+        for (part, other) in self.0.iter_mut().zip(other.0) {
+            *part = part.wrapping_add(other);
+        }
+        self
+    }
+
     /// As the hash of a configuration; zeros for an empty set.
     pub fn hash(&self) -> ConfigHash {
         let all = self
