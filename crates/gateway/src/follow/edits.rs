@@ -192,7 +192,7 @@ impl Edit<'_> {
         let source = self.before.source;
         let kept = source.refusals().leaning_on(&key);
         let published = source.hanging_on(key.1);
-        published.iter().chain(kept).copied().collect()
+        published.chain(kept.iter().copied()).collect()
     }
 
     /// Whether the service or the route of an entity is switched off.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use ahash::AHashSet;
 use sallyport_model::{Kind, RouterFlavor};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::{Delta, Refused, SyncVersion};
@@ -27,7 +28,7 @@ pub(super) struct Source {
     /// Entities that are not served as published.
     refusals: Refusals,
     /// Routes and plugins of services, and plugins of routes, as published.
-    hanging: HashMap<Uuid, Vec<Key>>,
+    hanging: HashMap<Uuid, AHashSet<Key>>,
 }
 
 impl Source {
@@ -151,7 +152,7 @@ impl Source {
             let old = self.published_value(key);
             for id in old.iter().flat_map(|old| hangs_on(key.0, old)) {
                 if let Some(keys) = self.hanging.get_mut(&id) {
-                    keys.retain(|own| *own != key);
+                    keys.remove(&key);
                     if keys.is_empty() {
                         self.hanging.remove(&id);
                     }
@@ -184,13 +185,14 @@ impl Source {
 
     fn hang(&mut self, key: Key, entity: &Value) {
         for id in hangs_on(key.0, entity) {
-            self.hanging.entry(id).or_default().push(key);
+            self.hanging.entry(id).or_default().insert(key);
         }
     }
 
     /// The routes and plugins of a service, or the plugins of a route, as published.
-    pub(super) fn hanging_on(&self, id: Uuid) -> &[Key] {
-        self.hanging.get(&id).map_or(&[], Vec::as_slice)
+    pub(super) fn hanging_on(&self, id: Uuid) -> impl Iterator<Item = Key> {
+        let keys = self.hanging.get(&id).into_iter();
+        keys.flat_map(|keys| keys.iter().copied())
     }
 
     /// What is served of an entity.
