@@ -307,7 +307,9 @@ fn analytics_are_thrown_away_with_one_line_and_a_wrong_host_is_named() {
         2.0
     );
 
-    let wrong = upgrade.replace("analytics/reqlog", "outlet");
+    let wrong = upgrade
+        .replace("analytics/reqlog", "outlet")
+        .replace("Connection: Upgrade", "Connection: close");
     let answer = knock(&control, Some(&pair), wrong.as_bytes());
     let answer = String::from_utf8_lossy(&answer).into_owned();
     has_all(&answer, &["HTTP/1.1 404", "with cp0 in the place of tp0"]);
