@@ -108,12 +108,16 @@ fn issues(node: &Node) -> Vec<Value> {
             (false, true) => "an earlier version of it stays in force until it is corrected",
             (false, false) => "it is not served until it is corrected",
         };
+        let affected = match (text("entity_id"), text("entity_type")) {
+            ("", "") => json!([]),
+            (id, kind) => json!([{"id": id, "type": kind}]),
+        };
         issues.push(json!({
             "code": if edited { "field_not_sent" } else { "entity_refused" },
             "severity": if edited { "warning" } else { "error" },
             "description": format!("{field}{}", text("message")),
             "resolution": resolution,
-            "affected_resources": [{"id": text("entity_id"), "type": text("entity_type")}],
+            "affected_resources": affected,
         }));
     }
     issues

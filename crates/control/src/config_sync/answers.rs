@@ -10,6 +10,7 @@ use sallyport_wire::config_sync::rpc::{Message, raw};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
+use super::kong_view::KongResults;
 use super::publishers::{CHANGES_MAX, blocking};
 use super::state::{State, deltas, everything};
 
@@ -41,6 +42,8 @@ pub(crate) struct Answers {
     store: Store,
     cp: Uuid,
     kept: Mutex<VecDeque<Kept>>,
+    /// The same for Kong's data planes.
+    pub(super) kong: Arc<KongResults>,
 }
 
 impl Answers {
@@ -49,6 +52,7 @@ impl Answers {
             store,
             cp,
             kept: Mutex::default(),
+            kong: Arc::new(KongResults::new(cp)),
         }
     }
 

@@ -1,8 +1,11 @@
 //! One link of protocol v2, from hello to the end.
 //!
-//! A data plane of ours gets changes pushed and reports what it made of them. Others are answered
-//! with an empty list of capabilities, so that they take protocol v1: between them and us v2 is not
-//! proven.
+//! A data plane of ours gets changes pushed and reports what it made of them. Kong's own of the
+//! newest version are told that there is something new, and ask for it ([`kong`]). Older ones are
+//! answered with an empty list of capabilities, so that they take protocol v1, where configurations
+//! are edited for them.
+
+mod kong;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +16,10 @@ use sallyport_store::{NodeSeen, SyncStatus};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::SILENCE_SECS_MAX;
 use sallyport_wire::config_sync::delta::{
-    GET_DELTA, Hello, HelloAnswer, NOTIFY_ERROR, OWN, REPORT, Report, SYNC, SyncVersion,
-    asked_version, notify,
+    GET_DELTA, Hello, HelloAnswer, OWN, REPORT, Refused, Report, SYNC, SyncVersion, asked_version,
+    notify,
 };
+use sallyport_wire::config_sync::edits::class;
 use sallyport_wire::config_sync::rpc::{ENCODING, Message, code, decode};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,7 +30,8 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::answers::{Answers, failure, yes};
-use super::publishers::{Published, Subscription};
+use super::payload::newest_of_kong;
+use super::publishers::{Payloads, Published, Subscription};
 use super::recorder::Contacts;
 use super::session::{
     Caller, EVENTS_MAX, End, Event, FRAME_BYTES_MAX, first, listen, say_goodbye, send, served,
@@ -57,7 +62,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
         write,
         caller: None,
         labels: BTreeMap::new(),
-        own: false,
+        peer: Peer::Other,
         told: Told::Nothing,
         calls: 0,
         report: Report {
@@ -67,6 +72,8 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
         },
         status: SyncStatus::Unknown,
         detail: String::new(),
+        sent: Vec::new(),
+        noted: Vec::new(),
     };
     // Reading a frame must not be cut short, so it has a future of its own in this task.
     let end = tokio::select! {
@@ -75,6 +82,17 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
     };
     say_goodbye(&mut link.write, &end).await;
     (link.caller, end)
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    /// One of ours.
+    Own,
+    /// One of Kong's, of a version that takes configurations as they are.
+    Kong,
+    /// One that takes protocol v1.
+    Other,
 }
 
 /// What the data plane knows of.
@@ -96,14 +114,17 @@ struct Link<'a, W> {
     write: WebSocketWrite<W>,
     caller: Option<Caller>,
     labels: BTreeMap<String, String>,
-    /// Whether it is one of ours.
-    own: bool,
+    peer: Peer,
     told: Told,
     /// Calls of ours so far.
     calls: u64,
     report: Report,
     status: SyncStatus,
     detail: String,
+    /// The hashes of the last revisions that one of Kong's was sent.
+    sent: Vec<(u64, ConfigHash)>,
+    /// What it is not sent as it was written.
+    noted: Vec<Refused>,
 }
 
 impl<W: AsyncWrite + Unpin> Link<'_, W> {
@@ -121,7 +142,8 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             payloads,
             answers,
         } = subscription;
-        drop(payloads);
+        // who takes changes only wants none to be built
+        let mut payloads = (self.peer == Peer::Kong).then_some(payloads);
         let mut trust = published.borrow_and_update().trust;
         let silence = Duration::from_secs(SILENCE_SECS_MAX);
         let mut deadline = Instant::now() + silence;
@@ -132,13 +154,20 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                 event = inbox.recv() => {
                     deadline = Instant::now() + silence;
                     match event {
-                        Some(event) => self.hear(event, &mut published, &answers).await,
+                        Some(event) => {
+                            let feed = (&mut published, payloads.as_mut());
+                            self.hear(event, feed, &answers).await
+                        }
                         None => Err(End::ByNode("connection lost".to_owned())),
                     }
                 }
                 changed = published.changed() => match changed {
                     Ok(()) => self.publish(&mut published, &mut trust).await,
                     Err(_) => Err(End::Stopping),
+                },
+                changed = kong::changed(&mut payloads) => match changed {
+                    Some(payload) => self.tell_kong(&payload).await,
+                    None => Err(End::Stopping),
                 },
             };
             if let Err(end) = step {
@@ -157,7 +186,8 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         let node_id = Uuid::try_parse(&hello.kong_node_id).map_err(|_| {
             End::Protocol(format!("kong_node_id {:?} is no UUID", hello.kong_node_id))
         })?;
-        self.own = hello.rpc_capabilities.iter().any(|it| it == OWN);
+        let can = |capability: &str| hello.rpc_capabilities.iter().any(|it| it == capability);
+        let (own, sync) = (can(OWN), can(SYNC));
         self.labels = hello.labels;
         let version = hello.kong_version;
         self.caller = Some(Caller {
@@ -165,7 +195,8 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             hostname: hello.kong_hostname,
             version: version.clone(),
         });
-        if let Err(why) = served(&version) {
+        let served = served(&version);
+        if let Err(why) = served {
             self.status = SyncStatus::KongVersionIncompatible;
             self.detail.clone_from(&why);
             self.record().await;
@@ -173,13 +204,22 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             _ = send(&mut self.write, OpCode::Binary, &refusal).await;
             return Err(End::Version(why));
         }
-        let capabilities: &[&str] = if self.own { &[SYNC, OWN] } else { &[] };
+        self.peer = match served {
+            _ if own => Peer::Own,
+            Ok(version) if sync && class(version, false) == newest_of_kong() => Peer::Kong,
+            _ => Peer::Other,
+        };
+        let capabilities: &[&str] = match self.peer {
+            Peer::Own => &[SYNC, OWN],
+            Peer::Kong => &[SYNC],
+            Peer::Other => &[],
+        };
         let answer = HelloAnswer {
             rpc_capabilities: capabilities.iter().map(|it| (*it).to_owned()).collect(),
             rpc_frame_encoding: ENCODING.to_owned(),
         };
         send(&mut self.write, OpCode::Binary, &answer.encode(id)).await?;
-        if let (true, Some(caller)) = (self.own, &self.caller) {
+        if let (true, Some(caller)) = (self.peer != Peer::Other, &self.caller) {
             let (node, name) = (caller.node_id, &self.guest.control_plane.name);
             info!(%node, hostname = caller.hostname, control_plane = name, protocol = 2, "data plane connected");
             self.record().await;
@@ -190,7 +230,7 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
     async fn hear(
         &mut self,
         event: Event,
-        published: &mut watch::Receiver<Published>,
+        (published, mut payloads): (&mut watch::Receiver<Published>, Option<&mut Payloads>),
         answers: &Answers,
     ) -> Result<(), End> {
         let frame = match event? {
@@ -201,7 +241,7 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                     return Err(End::Distrusted(expired.to_string()));
                 }
                 send(&mut self.write, OpCode::Pong, &[]).await?;
-                if self.own {
+                if self.peer != Peer::Other {
                     self.record().await;
                 }
                 return Ok(());
@@ -223,7 +263,10 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             decode(&frame, FRAME_BYTES_MAX).map_err(|error| End::Protocol(error.to_string()))?;
         for message in messages {
             match message {
-                Ok(message) => self.message(message, published, answers).await?,
+                Ok(message) => match &mut payloads {
+                    Some(payloads) => self.kongs_message(message, payloads, answers).await?,
+                    None => self.message(message, published, answers).await?,
+                },
                 Err(error) => {
                     let refusal = Message::Failure {
                         id: None,
@@ -244,7 +287,9 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         answers: &Answers,
     ) -> Result<(), End> {
         match message {
-            Message::Call { id, method, params } if self.own && method == GET_DELTA => {
+            Message::Call { id, method, params }
+                if self.peer == Peer::Own && method == GET_DELTA =>
+            {
                 match asked_version(&params) {
                     Ok(version) => self.answer(id, version, published, answers).await,
                     Err(problem) => {
@@ -261,18 +306,13 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                 let refusal = failure(id, code::UNKNOWN_METHOD, text);
                 send(&mut self.write, OpCode::Binary, &refusal).await
             }
-            Message::Notification { method, params } if self.own && method == REPORT => {
+            Message::Notification { method, params }
+                if self.peer == Peer::Own && method == REPORT =>
+            {
                 match Report::from_params(&params) {
                     Ok(report) => self.reported(report, published).await,
                     Err(problem) => debug!(problem, "a data plane's report cannot be read"),
                 }
-                Ok(())
-            }
-            Message::Notification { method, params } if method == NOTIFY_ERROR => {
-                warn!(
-                    error = params.get(),
-                    "a data plane refused the configuration"
-                );
                 Ok(())
             }
             Message::Notification { .. } | Message::Answer { .. } | Message::Failure { .. } => {
@@ -330,7 +370,9 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             checked.map_err(|refusal| End::Distrusted(refusal.to_string()))?;
         }
         match (state, self.told) {
-            (Some(state), Told::All(revision)) if state.revision != revision => {
+            (Some(state), Told::All(revision))
+                if self.peer == Peer::Own && state.revision != revision =>
+            {
                 self.push(&state, revision).await
             }
             // it is about to ask, or does not ask at all
@@ -384,7 +426,10 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
 
     async fn record(&mut self) {
         let Some(caller) = &self.caller else { return };
-        let refused = self.report.refused.iter();
+        let refused = match self.report.refused.is_empty() {
+            true => self.noted.iter(),
+            false => self.report.refused.iter(),
+        };
         let seen = NodeSeen {
             control_plane: self.guest.control_plane.id,
             id: caller.node_id,

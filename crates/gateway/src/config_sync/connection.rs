@@ -94,7 +94,7 @@ pub(super) async fn run<F: Future<Output = bool>>(
                     Err(down) => debug!(%down, "no hello on protocol v2, taking protocol v1"),
                 }
                 // Whether the goodbye arrives makes no difference any more.
-                let _ = timeout(CLOSE_MAX, write(&mut writer, WsFrame::close(1000, b""))).await;
+                let _ = timeout(CLOSE_MAX, write(&mut writer, goodbye())).await;
             }
             // there is somebody, who does not know that path
             Err(down @ (Down::Status { .. } | Down::Upgrade(_))) => {
@@ -396,8 +396,13 @@ async fn write_all(
         }
     }
     // Whether the goodbye arrives makes no difference any more.
-    let _ = timeout(CLOSE_MAX, write(&mut writer, WsFrame::close(1000, b""))).await;
+    let _ = timeout(CLOSE_MAX, write(&mut writer, goodbye())).await;
     Down::HungUp
+}
+
+/// A close without a code: Kong's control plane takes any code for an error, and logs it.
+fn goodbye() -> WsFrame<'static> {
+    WsFrame::close_raw(Payload::Borrowed(&[]))
 }
 
 async fn write(writer: &mut Writer, frame: WsFrame<'static>) -> Result<(), WebSocketError> {

@@ -1,5 +1,6 @@
 //! What the client needs to know, out of `kong.conf`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -8,9 +9,10 @@ use sallyport_runtime::ForwardProxy;
 use sallyport_runtime::tls::client::ClientConfigError;
 use sallyport_runtime::tls::{ServerTrust, client_config, trust_store};
 use sallyport_wire::ConfigHash;
-use sallyport_wire::config_sync::delta::{Hello, OWN, SYNC, SyncVersion};
+use sallyport_wire::config_sync::delta::{DP_LABELS, Hello, OWN, SYNC, SyncVersion};
 use sallyport_wire::config_sync::rpc::ENCODING;
 use sallyport_wire::config_sync::{BasicInfo, OutletQuery, PluginVersion};
+use serde_json::{Map, Value};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -128,7 +130,7 @@ impl ClientSettings {
             kong_version: conf.kong_version.clone(),
             kong_hostname: hostname.clone(),
             kong_node_id: node_id.to_string(),
-            kong_conf: conf.process_conf(),
+            kong_conf: rpc_conf(conf, &cluster.dp_labels),
             plugins: conf.plugins.iter().map(version).collect(),
             labels: cluster.dp_labels.clone(),
         };
@@ -165,6 +167,16 @@ impl ClientSettings {
             tls: self.tls.current(),
         }
     }
+}
+
+/// The settings as the hello of protocol v2 has them: Kong's control plane reads the labels there.
+fn rpc_conf(conf: &Conf, labels: &BTreeMap<String, String>) -> Map<String, Value> {
+    let mut settings = conf.process_conf();
+    if !labels.is_empty() {
+        let pairs = labels.iter().map(|(key, value)| format!("{key}:{value}"));
+        settings.insert(DP_LABELS.to_owned(), pairs.collect());
+    }
+    settings
 }
 
 /// The forward proxy of the settings, if there is one.

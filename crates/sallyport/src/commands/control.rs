@@ -11,11 +11,12 @@ use sallyport_control::{
     described_addresses,
 };
 use sallyport_runtime::Tasks;
-use sallyport_runtime::tls::Identity;
+use sallyport_runtime::tls::{Identity, Leaf};
+use sallyport_wire::config_sync::SHARED_SERVER_NAME;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::administration::{self, Administration};
 use crate::home::{self, Home};
@@ -79,7 +80,8 @@ pub(crate) struct Args {
     )]
     serve_geo: Vec<String>,
     /// Certificate of Kong's shared mode (`cluster_mtls = shared`), which the gateways have as well; it
-    /// must be pinned to exactly one control plane
+    /// must be pinned to exactly one control plane, and Kong's data planes want the name
+    /// kong_clustering in it (`sallyport certs --name kong_clustering`)
     #[arg(
         long,
         value_name = "FILE",
@@ -215,9 +217,25 @@ fn shared_identity(args: &Args) -> anyhow::Result<Option<Identity>> {
     let (Some(cert), Some(key)) = (&args.cluster_cert, &args.cluster_cert_key) else {
         return Ok(None);
     };
-    Identity::load(&cert.to_string_lossy(), &key.to_string_lossy())
-        .with_context(|| format!("--cluster-cert {} cannot be used", cert.display()))
-        .map(Some)
+    let identity = Identity::load(&cert.to_string_lossy(), &key.to_string_lossy())
+        .with_context(|| format!("--cluster-cert {} cannot be used", cert.display()))?;
+    if Leaf::parse(identity.leaf()).is_ok_and(|leaf| !is_for_kong(&leaf)) {
+        warn!(
+            certificate = %cert.display(),
+            "the shared certificate is not for the name {SHARED_SERVER_NAME}, so data planes of Kong \
+             refuse it (`sallyport certs --name {SHARED_SERVER_NAME}` makes one)"
+        );
+    }
+    Ok(Some(identity))
+}
+
+/// Whether Kong's data planes take it in shared mode: they look for the name they ask for, in the
+/// common name only where there are no others.
+fn is_for_kong(leaf: &Leaf) -> bool {
+    match leaf.names.is_empty() {
+        true => leaf.common_name.as_deref() == Some(SHARED_SERVER_NAME),
+        false => leaf.names.iter().any(|name| name == SHARED_SERVER_NAME),
+    }
 }
 
 /// The published list of addresses, if there is one.

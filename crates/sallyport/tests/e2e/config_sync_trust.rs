@@ -178,6 +178,22 @@ fn an_authority_vouches_for_gateways_that_nobody_pinned() {
         .wait_for_line("data plane refused.*no authority of control plane", soon());
 }
 
+/// Kong's data planes check the name even where both sides have the same certificate.
+#[test]
+fn a_shared_certificate_that_kong_would_refuse_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = Pair::make(dir.path());
+    let (cert, key) = (
+        pair.cert.display().to_string(),
+        pair.key.display().to_string(),
+    );
+    let control = Control::start_set(&["--cluster-cert", &cert, "--cluster-cert-key", &key]);
+    control.program.wait_for_line(
+        "not for the name kong_clustering.*sallyport certs --name kong_clustering",
+        soon(),
+    );
+}
+
 #[test]
 fn kongs_shared_mode_and_every_configured_geo_are_served() {
     let dir = tempfile::tempdir().unwrap();
@@ -203,6 +219,7 @@ fn kongs_shared_mode_and_every_configured_geo_are_served() {
         "--cluster-cert-key",
         &key,
     ]);
+    assert!(!control.program.output().contains("is not for the name"));
     control.route_to("first", echo.port());
     control.pin(&shared.cert());
     let gateway_dir = tempfile::tempdir().unwrap();

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use uuid_text::is_uuid;
 
 use super::PluginVersion;
+use super::lua_list::lua_list;
 use super::rpc::{self, Message};
 use crate::config_hash::{ConfigHash, ConfigHashError};
 
@@ -75,13 +76,18 @@ impl std::str::FromStr for SyncVersion {
     }
 }
 
+/// Setting in [`Hello::kong_conf`] with a node's labels, a list of `key:value`.
+pub const DP_LABELS: &str = "cluster_dp_labels";
+
 /// What a data plane says first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Hello {
     /// What it can be asked, and asks itself: method names without their last part.
+    #[serde(deserialize_with = "lua_list")]
     pub rpc_capabilities: Vec<String>,
     /// Must have [`rpc::ENCODING`].
+    #[serde(deserialize_with = "lua_list")]
     pub rpc_frame_encodings: Vec<String>,
     /// Version, as in protocol v1.
     pub kong_version: String,
@@ -94,7 +100,7 @@ pub struct Hello {
     /// Its plugins; ours say so, Kong's do not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub plugins: Vec<PluginVersion>,
-    /// Its labels; ours say so here, Kong's in `kong_conf`.
+    /// Its labels; ours say so here, Kong's in `kong_conf` ([`DP_LABELS`]), and both are read.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub labels: std::collections::BTreeMap<String, String>,
 }
@@ -120,6 +126,14 @@ impl Hello {
         match Message::from_json(frame).map_err(|error| error.to_string())? {
             Message::Call { id, method, params } if method == HELLO => {
                 let [hello]: [Hello; 1] = params_of(&params)?;
+                let mut hello = hello;
+                let listed = hello.kong_conf.get(DP_LABELS).and_then(Value::as_array);
+                for pair in listed.into_iter().flatten().filter_map(Value::as_str) {
+                    if let Some((key, value)) = pair.split_once(':') {
+                        let entry = hello.labels.entry(key.to_owned());
+                        entry.or_insert_with(|| value.to_owned());
+                    }
+                }
                 match hello
                     .rpc_frame_encodings
                     .iter()
@@ -138,7 +152,9 @@ impl Hello {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HelloAnswer {
-    /// What the control plane can be asked, and asks itself.
+    /// What the control plane can be asked, and asks itself. Kong's writes `{}` when it has nothing
+    /// for a data plane that is older than itself.
+    #[serde(deserialize_with = "lua_list")]
     pub rpc_capabilities: Vec<String>,
     /// [`rpc::ENCODING`].
     pub rpc_frame_encoding: String,
@@ -214,7 +230,7 @@ struct WireDelta<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct WireDeltas {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lua_list")]
     deltas: Vec<Box<RawValue>>,
     #[serde(default, alias = "wipe")]
     full_sync: bool,
@@ -448,14 +464,20 @@ mod tests {
         let hello = br#"{"jsonrpc":"2.0","id":1,"method":"kong.meta.v1.hello","params":[{
             "rpc_capabilities":["kong.sync.v2"],"rpc_frame_encodings":["x-snappy-framed"],
             "kong_version":"3.10.0","kong_hostname":"edge","kong_node_id":"7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d11",
-            "kong_conf":{"role":"data_plane"}}]}"#;
+            "kong_conf":{"role":"data_plane","cluster_dp_labels":["zone:a","tier:gold"]}}]}"#;
         let (id, hello) = Hello::decode(hello).unwrap();
+        assert_eq!(hello.labels["zone"], "a");
+        assert_eq!(hello.labels.len(), 2);
         assert_eq!((id, hello.kong_node_id.as_str()), (1, ID));
         assert_eq!(hello.rpc_capabilities, [SYNC]);
 
         let answer = br#"{"jsonrpc":"2.0","id":1,"result":{"rpc_capabilities":["kong.sync.v2"],"rpc_frame_encoding":"x-snappy-framed"}}"#;
         let answer = HelloAnswer::decode(answer).unwrap();
         assert!(answer.has(SYNC) && !answer.has(OWN));
+        // to a data plane that is older than it, which has to take protocol v1
+        let answer = br#"{"jsonrpc":"2.0","id":1,"result":{"rpc_capabilities":{},"rpc_frame_encoding":"x-snappy-framed"}}"#;
+        let answer = HelloAnswer::decode(answer).unwrap();
+        assert!(!answer.has(SYNC) && answer.rpc_capabilities.is_empty());
 
         let asked = br#"{"jsonrpc":"2.0","id":0,"method":"kong.sync.v2.get_delta","params":[{"default":{"version":"00000000000000000000000000000000"}}]}"#;
         let Message::Call { params, .. } = Message::from_json(asked).unwrap() else {
@@ -473,6 +495,10 @@ mod tests {
         assert_eq!(deltas.version.as_str(), "v02_0000000000000000000000000003");
         assert!(deltas.full && deltas.hash.is_none() && deltas.list.len() == 2);
         assert_eq!(deltas.list[1].entity, None);
+
+        let nothing = r#"{"default":{"deltas":{},"full_sync":false}}"#;
+        let deltas = Deltas::from_raw(&RawValue::from_string(nothing.to_owned()).unwrap()).unwrap();
+        assert!(!deltas.full && deltas.list.is_empty() && deltas.hash.is_none());
     }
 
     fn deltas() -> impl Strategy<Value = Deltas> {

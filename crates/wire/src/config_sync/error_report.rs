@@ -101,11 +101,21 @@ impl ErrorReport {
 
     pub(super) fn from_object(mut object: Map<String, Value>) -> Result<ErrorReport, FrameError> {
         expect_kind(&object, TYPE)?;
-        let Some(Value::Object(mut details)) = object.remove("error") else {
-            return Err(FrameError::Field {
+        match object.remove("error") {
+            Some(error @ Value::Object(_)) => Ok(ErrorReport::of(error)),
+            _ => Err(FrameError::Field {
                 field: "error",
                 problem: "is not an object".to_owned(),
-            });
+            }),
+        }
+    }
+
+    /// What is in `error`, of this frame or of a notification of protocol v2; nothing if it is no
+    /// object.
+    pub fn of(error: Value) -> ErrorReport {
+        let mut details = match error {
+            Value::Object(details) => details,
+            _ => Map::new(),
         };
         let mut text = |field: &str| match details.remove(field) {
             Some(Value::String(text)) => text,
@@ -114,13 +124,13 @@ impl ErrorReport {
         };
         let (name, source) = (text("name"), text("source"));
         let (message, config_hash) = (text("message"), text("config_hash"));
-        Ok(ErrorReport {
+        ErrorReport {
             name,
             source,
             message,
             config_hash,
             details,
-        })
+        }
     }
 }
 
@@ -163,7 +173,8 @@ fn unflattened(item: &Value) -> Vec<Refused> {
             entity_name: text(&item["entity_name"]),
             field: text(&problem["field"]),
             message,
-            kept: item["kept"] == true,
+            // Kong says nothing of it, and keeps everything
+            kept: item["kept"] != false,
             closed: item["closed"] == true,
         }
     };

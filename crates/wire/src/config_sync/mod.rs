@@ -13,6 +13,8 @@ pub mod delta;
 pub mod digest;
 pub mod edits;
 pub mod error_report;
+pub mod kong_deltas;
+mod lua_list;
 pub mod outlet;
 pub mod reconfigure;
 pub mod rpc;

@@ -204,6 +204,43 @@ fn error_reports_survive_the_wire_and_unknown_types_pass() {
     assert!(ErrorReport::decode(br#"{"type":"error","error":"x"}"#).is_err());
 }
 
+/// The members as a data plane of Kong 3.10 sends them: nothing of the version is in force.
+#[test]
+fn what_kong_reports_names_entities_and_fields() {
+    let route = "4d4b4386-056c-52f6-be55-199fca5e452a";
+    let error = json!({
+        "name": "declarative configuration parse failure", "code": 14, "fields": {},
+        "source": "kong.db.declarative.parse_table",
+        "message": "declarative config is invalid: {}", "config_hash": "a".repeat(32),
+        "flattened_errors": [
+            {"entity_type": "route", "entity_id": route, "entity_name": "r", "errors": [
+                {"field": "bogus", "type": "field", "message": "unknown field"},
+                {"type": "entity", "messages": ["one", "two"]},
+            ]},
+            {"entity_type": "plugin"},
+            7,
+        ],
+    });
+    let frame = json!({"type": "error", "error": error});
+    let report = ErrorReport::decode(frame.to_string().as_bytes()).unwrap();
+    assert_eq!(report, ErrorReport::of(error));
+    let refused = report.refused();
+    let told = |at: usize| {
+        let it = &refused[at];
+        (
+            &*it.entity_type,
+            &*it.entity_id,
+            &*it.field,
+            &*it.message,
+            it.kept,
+        )
+    };
+    assert_eq!(refused.len(), 2);
+    assert_eq!(told(0), ("routes", route, "bogus", "unknown field", true));
+    assert_eq!(told(1), ("routes", route, "", "one; two", true));
+    assert_eq!(ErrorReport::of(json!(7)), ErrorReport::default());
+}
+
 #[test]
 fn refused_entities_survive_the_error_frame() {
     let refused = [

@@ -274,7 +274,12 @@ impl Link {
                 self.lost(now);
                 vec![Effect::HangUp]
             }
-            Phase::Up { ping_at, .. } if now >= ping_at => self.ping(now),
+            Phase::Up { ping_at, .. } if now >= ping_at => {
+                let mut effects = self.ping(now);
+                let session = self.rpc.as_mut();
+                effects.extend(session.map_or_else(Vec::new, |session| session.poll(now)));
+                effects
+            }
             _ => Vec::new(),
         }
     }

@@ -109,6 +109,15 @@ impl Session {
         self.asked.map(|asked| asked.until)
     }
 
+    /// A heartbeat is due. Kong's control plane reads from the question which version this node has
+    /// and that it is alive, as its own data planes ask every time; one of ours hears reports.
+    pub(super) fn poll(&mut self, now: Instant) -> Vec<Effect> {
+        match self.own || self.asked.is_some() || self.applying {
+            true => Vec::new(),
+            false => self.ask(now, self.version),
+        }
+    }
+
     fn ask(&mut self, now: Instant, from: SyncVersion) -> Vec<Effect> {
         if self.asked.is_some() || self.applying {
             self.behind = true;

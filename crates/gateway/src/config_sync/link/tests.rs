@@ -324,6 +324,16 @@ mod rpc {
             [],
             "and then there is quiet"
         );
+        // until the next heartbeat, which its own data planes give in this form
+        let half = now + Timings::default().ping / 2;
+        link.step(half, Event::Received(Frame::Other));
+        assert_eq!(link.step(half, Event::Tick), []);
+        let now = now + Timings::default().ping;
+        let effects = link.step(now, Event::Tick);
+        assert!(matches!(effects[0], Effect::Send(Outgoing::Ping(_))));
+        assert_eq!(said(&effects), [asks(version(2))]);
+        link.step(now, answer(2));
+        assert_eq!(said(&link.step(now, done(2, b'b'))), []);
         let params = raw(&json!([{"default": {"new_version": version(3)}}]));
         let method = NOTIFY.to_owned();
         let said = said(&link.step(

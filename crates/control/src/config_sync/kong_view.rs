@@ -1,0 +1,291 @@
+//! A configuration as Kong's own data planes get it on protocol v2: what their schemas know, and
+//! what is other than in an earlier revision.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sallyport_model::Kind;
+use sallyport_model::schema::{self, Type};
+use sallyport_wire::config_sync::delta::{Delta, Deltas, SyncVersion};
+use sallyport_wire::config_sync::digest::EntityDigest;
+use sallyport_wire::config_sync::kong_deltas;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::payload::Payload;
+use super::state::plane;
+
+/// Revisions that changes may start from.
+const KEPT_MAX: usize = 8;
+/// Results that are kept for who asks the same.
+const RESULTS_MAX: usize = 2;
+
+/// List and id.
+type Key = (Kind, String);
+
+/// What is remembered of an entity that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sent {
+    digest: EntityDigest,
+    /// What no other of its kind may have.
+    unique: Vec<String>,
+}
+
+/// One revision.
+#[derive(Debug)]
+pub(super) struct KongView {
+    revision: u64,
+    entities: Vec<(Key, Value)>,
+    index: Arc<HashMap<Key, Sent>>,
+}
+
+impl KongView {
+    /// Of a `config_table` without what those data planes do not know.
+    pub(super) fn of(revision: u64, table: &Value) -> KongView {
+        let mut entities = Vec::new();
+        let mut index = HashMap::new();
+        for kind in Kind::ALL {
+            let list = table[kind.table()].as_array();
+            for flat in list.into_iter().flatten() {
+                let entity = with_objects(kind, flat);
+                let key = (kind, entity["id"].as_str().unwrap_or_default().to_owned());
+                let sent = Sent {
+                    digest: EntityDigest::of(kind.table(), &entity.to_string()),
+                    unique: unique(kind, &entity),
+                };
+                index.insert(key.clone(), sent);
+                entities.push((key, entity));
+            }
+        }
+        KongView {
+            revision,
+            entities,
+            index: Arc::new(index),
+        }
+    }
+
+    fn deltas(&self, cp: Uuid, from: Option<(u64, &HashMap<Key, Sent>)>) -> Deltas {
+        let delta = |(kind, id): &Key, entity: Option<&Value>| Delta {
+            table: kind.table().to_owned(),
+            id: id.clone(),
+            entity: entity.cloned(),
+        };
+        let (full, list) = match from {
+            Some((_, before)) if !self.exchanges(before) => {
+                let changed = self.entities.iter().filter(|(key, _)| {
+                    before.get(key).map(|it| it.digest) != self.index.get(key).map(|it| it.digest)
+                });
+                let gone = before.keys().filter(|key| !self.index.contains_key(key));
+                let there = changed.map(|(key, entity)| delta(key, Some(entity)));
+                (
+                    false,
+                    gone.map(|key| delta(key, None)).chain(there).collect(),
+                )
+            }
+            _ => {
+                let all = self.entities.iter();
+                (
+                    true,
+                    all.map(|(key, entity)| delta(key, Some(entity))).collect(),
+                )
+            }
+        };
+        let version = |revision| SyncVersion::new(plane(cp), revision);
+        Deltas {
+            full,
+            from: from
+                .filter(|_| !full)
+                .map(|(revision, _)| version(revision)),
+            version: version(self.revision),
+            hash: None,
+            list,
+        }
+    }
+
+    /// Whether an entity has a name now that another, which stays, had before. A data plane that
+    /// takes one after the other would end with neither, so it gets everything.
+    fn exchanges(&self, before: &HashMap<Key, Sent>) -> bool {
+        let moved = self.index.iter().filter_map(|(key, now)| {
+            let then = before.get(key)?;
+            (then.unique != now.unique).then_some((key, then, now))
+        });
+        let moved: Vec<_> = moved.collect();
+        let left: HashSet<_> = moved
+            .iter()
+            .flat_map(|((kind, _), then, now)| {
+                let left = then.unique.iter().filter(|name| !now.unique.contains(name));
+                left.map(move |name| (*kind, name))
+            })
+            .collect();
+        let created = self
+            .index
+            .iter()
+            .filter(|(key, _)| !before.contains_key(*key));
+        let taken = moved
+            .iter()
+            .map(|(key, _, now)| (*key, *now))
+            .chain(created);
+        let mut names =
+            taken.flat_map(|((kind, _), now)| now.unique.iter().map(move |it| (*kind, it)));
+        names.any(|name| left.contains(&name))
+    }
+}
+
+/// An entity of a `config_table` with its references as objects.
+fn with_objects(kind: Kind, flat: &Value) -> Value {
+    let mut entity = flat.clone();
+    for field in &schema::of(kind).record.fields {
+        if let (Type::Foreign(_), Some(id)) = (&field.ty, flat[field.name].as_str()) {
+            entity[field.name] = json!({"id": id});
+        }
+    }
+    entity
+}
+
+fn unique(kind: Kind, entity: &Value) -> Vec<String> {
+    let schema = schema::of(kind);
+    let alone = schema.record.fields.iter().filter(|field| field.unique);
+    let alone = alone.map(|field| (field.name, &entity[field.name]));
+    let mut all: Vec<String> = alone
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let together = schema.unique_together.iter();
+    let together: Vec<String> = together.map(|name| entity[*name].to_string()).collect();
+    if !together.is_empty() {
+        all.push(together.join(","));
+    }
+    all
+}
+
+/// From which revision, if it is from any, to which.
+type Asked = (Option<u64>, u64);
+
+/// The results that data planes of one control plane ask for.
+pub(super) struct KongResults {
+    cp: Uuid,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// What there was in earlier revisions, oldest first.
+    indices: VecDeque<(u64, Arc<HashMap<Key, Sent>>)>,
+    /// What leads from one revision to another, newest last.
+    results: VecDeque<(Asked, Arc<RawValue>)>,
+}
+
+impl KongResults {
+    pub(super) fn new(cp: Uuid) -> KongResults {
+        KongResults {
+            cp,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// What leads from a revision to a payload. Takes time in proportion to the configuration when
+    /// the first asks; not for an async thread.
+    pub(super) fn get(&self, from: Option<u64>, payload: &Payload) -> Arc<RawValue> {
+        let asked = (from, payload.revision);
+        let before = {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, result)) = kept.results.iter().find(|(known, _)| *known == asked) {
+                return result.clone();
+            }
+            let known = kept.indices.iter();
+            let mut known = known.filter(|(revision, _)| Some(*revision) == from);
+            known.next().cloned()
+        };
+        let view = payload.kong_view();
+        let before = before
+            .as_ref()
+            .map(|(revision, index)| (*revision, &**index));
+        let deltas = match from == Some(payload.revision) {
+            true => view.deltas(self.cp, Some((payload.revision, &view.index))),
+            false => view.deltas(self.cp, before),
+        };
+        let result: Arc<RawValue> = kong_deltas::result(&deltas).into();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept
+            .indices
+            .iter()
+            .all(|(known, _)| *known != payload.revision)
+        {
+            kept.indices
+                .push_back((payload.revision, view.index.clone()));
+            if kept.indices.len() > KEPT_MAX {
+                kept.indices.pop_front();
+            }
+        }
+        kept.results.push_back((asked, result.clone()));
+        if kept.results.len() > RESULTS_MAX {
+            kept.results.pop_front();
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u128) -> String {
+        Uuid::from_u128(n).to_string()
+    }
+
+    fn view(revision: u64, services: &[(u128, &str)], routes: &[(u128, &str, u128)]) -> KongView {
+        let service = |&(n, name): &(u128, &str)| json!({"id": id(n), "name": name, "host": "h"});
+        let route = |&(n, name, at): &(u128, &str, u128)| json!({"id": id(n), "name": name, "paths": ["/"], "service": id(at)});
+        let services: Vec<_> = services.iter().map(service).collect();
+        let routes: Vec<_> = routes.iter().map(route).collect();
+        KongView::of(
+            revision,
+            &json!({"_format_version": "3.0", "services": services, "routes": routes}),
+        )
+    }
+
+    /// Whether everything is told, and ids of what is, with whether it is there.
+    fn told(before: &KongView, now: &KongView) -> (bool, Vec<(String, bool)>) {
+        let from = Some((before.revision, &*before.index));
+        let deltas = now.deltas(Uuid::nil(), from);
+        assert_eq!(deltas.from.is_none(), deltas.full);
+        assert_eq!(deltas.version.revision(0), Some(now.revision));
+        let one = |delta: &Delta| (delta.id.clone(), delta.entity.is_some());
+        let mut list: Vec<_> = deltas.list.iter().map(one).collect();
+        list.sort();
+        (deltas.full, list)
+    }
+
+    #[test]
+    fn what_is_other_than_before_is_told_with_references_as_objects() {
+        let before = view(3, &[(1, "a"), (2, "b")], &[(7, "r", 1)]);
+        let now = view(5, &[(1, "a"), (3, "c")], &[(7, "r", 3)]);
+        let expected = vec![(id(2), false), (id(3), true), (id(7), true)];
+        assert_eq!(told(&before, &now), (false, expected));
+        assert_eq!(told(&now, &now), (false, vec![]));
+        let all = now.deltas(Uuid::nil(), None);
+        assert!(all.full && all.list.len() == 3);
+        let route = all.list.iter().find(|it| it.table == "routes").unwrap();
+        assert_eq!(
+            route.entity.as_ref().unwrap()["service"],
+            json!({"id": id(3)})
+        );
+    }
+
+    #[test]
+    fn where_a_name_goes_from_one_to_another_everything_is_told() {
+        let before = view(3, &[(1, "a"), (2, "b")], &[]);
+        for (services, full) in [
+            (&[(1, "b"), (2, "a")][..], true),
+            (&[(1, "c"), (2, "a")], true),
+            (&[(1, "c"), (2, "b"), (3, "a")], true),
+            (&[(1, "c"), (2, "d")], false),
+            // whose name goes with it leaves it to the next
+            (&[(2, "b"), (3, "a")], false),
+        ] {
+            let now = view(4, services, &[]);
+            assert_eq!(told(&before, &now).0, full, "{services:?}");
+        }
+    }
+}
