@@ -4,7 +4,7 @@ use sallyport_model::Kind;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Actor, ControlPlane, ListQuery, Page, Store, StoreError, sql};
+use crate::{Actor, Change, ControlPlane, ListQuery, Page, Snapshot, Store, StoreError, sql};
 
 /// A change of who is in a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +124,34 @@ impl Store {
     pub async fn is_in_a_group(&self, member: Uuid) -> Result<bool, StoreError> {
         self.engine
             .look(move |tx| Box::pin(sql::groups::is_member(tx, member)))
+            .await
+    }
+
+    /// What a group serves, as [`Store::snapshot`], and whether that is all that its members have.
+    ///
+    /// # Errors
+    /// [`StoreError::NoControlPlane`].
+    pub async fn group_snapshot(&self, group: Uuid) -> Result<(Snapshot, bool), StoreError> {
+        self.engine
+            .read(move |tx| Box::pin(sql::groups::snapshot(tx, group)))
+            .await
+    }
+
+    /// The newest version of a group, and what its members changed since version `after`, at which
+    /// it served all that they had. Takes time in proportion to the changes. `None` if that does not
+    /// tell all: there are other members, the group leaves something out now, or there are `limit`
+    /// changes or more.
+    ///
+    /// # Errors
+    /// [`StoreError::NoControlPlane`].
+    pub async fn group_changes(
+        &self,
+        group: Uuid,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<(u64, Vec<Change>)>, StoreError> {
+        self.engine
+            .read(move |tx| Box::pin(sql::groups::changes(tx, group, after, limit)))
             .await
     }
 

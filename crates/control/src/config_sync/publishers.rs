@@ -314,7 +314,8 @@ async fn publish(store: &Store, cp: Uuid, outputs: &Outputs, stop: &Cancellation
 }
 
 /// The newest state: out of the change log where that is short, else out of everything. That of a
-/// group is always read as a whole; what its data planes get is in proportion to the change.
+/// group which leaves something out is read as a whole at each change; what its data planes get is in
+/// proportion to the change all the same.
 async fn advance(
     store: &Store,
     cp: Uuid,
@@ -322,8 +323,14 @@ async fn advance(
     head: u64,
 ) -> Result<State, StoreError> {
     if let Some(state) = state.filter(|state| state.is_of_group()) {
+        if state.is_of_whole_group()
+            && let Some((to, changes)) =
+                store.group_changes(cp, state.revision, CHANGES_MAX).await?
+        {
+            return Ok(state.after_members(cp, (to, &changes), now_ms() / 1_000));
+        }
         // the logs of its members do not tell what the group leaves out
-        let (state, snapshot) = (state.clone(), store.snapshot(cp).await?);
+        let (state, snapshot) = (state.clone(), store.group_snapshot(cp).await?);
         return blocking(move || state.after_snapshot(cp, &snapshot, now_ms() / 1_000)).await;
     }
     if let Some(state) = state {
@@ -337,12 +344,12 @@ async fn advance(
         info!(%cp, revision = state.revision, head, "the configuration is read as a whole");
     }
     let is_group = !store.group_members(cp).await?.is_empty();
+    if is_group {
+        let snapshot = store.group_snapshot(cp).await?;
+        return blocking(move || State::of_group(&snapshot, now_ms() / 1_000)).await;
+    }
     let snapshot = store.snapshot(cp).await?;
-    blocking(move || match is_group {
-        true => State::of_group(&snapshot, now_ms() / 1_000),
-        false => State::of(&snapshot, now_ms() / 1_000),
-    })
-    .await
+    blocking(move || State::of(&snapshot, now_ms() / 1_000)).await
 }
 
 async fn build(store: Store, cp: Uuid) -> Result<Payload, StoreError> {

@@ -33,12 +33,62 @@ pub(crate) struct State {
     pub(crate) steps: VecDeque<Arc<Step>>,
     /// Hashes of this revision and those before it, oldest first.
     history: VecDeque<(ConfigHash, u64)>,
-    /// Its entities, where no change log tells what becomes of them: in groups.
-    content: Option<Arc<Content>>,
+    /// Its entities, where its own change log does not tell what becomes of them: in groups.
+    group: Option<Group>,
 }
 
 /// The digest of each entity.
 type Content = HashMap<(Kind, String), EntityDigest>;
+
+/// What a group serves.
+#[derive(Clone, Debug)]
+struct Group {
+    /// The digests as they were when everything was read.
+    read: Arc<Content>,
+    /// Those that changed since, at most [`SINCE_MAX`]; `None` for those that are gone.
+    since: HashMap<(Kind, String), Option<EntityDigest>>,
+    /// Whether nothing of its members is left out.
+    is_whole: bool,
+}
+
+/// Entities that are noted beside those of a group that was read, before they are put together.
+const SINCE_MAX: usize = 512;
+
+impl Group {
+    fn of(snapshot: &Snapshot, is_whole: bool) -> Group {
+        Group {
+            read: Arc::new(content(snapshot)),
+            since: HashMap::new(),
+            is_whole,
+        }
+    }
+
+    fn now(&self) -> Content {
+        let mut now = (*self.read).clone();
+        for (key, digest) in &self.since {
+            match digest {
+                Some(digest) => now.insert(key.clone(), *digest),
+                None => now.remove(key),
+            };
+        }
+        now
+    }
+
+    fn take(&mut self, changes: &[Change]) {
+        for change in changes {
+            let Some(kind) = Kind::from_table(&change.kind) else {
+                continue;
+            };
+            let digest = change.after.as_ref();
+            let digest = digest.map(|it| EntityDigest::of(kind.table(), &it.to_string()));
+            self.since.insert((kind, change.id.clone()), digest);
+        }
+        if self.since.len() > SINCE_MAX {
+            self.read = Arc::new(self.now());
+            self.since.clear();
+        }
+    }
+}
 
 /// What led from one revision to another.
 #[derive(Debug)]
@@ -93,28 +143,39 @@ impl State {
             seen_at: now_s,
             steps: VecDeque::new(),
             history: VecDeque::from([(digest.hash(), revision)]),
-            content: None,
+            group: None,
         }
     }
 
-    /// The state of a snapshot of a group, which the next one is compared with.
-    pub(super) fn of_group(snapshot: &Snapshot, now_s: i64) -> State {
+    /// The state of a snapshot of a group, which the next one is compared with; whether all that its
+    /// members have is in it.
+    pub(super) fn of_group((snapshot, is_whole): &(Snapshot, bool), now_s: i64) -> State {
         State {
-            content: Some(Arc::new(content(snapshot))),
+            group: Some(Group::of(snapshot, *is_whole)),
             ..State::of(snapshot, now_s)
         }
     }
 
-    /// Whether it is compared with the next one.
+    /// Whether it is one of a group.
     pub(super) fn is_of_group(&self) -> bool {
-        self.content.is_some()
+        self.group.is_some()
+    }
+
+    /// Whether it is one of a group that leaves nothing of its members out.
+    pub(super) fn is_of_whole_group(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.is_whole)
     }
 
     /// The state of a later snapshot of the same group. Data planes get what is other than here.
-    pub(super) fn after_snapshot(&self, cp: Uuid, snapshot: &Snapshot, now_s: i64) -> State {
-        let now = content(snapshot);
-        let none = Content::new();
-        let before = self.content.as_deref().unwrap_or(&none);
+    pub(super) fn after_snapshot(
+        &self,
+        cp: Uuid,
+        (snapshot, is_whole): &(Snapshot, bool),
+        now_s: i64,
+    ) -> State {
+        let after = Group::of(snapshot, *is_whole);
+        let now = after.read.clone();
+        let before = self.group.as_ref().map(Group::now).unwrap_or_default();
         let mut list = Vec::new();
         for (kind, entities) in &snapshot.entities {
             for entity in entities {
@@ -136,14 +197,14 @@ impl State {
             entity: None,
         }));
         let mut digest = SetDigest::default();
-        for ((kind, _), entity) in &now {
+        for ((kind, _), entity) in &*now {
             digest.add(kind.table(), *entity);
         }
         let (from, to) = (self.revision, snapshot.revision);
-        let content = Some(Arc::new(now));
+        let group = Some(after);
         if to <= from || list.len() > super::publishers::CHANGES_MAX {
             return State {
-                content,
+                group,
                 ..State::new(to, digest, now_s)
             };
         }
@@ -158,7 +219,7 @@ impl State {
             revision: to,
             digest,
             seen_at: now_s,
-            content,
+            group,
             ..self.clone()
         };
         next.having(Step {
@@ -194,9 +255,28 @@ impl State {
 
     /// The state after these rows of the change log, which follow on it.
     pub(super) fn after(&self, cp: Uuid, changes: &[Change], now_s: i64) -> State {
+        let to = changes.last().map_or(self.revision, |it| it.revision);
+        self.after_to(cp, (to, changes), now_s)
+    }
+
+    /// The state of a group at a version that these changes of its members led to.
+    pub(super) fn after_members(
+        &self,
+        cp: Uuid,
+        (to, changes): (u64, &[Change]),
+        now_s: i64,
+    ) -> State {
+        let mut next = self.after_to(cp, (to, changes), now_s);
+        if let Some(group) = &mut next.group {
+            group.take(changes);
+        }
+        next
+    }
+
+    fn after_to(&self, cp: Uuid, (to, changes): (u64, &[Change]), now_s: i64) -> State {
         let mut next = self.clone();
+        next.revision = to;
         for change in changes {
-            next.revision = change.revision;
             let Some(kind) = Kind::from_table(&change.kind) else {
                 continue;
             };
@@ -215,7 +295,6 @@ impl State {
             (self.revision, next.revision),
             next.digest.hash(),
         );
-        let to = next.revision;
         next.having(Step {
             from: self.revision,
             to,
@@ -366,9 +445,9 @@ mod tests {
         let cp = Uuid::from_u128(7 << 64);
         let service =
             |n: u128, host: &str| json!({"id": Uuid::from_u128(n).to_string(), "host": host});
-        let snapshot = |revision: u64, services: &[Value]| Snapshot {
-            revision,
-            entities: BTreeMap::from([(Kind::Service, services.to_vec())]),
+        let snapshot = |revision: u64, services: &[Value]| {
+            let entities = BTreeMap::from([(Kind::Service, services.to_vec())]);
+            (Snapshot { revision, entities }, true)
         };
         let many: Vec<Value> = (1..50).map(|n| service(n, "a")).collect();
         let first = State::of_group(&snapshot(3, &many), 1);
@@ -377,7 +456,7 @@ mod tests {
         other.remove(9);
         other.push(service(77, "new"));
         let second = first.after_snapshot(cp, &snapshot(8, &other), 2);
-        assert_eq!(second.digest, digest(&snapshot(8, &other)));
+        assert_eq!(second.digest, digest(&snapshot(8, &other).0));
         let steps = second.steps_from(3).unwrap();
         let messages = sallyport_wire::config_sync::rpc::decode(&steps[0].frame, 1 << 20).unwrap();
         let [Ok(sallyport_wire::config_sync::rpc::Message::Notification { params, .. })] =
@@ -399,6 +478,34 @@ mod tests {
         assert_eq!(list, expected);
         assert_eq!(told.hash, Some(second.hash()));
         assert_eq!((steps[0].from, steps[0].to), (3, 8));
+        // a change of a member goes to the data planes as it is, and what is read later follows on it
+        let moved = |id: u128, host: Option<&str>, before: Option<&str>| {
+            let one = |host: Option<&str>| host.map(|host| service(id, host));
+            change(9, "services", one(before), one(host))
+        };
+        let rows = [moved(5, Some("c"), Some("b")), moved(77, None, Some("new"))];
+        let third = second.after_members(cp, (10, &rows), 3);
+        let mut later = other.clone();
+        later[4] = service(5, "c");
+        later.pop();
+        assert_eq!(third.digest, digest(&snapshot(10, &later).0));
+        assert_eq!((third.revision, third.is_of_whole_group()), (10, true));
+        later[0] = service(1, "d");
+        let fourth = third.after_snapshot(cp, &snapshot(11, &later), 4);
+        let steps = fourth.steps_from(10).unwrap();
+        assert!(
+            steps.len() == 1 && steps[0].frame.len() < 300,
+            "one service: {steps:?}"
+        );
+        // however many there are, they are put together
+        let mut many_more = fourth;
+        for n in 0..2 * SINCE_MAX as u128 {
+            let row = [moved(1_000 + n, Some("e"), None)];
+            many_more = many_more.after_members(cp, (12 + n as u64, &row), 5);
+            later.push(service(1_000 + n, "e"));
+        }
+        assert!(many_more.group.as_ref().unwrap().since.len() <= SINCE_MAX);
+        assert_eq!(many_more.digest, digest(&snapshot(12, &later).0));
         // a member that left took its log with it: there is no step from what was before
         let back = second.after_snapshot(cp, &snapshot(2, &many), 3);
         assert!(back.steps_from(8).is_none() && back.is_of_group());

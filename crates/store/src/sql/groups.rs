@@ -9,8 +9,11 @@ use uuid::Uuid;
 use super::change_log::{self, Row as LogRow};
 use super::control_planes::{self, Bump, COLUMNS, bump, from_row, lock, number};
 use super::delete::kind_at;
-use super::{Outcome, Tx, args, drafts, past};
-use crate::{Actor, ClusterType, Conflict, ControlPlane, ListQuery, Members, Page, StoreError};
+use super::{Outcome, Tx, args, drafts, entities, index_key, past, unsigned};
+use crate::{
+    Actor, Change, ClusterType, Conflict, ControlPlane, ListQuery, Members, Page, Snapshot,
+    StoreError,
+};
 
 /// In the change log of a group: other members.
 const GROUP: &str = "group";
@@ -152,6 +155,114 @@ pub(super) async fn together(
         merged.add(member, own);
     }
     Ok(Some((merged.entities, merged.conflicts)))
+}
+
+/// What a group serves, and whether that is all that its members have.
+pub(crate) async fn snapshot(tx: &mut Tx, group: Uuid) -> Outcome<(Snapshot, bool)> {
+    let revision = entities::revision(tx, group).await?;
+    let number = number(tx, group).await?;
+    let (entities, conflicts) = together(tx, number).await?.unwrap_or_default();
+    Ok((Snapshot { revision, entities }, conflicts.is_empty()))
+}
+
+/// What its members changed since version `after`, which served all that they had; see
+/// [`Store::group_changes`](crate::Store::group_changes).
+pub(crate) async fn changes(
+    tx: &mut Tx,
+    group: Uuid,
+    after: u64,
+    limit: usize,
+) -> Outcome<Option<(u64, Vec<Change>)>> {
+    let revision = entities::revision(tx, group).await?;
+    if revision <= after {
+        return Ok(None);
+    }
+    let sql = "SELECT revision, kind, id, after FROM change_log
+               WHERE cp = ?1 AND revision > ?2 AND kind IN ('group', 'group_member')
+               ORDER BY revision LIMIT ?3";
+    let rows_max = i64::try_from(limit).unwrap_or(i64::MAX);
+    let read = |row: &super::Row<'_>| {
+        let version = row.json_or_null::<Value>(3)?.unwrap_or_default()["version"].as_u64();
+        Ok((unsigned(row.int(0)?), row.text(1)?, row.text(2)?, version))
+    };
+    let args = args![&group, super::signed(after), rows_max];
+    let rows: Vec<(u64, String, String, Option<u64>)> = tx.all(sql, args, read).await?;
+    // each version of the group is one of a member, or there is more to it
+    let mut members: BTreeMap<Uuid, (u64, u64)> = BTreeMap::new();
+    for ((revision, kind, id, version), expected) in rows.iter().zip(after + 1..) {
+        let member = Uuid::try_parse(id).ok().filter(|_| kind == GROUP_MEMBER);
+        let (Some(member), Some(version)) = (member, version) else {
+            return Ok(None);
+        };
+        if *revision != expected {
+            return Ok(None);
+        }
+        let (_, newest) = members
+            .entry(member)
+            .or_insert((version.saturating_sub(1), *version));
+        *newest = *version;
+    }
+    if rows.len() as u64 != revision - after {
+        return Ok(None);
+    }
+    let group = number(tx, group).await?;
+    let mut changes: Vec<Change> = Vec::new();
+    let mut newest: HashMap<(Kind, String), (Uuid, usize)> = HashMap::new();
+    for (member, (from, to)) in members {
+        let theirs = change_log::since(tx, member, from, limit).await?;
+        if changes.len() + theirs.len() >= limit {
+            return Ok(None);
+        }
+        for change in theirs.into_iter().filter(|it| it.revision <= to) {
+            let Some(kind) = Kind::from_table(&change.kind) else {
+                continue;
+            };
+            let place = (member, changes.len());
+            let before = newest.insert((kind, change.id.clone()), place);
+            if before.is_some_and(|(other, _)| other != member) {
+                // it went from one member to another
+                return Ok(None);
+            }
+            changes.push(Change { revision, ..change });
+        }
+    }
+    for ((kind, id), (member, at)) in newest {
+        let Some(body) = &changes[at].after else {
+            continue;
+        };
+        if clashes(tx, group, (member, kind, &id), body).await? {
+            return Ok(None);
+        }
+    }
+    Ok(Some((revision, changes)))
+}
+
+/// Whether another member of the group has an entity with this id, or a unique value of it.
+async fn clashes(
+    tx: &mut Tx,
+    group: i64,
+    (member, kind, id): (Uuid, Kind, &str),
+    body: &Value,
+) -> Outcome<bool> {
+    let member = number(tx, member).await?;
+    let id = Uuid::try_parse(id).unwrap_or_default();
+    let sql = "SELECT 1 FROM group_member g JOIN entity e ON e.cp = g.member
+               WHERE g.cp_group = ?1 AND g.member <> ?2 AND e.kind = ?3 AND e.id = ?4";
+    let args = args![group, member, kind.table(), &id];
+    if tx.first(sql, args, |_| Ok(())).await?.is_some() {
+        return Ok(true);
+    }
+    for (field, value) in schema::index(kind, body).unique {
+        let sql = "SELECT 1 FROM group_member g JOIN entity_unique u ON u.cp = g.member
+                   WHERE g.cp_group = ?1 AND g.member <> ?2
+                   AND u.kind = ?3 AND u.field = ?4 AND u.value = ?5";
+        let key = index_key(&value);
+        let args = args![group, member, kind.table(), field, &*key];
+        if tx.first(sql, args, |_| Ok(())).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What a group serves of one kind, in the order of creation and id.

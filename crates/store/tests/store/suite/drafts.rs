@@ -1,5 +1,7 @@
 //! Drafts and groups.
 
+use std::collections::BTreeMap;
+
 use sallyport_model::Kind;
 use sallyport_store::{ClusterType, Members, NewControlPlane, OnDelete, Store, StoreError};
 use serde_json::{Value, json};
@@ -198,4 +200,103 @@ pub(crate) async fn a_group_serves_its_members(store: Store) {
         json!(store.group_members(group).await.unwrap().len()),
         Value::from(0)
     );
+}
+
+/// Whatever members change: the changes of a group that leaves nothing out lead to what it serves, and
+/// where they would not, there are none.
+pub(crate) async fn what_members_change_leads_to_what_their_group_serves(store: Store) {
+    let members = [
+        control_plane(&store, "a").await,
+        control_plane(&store, "b").await,
+        control_plane(&store, "c").await,
+    ];
+    let new = NewControlPlane {
+        name: "all".to_owned(),
+        cluster_type: ClusterType::ControlPlaneGroup,
+        ..NewControlPlane::default()
+    };
+    let group = store.create_control_plane(&actor(), new).await.unwrap().id;
+    let all = Members::Replace(members.to_vec());
+    store.change_group(&actor(), group, all).await.unwrap();
+    let served = async || {
+        let (snapshot, is_whole) = store.group_snapshot(group).await.unwrap();
+        let lists = snapshot.entities.into_iter();
+        let all = lists.flat_map(|(kind, list)| list.into_iter().map(move |body| (kind, body)));
+        let all = all.map(|(kind, body)| ((kind, body["id"].to_string()), body));
+        (snapshot.revision, all.collect::<BTreeMap<_, _>>(), is_whole)
+    };
+    let (mut revision, mut known, mut was_whole) = served().await;
+    let (mut followed, mut read) = (0, 0);
+    let mut dice = 7_u64;
+    let mut roll = |sides: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (dice >> 33) % sides
+    };
+    for _ in 0..400 {
+        for _ in 0..=roll(2) {
+            let at = roll(3);
+            let member = members[usize::try_from(at).unwrap()];
+            // mostly ids and names of its own, sometimes those of another
+            let near = |n: u64, other: bool| if other { n } else { 100 * (at + 1) + n };
+            let (n, other) = (roll(6), roll(20) == 0);
+            let id = Uuid::from_u128(near(n, other).into());
+            let name = format!("n{}", near(roll(6), roll(20) == 0));
+            let written = match roll(4) {
+                0 => store
+                    .delete(member, &actor(), Kind::Service, id)
+                    .await
+                    .map(|_| ()),
+                1 => {
+                    let route = Uuid::from_u128((1_000 + near(roll(6), false)).into());
+                    let put = named(Kind::Route, route, &name);
+                    let put = refers(put, "service", Kind::Service, id, OnDelete::Cascade);
+                    store.put(member, &actor(), put).await.map(|_| ())
+                }
+                _ => {
+                    let put = named(Kind::Service, id, &name);
+                    store.put(member, &actor(), put).await.map(|_| ())
+                }
+            };
+            // a name that is taken, nothing to delete: such are refused
+            _ = written;
+        }
+        let (newest, now, is_whole) = served().await;
+        if newest == revision {
+            continue;
+        }
+        let changes = store.group_changes(group, revision, 100).await.unwrap();
+        match changes {
+            Some((to, changes)) if was_whole => {
+                assert_eq!(to, newest);
+                for change in changes {
+                    let kind = Kind::from_table(&change.kind).unwrap();
+                    let key = (kind, json!(change.id).to_string());
+                    assert_eq!(known.get(&key), change.before.as_ref());
+                    match change.after {
+                        Some(body) => known.insert(key, body),
+                        None => known.remove(&key),
+                    };
+                }
+                assert_eq!(known, now);
+                assert!(is_whole);
+                followed += 1;
+            }
+            _ => read += 1,
+        }
+        (revision, known, was_whole) = (newest, now, is_whole);
+    }
+    assert!(followed > 100 && read > 5, "{followed} {read}");
+    // other members are no change of a member, and there is an end to what is read
+    store
+        .change_group(&actor(), group, Members::Remove(vec![members[0]]))
+        .await
+        .unwrap();
+    let changes = store.group_changes(group, revision, 100).await.unwrap();
+    assert_eq!(changes, None);
+    let (revision, _, _) = served().await;
+    for n in 0..9 {
+        service(&store, members[1], &format!("more-{n}")).await;
+    }
+    let few = store.group_changes(group, revision, 5).await.unwrap();
+    assert_eq!(few, None);
 }
