@@ -32,12 +32,15 @@ struct Sent {
     unique: Vec<String>,
 }
 
+/// Everything that was sent.
+type Index = HashMap<Key, Sent>;
+
 /// One revision.
 #[derive(Debug)]
 pub(super) struct KongView {
     revision: u64,
     entities: Vec<(Key, Value)>,
-    index: Arc<HashMap<Key, Sent>>,
+    index: Arc<Index>,
 }
 
 impl KongView {
@@ -65,7 +68,7 @@ impl KongView {
         }
     }
 
-    fn deltas(&self, cp: Uuid, from: Option<(u64, &HashMap<Key, Sent>)>) -> Deltas {
+    fn deltas(&self, cp: Uuid, from: Option<(u64, &Index)>) -> Deltas {
         let delta = |(kind, id): &Key, entity: Option<&Value>| Delta {
             table: kind.table().to_owned(),
             id: id.clone(),
@@ -105,7 +108,7 @@ impl KongView {
 
     /// Whether an entity has a name now that another, which stays, had before. A data plane that
     /// takes one after the other would end with neither, so it gets everything.
-    fn exchanges(&self, before: &HashMap<Key, Sent>) -> bool {
+    fn exchanges(&self, before: &Index) -> bool {
         let moved = self.index.iter().filter_map(|(key, now)| {
             let then = before.get(key)?;
             (then.unique != now.unique).then_some((key, then, now))
@@ -159,8 +162,8 @@ fn unique(kind: Kind, entity: &Value) -> Vec<String> {
     all
 }
 
-/// From which revision, if it is from any, to which.
-type Asked = (Option<u64>, u64);
+/// By which class; from which revision, if it is from any, to which.
+type Asked = (usize, Option<u64>, u64);
 
 /// The results that data planes of one control plane ask for.
 pub(super) struct KongResults {
@@ -171,7 +174,7 @@ pub(super) struct KongResults {
 #[derive(Default)]
 struct Kept {
     /// What there was in earlier revisions, oldest first.
-    indices: VecDeque<(u64, Arc<HashMap<Key, Sent>>)>,
+    indices: VecDeque<((usize, u64), Arc<Index>)>,
     /// What leads from one revision to another, newest last.
     results: VecDeque<(Asked, Arc<RawValue>)>,
 }
@@ -184,23 +187,24 @@ impl KongResults {
         }
     }
 
-    /// What leads from a revision to a payload. Takes time in proportion to the configuration when
+    /// What leads from a revision to a payload, for a class of data planes. Takes time in proportion to the configuration when
     /// the first asks; not for an async thread.
-    pub(super) fn get(&self, from: Option<u64>, payload: &Payload) -> Arc<RawValue> {
-        let asked = (from, payload.revision);
+    pub(super) fn get(&self, class: usize, from: Option<u64>, payload: &Payload) -> Arc<RawValue> {
+        let asked = (class, from, payload.revision);
         let before = {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((_, result)) = kept.results.iter().find(|(known, _)| *known == asked) {
                 return result.clone();
             }
             let known = kept.indices.iter();
-            let mut known = known.filter(|(revision, _)| Some(*revision) == from);
+            let mut known =
+                known.filter(|((of, revision), _)| *of == class && Some(*revision) == from);
             known.next().cloned()
         };
-        let view = payload.kong_view();
+        let view = payload.kong_view(class);
         let before = before
             .as_ref()
-            .map(|(revision, index)| (*revision, &**index));
+            .map(|((_, revision), index)| (*revision, &**index));
         let deltas = match from == Some(payload.revision) {
             true => view.deltas(self.cp, Some((payload.revision, &view.index))),
             false => view.deltas(self.cp, before),
@@ -210,10 +214,10 @@ impl KongResults {
         if kept
             .indices
             .iter()
-            .all(|(known, _)| *known != payload.revision)
+            .all(|(known, _)| *known != (class, payload.revision))
         {
             kept.indices
-                .push_back((payload.revision, view.index.clone()));
+                .push_back(((class, payload.revision), view.index.clone()));
             if kept.indices.len() > KEPT_MAX {
                 kept.indices.pop_front();
             }

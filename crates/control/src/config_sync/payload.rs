@@ -8,13 +8,12 @@ use sallyport_model::to_config_table;
 use sallyport_store::Snapshot;
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::{REFUSED_MAX, Refused};
-use sallyport_wire::config_sync::edits::{CLASSES, class, edit};
-use sallyport_wire::config_sync::{KongVersion, PluginVersion, Reconfigure};
+use sallyport_wire::config_sync::edits::{CLASSES, edit};
+use sallyport_wire::config_sync::{PluginVersion, Reconfigure};
 
 use super::kong_view::KongView;
 use super::own_plugin;
 use super::state::digest;
-use crate::KONG_VERSION;
 
 /// One revision, encoded once for every data plane.
 #[derive(Debug)]
@@ -29,8 +28,8 @@ pub(crate) struct Payload {
     pub(crate) plugins: Vec<PluginVersion>,
     /// What older data planes get, by their class; made when the first of a class asks.
     edited: [OnceLock<Arc<Edited>>; CLASSES],
-    /// What Kong's data planes get on protocol v2; made when the first asks.
-    kong_view: OnceLock<Arc<KongView>>,
+    /// What Kong's data planes get on protocol v2, by their class; made when the first asks.
+    kong_views: [OnceLock<Arc<KongView>>; CLASSES],
 }
 
 /// A revision as an older data plane gets it.
@@ -40,13 +39,6 @@ pub(crate) struct Edited {
     pub(crate) frame: Bytes,
     /// What is not in it as it was written, at most [`REFUSED_MAX`].
     pub(crate) noted: Vec<Refused>,
-}
-
-/// The class of Kong's own data planes of the newest version, which nothing is edited for but what
-/// no data plane of Kong knows.
-pub(super) fn newest_of_kong() -> usize {
-    let own: KongVersion = KONG_VERSION.parse().expect("the version is a constant");
-    class(own, false)
 }
 
 /// The own frame is not larger than this once decompressed; it only bounds an absurd one.
@@ -79,8 +71,8 @@ impl Payload {
             hash: digest.hash(),
             frame: reconfigure.encode().into(),
             plugins,
-            edited: Default::default(),
-            kong_view: OnceLock::new(),
+            edited: [const { OnceLock::new() }; CLASSES],
+            kong_views: [const { OnceLock::new() }; CLASSES],
         }
     }
 
@@ -101,16 +93,18 @@ impl Payload {
             .clone()
     }
 
-    /// What Kong's own data planes of the newest version get on protocol v2. Takes time in
-    /// proportion to the configuration when it is asked for first; not for an async thread.
-    pub(super) fn kong_view(&self) -> Arc<KongView> {
+    /// What Kong's own data planes of a class get on protocol v2. Takes time in proportion to the
+    /// configuration when it is asked for first; not for an async thread.
+    pub(super) fn kong_view(&self, class: usize) -> Arc<KongView> {
         let make = || {
-            let edited = self.edited(newest_of_kong());
+            let edited = self.edited(class);
             let table = Reconfigure::decode(&edited.frame, DECOMPRESSED_BYTES_MAX);
             let table = table.map(|own| own.config_table).unwrap_or_default();
             Arc::new(KongView::of(self.revision, &table))
         };
-        self.kong_view.get_or_init(make).clone()
+        self.kong_views[class.min(CLASSES - 1)]
+            .get_or_init(make)
+            .clone()
     }
 
     #[cfg(test)]
@@ -120,8 +114,8 @@ impl Payload {
             hash,
             frame,
             plugins: Vec::new(),
-            edited: Default::default(),
-            kong_view: OnceLock::new(),
+            edited: [const { OnceLock::new() }; CLASSES],
+            kong_views: [const { OnceLock::new() }; CLASSES],
         }
     }
 }

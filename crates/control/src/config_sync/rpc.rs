@@ -19,7 +19,7 @@ use sallyport_wire::config_sync::delta::{
     GET_DELTA, Hello, HelloAnswer, OWN, REPORT, Refused, Report, SYNC, SyncVersion, asked_version,
     notify,
 };
-use sallyport_wire::config_sync::edits::class;
+use sallyport_wire::config_sync::edits::{Make, class};
 use sallyport_wire::config_sync::rpc::{ENCODING, Message, code, decode};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,7 +30,6 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::answers::{Answers, failure, yes};
-use super::payload::newest_of_kong;
 use super::publishers::{Payloads, Published, Subscription};
 use super::recorder::Contacts;
 use super::session::{
@@ -89,8 +88,8 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
 enum Peer {
     /// One of ours.
     Own,
-    /// One of Kong's, of a version that takes configurations as they are.
-    Kong,
+    /// One of Kong's, of this class: a version that nothing is edited for.
+    Kong(usize),
     /// One that takes protocol v1.
     Other,
 }
@@ -143,7 +142,7 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             answers,
         } = subscription;
         // who takes changes only wants none to be built
-        let mut payloads = (self.peer == Peer::Kong).then_some(payloads);
+        let mut payloads = matches!(self.peer, Peer::Kong(_)).then_some(payloads);
         let mut trust = published.borrow_and_update().trust;
         let silence = Duration::from_secs(SILENCE_SECS_MAX);
         let mut deadline = Instant::now() + silence;
@@ -204,14 +203,17 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             _ = send(&mut self.write, OpCode::Binary, &refusal).await;
             return Err(End::Version(why));
         }
+        let make = Make::of(&hello.kong_conf, own);
         self.peer = match served {
             _ if own => Peer::Own,
-            Ok(version) if sync && class(version, false) == newest_of_kong() => Peer::Kong,
+            Ok(version) if sync && class(version, Make::Own) == 0 => {
+                Peer::Kong(class(version, make))
+            }
             _ => Peer::Other,
         };
         let capabilities: &[&str] = match self.peer {
             Peer::Own => &[SYNC, OWN],
-            Peer::Kong => &[SYNC],
+            Peer::Kong(_) => &[SYNC],
             Peer::Other => &[],
         };
         let answer = HelloAnswer {

@@ -10,7 +10,7 @@ use fastwebsockets::{
 use sallyport_store::{NodeSeen, SyncStatus};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::Refused;
-use sallyport_wire::config_sync::edits::{KNOWS, KNOWS_GROUPS, class};
+use sallyport_wire::config_sync::edits::{KNOWS, KNOWS_GROUPS, Make, class};
 use sallyport_wire::config_sync::error_report::ENTITIES_REFUSED;
 use sallyport_wire::config_sync::{
     ErrorReport, FromDataPlane, HELLO_SECS_MAX, KongVersion, PluginVersion, SILENCE_SECS_MAX,
@@ -108,7 +108,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(
         status: SyncStatus::Unknown,
         detail: String::new(),
         class: 0,
-        own: false,
+        make: Make::Kong { expressions: false },
         noted: Vec::new(),
         refusal: None,
         guest,
@@ -168,8 +168,8 @@ struct Link<'a, W> {
     detail: String,
     /// Which of the edited configurations it gets; 0 is the one as it is.
     class: usize,
-    /// Whether it knows what Kong's data planes do not.
-    own: bool,
+    /// What it knows that others do not.
+    make: Make,
     /// What it is not sent as it was written.
     noted: Vec<Refused>,
     /// What it refused of what it was sent last, or before.
@@ -286,7 +286,8 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         match FromDataPlane::decode(&frame) {
             Ok(FromDataPlane::BasicInfo(info)) => {
                 let known = info.process_conf.get(KNOWS).and_then(Value::as_array);
-                self.own = known.is_some_and(|it| it.contains(&Value::from(KNOWS_GROUPS)));
+                let own = known.is_some_and(|it| it.contains(&Value::from(KNOWS_GROUPS)));
+                self.make = Make::of(&info.process_conf, own);
                 self.plugins = info.plugins;
                 self.labels = info.labels;
             }
@@ -298,7 +299,7 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             Err(error) => return Err(End::Protocol(error.to_string())),
         }
         match served(&self.caller.version) {
-            Ok(version) => self.class = class(version, self.own),
+            Ok(version) => self.class = class(version, self.make),
             Err(why) => {
                 self.status = SyncStatus::KongVersionIncompatible;
                 self.detail.clone_from(&why);

@@ -13,7 +13,7 @@ use sallyport_wire::telemetry::{Dimensions, Sketch, StatusClass, Totals};
 use uuid::Uuid;
 
 const SCHEMA_VERSION: i64 = 1;
-/// `minute.at` and `hour.at` are whole minutes and hours since the Unix epoch. Node 0 stands for all.
+/// The tables but those of sums.
 const SCHEMA: &str = "
 CREATE TABLE series (
     id INTEGER PRIMARY KEY,
@@ -33,27 +33,20 @@ CREATE TABLE run (
     seen INTEGER NOT NULL,
     PRIMARY KEY (control_plane, uuid)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE minute (
-    at INTEGER NOT NULL,
-    series INTEGER NOT NULL,
-    node INTEGER NOT NULL,
-    request_bytes INTEGER NOT NULL,
-    response_bytes INTEGER NOT NULL,
-    latency BLOB NOT NULL,
-    upstream_latency BLOB NOT NULL,
-    PRIMARY KEY (at, series, node)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE hour (
-    at INTEGER NOT NULL,
-    series INTEGER NOT NULL,
-    node INTEGER NOT NULL,
-    request_bytes INTEGER NOT NULL,
-    response_bytes INTEGER NOT NULL,
-    latency BLOB NOT NULL,
-    upstream_latency BLOB NOT NULL,
-    PRIMARY KEY (at, series, node)
-) STRICT, WITHOUT ROWID;
 CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+";
+
+/// The columns of a table of sums. `at` is in whole minutes or hours since the Unix epoch; node 0
+/// stands for all.
+const SUMS_SCHEMA: &str = "
+    at INTEGER NOT NULL,
+    series INTEGER NOT NULL,
+    node INTEGER NOT NULL,
+    request_bytes INTEGER NOT NULL,
+    response_bytes INTEGER NOT NULL,
+    latency BLOB NOT NULL,
+    upstream_latency BLOB NOT NULL,
+    PRIMARY KEY (at, series, node)
 ";
 
 /// How fine sums are.
@@ -108,6 +101,10 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     if found == 0 {
         let tx = conn.transaction()?;
         tx.execute_batch(SCHEMA)?;
+        for table in [Grain::Minute, Grain::Hour].map(Grain::table) {
+            let make = format!("CREATE TABLE {table} ({SUMS_SCHEMA}) STRICT, WITHOUT ROWID");
+            tx.execute_batch(&make)?;
+        }
         tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         tx.commit()?;
     }

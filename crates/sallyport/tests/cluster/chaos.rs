@@ -100,6 +100,18 @@ pub(crate) fn see_each_other(lab: &Lab, nodes: &[&str]) {
     }
 }
 
+/// A whole cluster that is written to, whose leader was killed once and frozen once.
+pub(crate) fn begin(lab: &mut Lab) -> Writer {
+    lab.whole();
+    for node in DATA {
+        lab.health_is(node, "/testall", "200");
+    }
+    let writer = Writer::start(lab);
+    kill_the_leader(lab);
+    freeze_the_leader(lab);
+    writer
+}
+
 /// The leader dies and comes back; another leads meanwhile.
 #[track_caller]
 pub(crate) fn kill_the_leader(lab: &mut Lab) {

@@ -2,21 +2,15 @@
 //! members, no acknowledged write lost, truthful health.
 
 use crate::chaos::{
-    DATA, Writer, data_without, freeze_the_leader, kill_the_leader, kill_the_witness, kill_two,
-    nothing_is_lost, one_leader_an_epoch, see_each_other, third, toggle, without,
+    DATA, begin, data_without, kill_the_witness, kill_two, nothing_is_lost, one_leader_an_epoch,
+    see_each_other, third, toggle, without,
 };
 use crate::lab::{Lab, NODES};
 
 #[test]
 fn killed_frozen_and_cut_off_nodes_leave_one_leader_and_lose_nothing() {
     let Some(mut lab) = Lab::new("f") else { return };
-    lab.whole();
-    for node in DATA {
-        lab.health_is(node, "/testall", "200");
-    }
-    let writer = Writer::start(&lab);
-    kill_the_leader(&mut lab);
-    freeze_the_leader(&mut lab);
+    let writer = begin(&mut lab);
 
     // The leader's cable is pulled; it reaches the database, but no majority
     let (leader, _) = lab.leader(&NODES, &DATA);

@@ -4,8 +4,8 @@
 use sallyport_testkit::{Fault, eventually};
 
 use crate::chaos::{
-    DATA, Writer, data_without, freeze_the_leader, kill_the_leader, kill_the_witness, kill_two,
-    nothing_is_lost, one_leader_an_epoch, see_each_other, third, toggle,
+    DATA, begin, data_without, kill_the_witness, kill_two, nothing_is_lost, one_leader_an_epoch,
+    see_each_other, third, toggle,
 };
 use crate::lab::{Lab, NODES, patience};
 
@@ -14,13 +14,7 @@ fn without_namespaces_faults_leave_one_leader_and_lose_nothing() {
     let Some(mut lab) = Lab::on_loopback() else {
         return;
     };
-    lab.whole();
-    for node in DATA {
-        lab.health_is(node, "/testall", "200");
-    }
-    let writer = Writer::start(&lab);
-    kill_the_leader(&mut lab);
-    freeze_the_leader(&mut lab);
+    let writer = begin(&mut lab);
 
     // Nothing reaches the leader; what it sends arrives. It is there for all, and goes on.
     let (leader, epoch) = lab.leader(&NODES, &DATA);

@@ -24,8 +24,9 @@ const THRESHOLDS: [(u32, u32); 10] = [
 const AGES: usize = THRESHOLDS.len() + 1;
 
 /// How many different configurations there are: one as it is and one for each threshold, with
-/// what only this make of data plane knows and without.
-pub const CLASSES: usize = 2 * AGES;
+/// what only this make of data plane knows and without, and there with routes that have an
+/// expression and without.
+pub const CLASSES: usize = 3 * AGES;
 
 /// The member of `process_conf` by which a data plane says what it knows that Kong's do not: a
 /// list of words.
@@ -34,14 +35,87 @@ pub const KNOWS: &str = "sallyport_knows";
 /// The word for [consumer groups and vaults of the type `file`](edit).
 pub const KNOWS_GROUPS: &str = "consumer_groups";
 
+/// Who made a data plane, as far as it matters for what it can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Make {
+    /// It says that it [knows](KNOWS_GROUPS) what Kong's do not.
+    Own,
+    /// One of Kong's.
+    Kong {
+        /// Whether its `router_flavor` is `expressions`. With another one it refuses every
+        /// configuration that has a route with an expression.
+        expressions: bool,
+    },
+}
+
+impl Make {
+    /// By the settings that it shows.
+    pub fn of(settings: &Map<String, Value>, own: bool) -> Make {
+        let flavor = settings.get("router_flavor").and_then(Value::as_str);
+        match own {
+            true => Make::Own,
+            false => Make::Kong {
+                expressions: flavor == Some("expressions"),
+            },
+        }
+    }
+}
+
 /// Which of the configurations a data plane gets; 0 is the one as it is. All versions of one class
-/// get the same. `own`: whether it says that it [knows](KNOWS_GROUPS) what Kong's do not.
-pub fn class(node: KongVersion, own: bool) -> usize {
+/// get the same.
+pub fn class(node: KongVersion, make: Make) -> usize {
     let older = |threshold: &&(u32, u32)| (node.major, node.minor) < **threshold;
     let age = THRESHOLDS.iter().filter(older).count();
-    match own {
-        true => age,
-        false => AGES + age,
+    match make {
+        Make::Own => age,
+        Make::Kong { expressions: true } => AGES + age,
+        Make::Kong { expressions: false } => 2 * AGES + age,
+    }
+}
+
+/// Takes out what a router of Kong's that knows no expressions refuses a configuration for: routes
+/// that have one, with their plugins.
+fn without_expressions(config_table: &mut Value, noted: &mut Vec<Refused>) {
+    let list = config_table.get_mut("routes").and_then(Value::as_array_mut);
+    let mut gone = Vec::new();
+    for route in list.into_iter().flatten() {
+        if route["expression"].is_null() {
+            if let Value::Object(route) = route {
+                route.remove("priority");
+                route.remove("expression");
+            }
+        } else if let Some(id) = route["id"].as_str() {
+            gone.push(id.to_owned());
+        }
+    }
+    if gone.is_empty() {
+        return;
+    }
+    let hit = |id: &Value| id.as_str().is_some_and(|id| gone.iter().any(|it| it == id));
+    for (table, of, field) in [
+        ("routes", "id", "expression"),
+        ("plugins", "route", "route"),
+    ] {
+        let list = config_table.get_mut(table).and_then(Value::as_array_mut);
+        let Some(list) = list else { continue };
+        list.retain(|entity| {
+            let known = !hit(&entity[of]);
+            let text = |name: &str| entity[name].as_str().unwrap_or_default().to_owned();
+            if !known {
+                noted.push(Refused {
+                    entity_type: table.to_owned(),
+                    entity_id: text("id"),
+                    entity_name: text("name"),
+                    field: field.to_owned(),
+                    message: "not sent: a data plane of Kong knows it with \
+                              router_flavor = expressions only"
+                        .to_owned(),
+                    kept: false,
+                    closed: false,
+                });
+            }
+            known
+        });
     }
 }
 
@@ -221,6 +295,9 @@ pub fn edit(config_table: &mut Value, class: usize) -> Vec<Refused> {
     let mut noted = Vec::new();
     if class >= AGES {
         only_kongs(config_table, &mut noted);
+    }
+    if class >= 2 * AGES {
+        without_expressions(config_table, &mut noted);
     }
     for threshold in THRESHOLDS.iter().take(class % AGES) {
         let mut lists = Lists {

@@ -19,10 +19,10 @@ use tokio::io::AsyncWrite;
 use tracing::{debug, warn};
 
 use super::super::answers::{Answers, failure};
-use super::super::payload::{Payload, newest_of_kong};
+use super::super::payload::Payload;
 use super::super::publishers::{Payloads, blocking};
 use super::super::session::{End, send, summary};
-use super::{Link, Told};
+use super::{Link, Peer, Told};
 
 /// Revisions whose hash is remembered.
 const SENT_MAX: usize = 4;
@@ -120,9 +120,12 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             payload.clone(),
             version.revision(self.plane),
         );
+        let Peer::Kong(class) = self.peer else {
+            return Err(End::Stopping);
+        };
         let made = blocking(move || {
-            let noted = whole.edited(newest_of_kong()).noted.clone();
-            (results.get(from, &whole), noted)
+            let noted = whole.edited(class).noted.clone();
+            (results.get(class, from, &whole), noted)
         });
         let (result, noted) = made.await.map_err(|_| End::Stopping)?;
         if self.calls == 0 && from != Some(payload.revision) {

@@ -257,7 +257,7 @@ fn bad_queries_say_what_is_wrong() {
 
 /// Sends a request to the telemetry host of the control plane, and reads until it closes.
 #[track_caller]
-fn knock(control: &Control, pair: Option<&Pair>, request: &str) -> Vec<u8> {
+fn knock(control: &Control, pair: Option<&Pair>, request: &[u8]) -> Vec<u8> {
     let name = format!("{}.us.tp0.sallyport.localhost", control.prefix);
     let ca = control.ca();
     let handshake = Handshake {
@@ -271,8 +271,48 @@ fn knock(control: &Control, pair: Option<&Pair>, request: &str) -> Vec<u8> {
     let Ok(mut stream) = handshake.open() else {
         return Vec::new();
     };
-    _ = stream.write_all(request.as_bytes());
+    _ = stream.write_all(request);
     bytes_until_close(&mut stream)
+}
+
+/// Enterprise gateways open a WebSocket; configurations are asked for at the wrong host by mistake.
+#[test]
+fn analytics_are_thrown_away_with_one_line_and_a_wrong_host_is_named() {
+    let control = Control::start();
+    let dir = tempfile::tempdir().unwrap();
+    let pair = Pair::make(dir.path());
+    control.pin(&pair.cert());
+    let upgrade = "GET /v1/analytics/reqlog?node_id=7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d11&\
+                   node_hostname=ee&node_version=3.10.0 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+                   Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    // two frames of a client, masked with zeros, then a close
+    let mut bytes = upgrade.as_bytes().to_vec();
+    for frame in [
+        &[0x82, 0x83, 0, 0, 0, 0, 1, 2, 3][..],
+        &[0x82, 0x81, 0, 0, 0, 0, 9],
+        &[0x88, 0x80, 0, 0, 0, 0],
+    ] {
+        bytes.extend(frame);
+    }
+    let answer = knock(&control, Some(&pair), &bytes);
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{answer:?}");
+    let told = "a gateway sends analytics in a form that is not public";
+    control.program.wait_for_line(told, soon());
+    let log = control.program.output();
+    assert_eq!(log.matches("analytics").count(), 1, "{log}");
+    let metrics = control.api("GET", "/metrics", &Value::Null).text();
+    assert_eq!(
+        metric(&metrics, "sallyport_telemetry_discarded_frames_total"),
+        2.0
+    );
+
+    let wrong = upgrade
+        .replace("analytics/reqlog", "outlet")
+        .replace("Connection: Upgrade", "Connection: close");
+    let answer = knock(&control, Some(&pair), wrong.as_bytes());
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    has_all(&answer, &["HTTP/1.1 404", "with cp0 in the place of tp0"]);
 }
 
 #[test]
@@ -291,7 +331,7 @@ fn only_pinned_gateways_may_report() {
         (Some(&elsewhere), "not pinned.*other"),
     ] {
         let before = control.program.lines();
-        assert_eq!(knock(&control, pair, batch), b"", "not a byte");
+        assert_eq!(knock(&control, pair, batch.as_bytes()), b"", "not a byte");
         let line = format!("data plane refused.*{reason}");
         control.program.wait_for_line_after(before, &line, soon());
     }
@@ -334,7 +374,7 @@ fn only_pinned_gateways_may_report() {
             "larger than",
         ),
     ] {
-        let answer = knock(&control, Some(&stranger), &request);
+        let answer = knock(&control, Some(&stranger), request.as_bytes());
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status}")),

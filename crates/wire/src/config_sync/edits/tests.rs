@@ -14,7 +14,7 @@ fn check(version: (u32, u32), name: &str, config: &Value, expected: &Value, told
     let mut table = plugin(name, config);
     let noted = edit(
         &mut table,
-        class(KongVersion::new(version.0, version.1, 5), true),
+        class(KongVersion::new(version.0, version.1, 5), Make::Own),
     );
     assert_eq!(
         table["plugins"][0]["config"], *expected,
@@ -24,9 +24,56 @@ fn check(version: (u32, u32), name: &str, config: &Value, expected: &Value, told
     assert_eq!(fields, told, "{name} for {version:?}");
 }
 
+/// One with the default router.
+const KONG: Make = Make::Kong { expressions: false };
+
+#[test]
+fn a_router_without_expressions_gets_no_route_that_has_one() {
+    let table = json!({
+        "routes": [
+            {"id": "a", "name": "plain", "paths": ["/"], "priority": 0},
+            {"id": "b", "name": "expr", "expression": "http.path ^= \"/\"", "priority": 7},
+        ],
+        "plugins": [
+            {"id": "p", "name": "cors", "route": "a"},
+            {"id": "q", "name": "cors", "route": "b"},
+            {"id": "r", "name": "cors"},
+        ],
+    });
+    let newest = KongVersion::new(3, 10, 0);
+    let flavor = |flavor: &str| {
+        let settings = json!({"router_flavor": flavor});
+        Make::of(settings.as_object().unwrap(), false)
+    };
+    assert_eq!(flavor("traditional_compatible"), KONG);
+    assert_eq!(Make::of(&Default::default(), false), KONG);
+    assert_eq!(Make::of(&Default::default(), true), Make::Own);
+    let mut same = table.clone();
+    assert_eq!(edit(&mut same, class(newest, flavor("expressions"))), []);
+    assert_eq!(same, table);
+    let mut edited = table;
+    let noted = edit(&mut edited, class(newest, KONG));
+    let told: Vec<_> = noted
+        .iter()
+        .map(|it| (&*it.entity_type, &*it.entity_id, &*it.field))
+        .collect();
+    assert_eq!(
+        told,
+        [("routes", "b", "expression"), ("plugins", "q", "route")]
+    );
+    let expected = json!({
+        "routes": [{"id": "a", "name": "plain", "paths": ["/"]}],
+        "plugins": [
+            {"id": "p", "name": "cors", "route": "a"},
+            {"id": "r", "name": "cors"},
+        ],
+    });
+    assert_eq!(edited, expected);
+}
+
 #[test]
 fn a_version_has_one_class() {
-    let class = |major, minor, patch| class(KongVersion::new(major, minor, patch), true);
+    let class = |major, minor, patch| class(KongVersion::new(major, minor, patch), Make::Own);
     assert_eq!(class(3, 10, 0), 0);
     assert_eq!(class(3, 11, 0), 0);
     assert_eq!(class(3, 9, 1), 1);
@@ -45,10 +92,10 @@ fn kongs_data_planes_get_no_consumer_groups() {
     });
     let newest = KongVersion::new(3, 10, 0);
     let mut own = table.clone();
-    assert!(edit(&mut own, class(newest, true)).is_empty());
+    assert!(edit(&mut own, class(newest, Make::Own)).is_empty());
     assert_eq!(own, table);
     let mut kongs = table;
-    let noted = edit(&mut kongs, class(newest, false));
+    let noted = edit(&mut kongs, class(newest, KONG));
     assert_eq!(
         kongs,
         json!({"plugins": [{"id": "q", "name": "rate-limiting"}],
@@ -57,7 +104,7 @@ fn kongs_data_planes_get_no_consumer_groups() {
     );
     let told: Vec<_> = noted.iter().map(|it| it.entity_id.as_str()).collect();
     assert_eq!(told, ["g", "p", "v", "k"]);
-    assert_eq!(class(KongVersion::new(3, 0, 0), false), CLASSES - 1);
+    assert_eq!(class(KongVersion::new(3, 0, 0), KONG), CLASSES - 1);
 }
 
 #[test]
@@ -73,9 +120,12 @@ fn keys_are_not_sent_to_those_that_have_none() {
         "key_sets": [{"id": "s"}],
     });
     let mut table = all.clone();
-    assert_eq!(edit(&mut table, class(KongVersion::new(3, 1, 0), true)), []);
+    assert_eq!(
+        edit(&mut table, class(KongVersion::new(3, 1, 0), Make::Own)),
+        []
+    );
     assert_eq!(table, all);
-    let noted = edit(&mut table, class(KongVersion::new(3, 0, 2), true));
+    let noted = edit(&mut table, class(KongVersion::new(3, 0, 2), Make::Own));
     assert_eq!(table, json!({}));
     let told: Vec<_> = noted.iter().map(|it| (&*it.entity_id, it.kept)).collect();
     assert_eq!(told, [("k", false), ("s", false)]);
