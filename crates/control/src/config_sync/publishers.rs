@@ -376,7 +376,15 @@ fn now_ms() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use sallyport_model::Kind;
+    use sallyport_store::{Actor, IfExists, Put};
+    use sallyport_wire::config_sync::edits::CLASSES;
+    use serde_json::json;
+
     use super::*;
+
+    /// Only reached when something is broken.
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_follows_is_forgotten() {
@@ -403,6 +411,94 @@ mod tests {
             publishers.current(cp, 0).await.is_some(),
             "it is built again"
         );
+        stop.cancel();
+        supervisor.await.unwrap();
+    }
+
+    /// However many data planes follow: what is compressed is compressed once.
+    #[tokio::test]
+    async fn links_of_a_control_plane_share_the_very_same_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
+        let made = crate::bootstrap(&store, "test", None).await.unwrap();
+        let cp = made.control_plane.id;
+        let (publishers, subscriptions) = Publishers::new();
+        let stop = CancellationToken::new();
+        let supervisor = tokio::spawn(supervise(store.clone(), subscriptions, stop.clone()));
+        let mut links = Vec::new();
+        for _ in 0..3 {
+            links.push(publishers.subscribe(cp).await.unwrap());
+        }
+        let first = publishers.current(cp, 0).await.unwrap().revision;
+        let id = Uuid::from_u128(1);
+        let put = Put {
+            kind: Kind::Service,
+            id,
+            body: json!({"id": id, "name": "s", "host": "upstream.test", "created_at": 1}),
+            unique: Vec::new(),
+            foreign: Vec::new(),
+            tags: Vec::new(),
+            if_exists: IfExists::Refuse,
+        };
+        let actor = Actor("test".to_owned());
+        let revision = store.put(cp, &actor, put).await.unwrap().revision;
+
+        // protocol v1: the whole, and what each older class gets of it
+        let mut payloads = Vec::new();
+        for link in &mut links {
+            let newest =
+                |it: &Option<Arc<Payload>>| it.as_ref().is_some_and(|it| it.revision == revision);
+            let found = timeout(PATIENCE, link.payloads.wait_for(newest)).await;
+            payloads.push(found.unwrap().unwrap().clone().unwrap());
+        }
+        for class in 1..CLASSES {
+            let together = std::sync::Barrier::new(payloads.len());
+            let edited: Vec<_> = std::thread::scope(|scope| {
+                let ask = |payload: &Arc<Payload>| {
+                    together.wait();
+                    payload.edited(class)
+                };
+                let asking = payloads
+                    .iter()
+                    .map(|payload| scope.spawn(move || ask(payload)));
+                let asking: Vec<_> = asking.collect();
+                asking.into_iter().map(|it| it.join().unwrap()).collect()
+            });
+            for other in &edited {
+                assert!(
+                    Arc::ptr_eq(&edited[0], other),
+                    "class {class} was made twice"
+                );
+                assert_eq!(edited[0].frame.as_ptr(), other.frame.as_ptr());
+            }
+            assert!(!edited[0].frame.is_empty());
+        }
+        for payload in &payloads {
+            assert!(Arc::ptr_eq(&payloads[0], payload));
+            assert_eq!(payloads[0].frame.as_ptr(), payload.frame.as_ptr());
+        }
+
+        // protocol v2: what is pushed, and what is answered
+        let state = publishers.current(cp, revision).await.unwrap();
+        let step = |link: &Subscription| {
+            let state = link.published.borrow().state.clone().unwrap();
+            state.steps_from(first).unwrap()[0].clone()
+        };
+        let pushed = step(&links[0]);
+        let asked =
+            async |link: &Subscription, from| link.answers.get(0, from, &state).await.unwrap();
+        for from in [None, Some(first)] {
+            let answer = asked(&links[0], from).await;
+            for link in &links {
+                assert_eq!(
+                    asked(link, from).await.frame.as_ptr(),
+                    answer.frame.as_ptr()
+                );
+            }
+        }
+        for link in &links {
+            assert!(Arc::ptr_eq(&pushed, &step(link)));
+        }
         stop.cancel();
         supervisor.await.unwrap();
     }

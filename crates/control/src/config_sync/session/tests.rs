@@ -174,6 +174,28 @@ async fn the_same_configuration_is_sent_once() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_busy_gets_only_the_newest_of_a_burst() {
+    let mut bench = Bench::new(1 << 10);
+    bench.hello().await;
+    // more than the pipe holds: it is being written until somebody reads
+    bench.publish(&"a".repeat(32), 1 << 16);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for number in 0..40_usize {
+        bench.publish(&format!("{number:032}"), 100 + number);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(
+        bench.node.read_frame().await.unwrap().payload.len(),
+        1 << 16
+    );
+    assert_eq!(bench.node.read_frame().await.unwrap().payload.len(), 139);
+    bench.send(OpCode::Ping, ConfigHash::ZERO.as_bytes()).await;
+    assert!(bench.node.read_frame().await.unwrap().opcode == OpCode::Pong);
+    bench.stop.cancel();
+    bench.end().await;
+}
+
 #[test]
 fn versions_that_are_served() {
     for (version, ok) in [
