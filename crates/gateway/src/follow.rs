@@ -19,7 +19,7 @@ use crate::balancer::Balancers;
 use crate::conf::{ClusterMaterial, Conf};
 use crate::config_sync::{
     ApplyError, ClientSettings, ClusterTls, LinkState, NodeIdError, SettingsError, hostname,
-    node_id, run,
+    node_id, run, warn_of_end,
 };
 use crate::configuration::Configuration;
 use crate::enabled::Enabled;
@@ -89,6 +89,7 @@ impl Follower {
 
     /// Shows another certificate from the next connection on; the link stays as it is.
     pub(crate) fn exchange(&self, material: &ClusterMaterial) -> Result<(), FollowError> {
+        warn_of_end(&material.identity);
         let exchanged = self.tls.exchange(material);
         exchanged.map_err(|error| SettingsError::Certificate(error).into())
     }

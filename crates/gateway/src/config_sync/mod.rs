@@ -34,8 +34,8 @@ pub use down::Down;
 pub use link::Synced;
 use link::{Changes, Effect, Event, Frame, Link, Outgoing};
 pub use node_id::{NodeIdError, hostname, node_id};
-pub(crate) use settings::proxy;
 pub use settings::{ClientSettings, ClusterTls, SettingsError, SyncProtocol, Through};
+pub(crate) use settings::{proxy, warn_of_end};
 
 /// From here on JSON is read on a thread of its own, so that it holds up nothing.
 const LARGE_BYTES: usize = 64 * 1024;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, RootCertStore};
 use sallyport_runtime::ForwardProxy;
 use sallyport_runtime::tls::client::ClientConfigError;
-use sallyport_runtime::tls::{ServerTrust, client_config, trust_store};
+use sallyport_runtime::tls::{Identity, ServerTrust, client_config, not_after, trust_store};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::{DP_LABELS, Hello, OWN, SYNC, SyncVersion};
 use sallyport_wire::config_sync::rpc::ENCODING;
@@ -74,6 +75,25 @@ impl ClusterTls {
     }
 }
 
+/// Seconds before its end from which a certificate is warned of, as at the control plane.
+const EXPIRY_WARN_SECS: i64 = 30 * 24 * 3600;
+
+/// Says in the log that the certificate that a control plane is shown ends soon, or has ended.
+pub(crate) fn warn_of_end(identity: &Identity) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |since| since.as_secs() as i64);
+    let Ok(end) = not_after(identity.leaf()) else {
+        return;
+    };
+    match end - now {
+        ..0 => warn!("cluster_cert has expired; the control plane refuses it"),
+        left @ 0..EXPIRY_WARN_SECS => {
+            warn!(days = left / (24 * 3600), "cluster_cert expires soon");
+        }
+        _ => {}
+    }
+}
+
 /// Which protocols of configuration sync a node tries (`sallyport_sync`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncProtocol {
@@ -120,6 +140,7 @@ impl ClientSettings {
         hash: ConfigHash,
     ) -> Result<ClientSettings, SettingsError> {
         let cluster = conf.cluster.as_ref().ok_or(SettingsError::NoCluster)?;
+        warn_of_end(&material.identity);
         let version = |name: &String| PluginVersion {
             name: name.clone(),
             version: conf.kong_version.clone(),

@@ -67,8 +67,11 @@ fn verified(bytes: &[u8], public: &[u8]) -> anyhow::Result<(Header, Saved)> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let now = i64::try_from(now)?;
     if now > header.expires_at {
-        let days = (now - header.expires_at) / (24 * 3600);
-        bail!("it could be started from until {days} days ago; export a new one");
+        let end = match jiff::Timestamp::from_second(header.expires_at) {
+            Ok(end) => end.to_string(),
+            Err(_) => format!("Unix second {}", header.expires_at),
+        };
+        bail!("it could be started from until {end} only; export a new one");
     }
     let payload = Reconfigure::decode(snapshot.payload, BYTES_MAX)?;
     let saved = Saved {

@@ -8,7 +8,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::lab::{
-    Control, Gateway, Handshake, Pair, after_reconnect, bytes_until_close, has_all, sallyport, soon,
+    Control, Gateway, Handshake, Pair, after_reconnect, bytes_until_close, has_all, sallyport,
+    soon, write,
 };
 
 /// A self-signed client certificate that is valid in this span, seconds from now.
@@ -263,4 +264,36 @@ fn a_pin_lets_a_waiting_gateway_in_and_its_end_cuts_it_off() {
         200,
         "it serves what it has"
     );
+}
+
+#[test]
+fn both_sides_say_in_their_logs_that_a_certificate_ends_soon() {
+    let control = Control::start();
+    for conf in ["", "sallyport_sync = v1"] {
+        let dir = tempfile::tempdir().unwrap();
+        let pair = valid(&dir, -3600, 5 * 86_400 + 3600);
+        control.pin(&pair.cert());
+        let before = control.program.lines();
+        let mut gateway = Gateway::start_set(&control, dir, &pair, conf);
+        gateway
+            .program
+            .wait_for_line("cluster_cert expires soon.*days(=|: )5", soon());
+        control.program.wait_for_line_after(
+            before,
+            "the certificate of a data plane expires soon.*days(=|: )5",
+            soon(),
+        );
+        // a new one, and no word of it
+        let fresh = tempfile::tempdir().unwrap();
+        let fresh = Pair::make(fresh.path());
+        write(&pair.cert, fresh.cert());
+        write(&pair.key, fresh.key());
+        let before = gateway.program.lines();
+        gateway.program.signal("HUP");
+        gateway
+            .program
+            .wait_for_line_after(before, "reloaded", soon());
+        let said = gateway.program.output();
+        assert_eq!(said.matches("cluster_cert expires soon").count(), 1);
+    }
 }

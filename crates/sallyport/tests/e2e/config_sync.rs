@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sallyport_testkit::http::get;
-use sallyport_testkit::{Deadline, Echo, Load};
+use sallyport_testkit::{Deadline, Echo, Load, eventually};
 use serde_json::json;
 
 use crate::lab::{Control, Gateway, after_reconnect, soon};
@@ -199,4 +199,46 @@ fn both_stop_cleanly_when_asked() {
         .wait_for_line("closed the link.*1001|1001", soon());
     gateway.program.terminate();
     assert_eq!(gateway.program.wait(Deadline::secs(30)).code(), Some(0));
+}
+
+/// How many requests run when the gateway is told to stop.
+const UNDER_WAY: usize = 12;
+
+#[test]
+fn a_gateway_that_is_told_to_stop_finishes_what_runs_and_closes_its_link() {
+    let echo = Echo::start();
+    let control = Control::start();
+    let mut gateway = Gateway::start(&control);
+    control.route_to("first", echo.port());
+    gateway.wait_for("/first", 200, soon());
+    for signal in ["TERM", "QUIT"] {
+        echo.delay(Duration::from_secs(2));
+        let before = echo.count();
+        let url = gateway.url("/first");
+        let requests: Vec<_> = (0..UNDER_WAY)
+            .map(|_| get(url.clone()))
+            .map(|request| std::thread::spawn(move || request.send().map(|it| it.status)))
+            .collect();
+        eventually("the requests are under way", soon(), || {
+            echo.count() >= before + UNDER_WAY
+        });
+        let told = control.program.lines();
+        gateway.program.signal(signal);
+        for request in requests {
+            assert_eq!(request.join().unwrap().unwrap(), 200, "{signal}");
+        }
+        assert_eq!(gateway.program.wait(soon()).code(), Some(0), "{signal}");
+        control.program.wait_for_line_after(
+            told,
+            "data plane disconnected.*ended by the data plane: closed$",
+            soon(),
+        );
+        assert_eq!(echo.count(), before + UNDER_WAY, "none was sent twice");
+        echo.delay(Duration::ZERO);
+        gateway.kill9_and_start();
+        gateway.wait_for("/first", 200, soon());
+        gateway
+            .program
+            .wait_for_line("control plane connected", soon());
+    }
 }

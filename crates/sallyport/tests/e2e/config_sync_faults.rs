@@ -1,10 +1,13 @@
 //! A bad line between gateway and control plane, and either of them gone in the middle of a rollout:
 //! traffic never notices, and every change arrives.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use sallyport_testkit::http::get;
 use sallyport_testkit::{Deadline, Echo, Fault, FaultProxy, Load};
+use serde_json::{Value, json};
 
 use crate::lab::{Control, Gateway, Pair, after_reconnect, soon};
 
@@ -105,21 +108,101 @@ fn either_side_may_die_at_any_step_of_a_rollout_of_whole_configurations() {
     rollout("sallyport_sync = v1");
 }
 
+/// Two gateways behind a load balancer: requests go to each in turn, and to the other when a
+/// connection breaks. Whatever is answered is an answer to a client.
+struct Balanced {
+    urls: [String; 2],
+    /// Paths that every gateway has on its disk.
+    paths: Mutex<Vec<String>>,
+    /// Ends and returns of the second gateway; odd while it is away.
+    turns: AtomicUsize,
+    /// Answers by gateway.
+    answers: [AtomicUsize; 2],
+}
+
+impl Balanced {
+    fn new(gateways: [&Gateway; 2]) -> Arc<Balanced> {
+        Arc::new(Balanced {
+            urls: gateways.map(|gateway| gateway.url("")),
+            paths: Mutex::new(vec!["/first".to_owned()]),
+            turns: AtomicUsize::new(0),
+            answers: Default::default(),
+        })
+    }
+
+    /// The second gateway is about to go, or is back.
+    fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn paths(&self) -> MutexGuard<'_, Vec<String>> {
+        self.paths.lock().unwrap()
+    }
+
+    /// Answers of the second gateway so far.
+    fn answers_of_the_mortal(&self) -> usize {
+        self.answers[1].load(Ordering::SeqCst)
+    }
+
+    /// The request of this number.
+    fn once(&self, number: usize) -> Result<(), String> {
+        let path = {
+            let paths = self.paths();
+            paths[number / 2 % paths.len()].clone()
+        };
+        let turns = self.turns.load(Ordering::SeqCst);
+        let which = number % 2;
+        match self.ask(which, &path)? {
+            Ok(()) => Ok(()),
+            Err(broken) => {
+                let went = turns % 2 == 1 || turns != self.turns.load(Ordering::SeqCst);
+                if which == 0 || !went {
+                    return Err(format!("gateway {which}, {path}: {broken}"));
+                }
+                self.ask(0, &path)?
+            }
+        }
+    }
+
+    /// An answer must be the right one; a connection may break.
+    fn ask(&self, which: usize, path: &str) -> Result<Result<(), String>, String> {
+        match get(format!("{}{path}", self.urls[which])).send() {
+            Ok(answer) if answer.status == 200 => {
+                self.answers[which].fetch_add(1, Ordering::SeqCst);
+                Ok(Ok(()))
+            }
+            Ok(answer) => {
+                let (status, text) = (answer.status, answer.text());
+                Err(format!("gateway {which}, {path}: {status} {text}"))
+            }
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+}
+
 /// With this line in `kong.conf` of the gateways.
 fn rollout(conf: &str) {
     let echo = Echo::start();
     let mut control = Control::start();
     control.route_to("first", echo.port());
-    let gateway = || {
+    let gateway = |seat: &str| {
         let dir = tempfile::tempdir().unwrap();
         let pair = Pair::make(dir.path());
         control.pin(&pair.cert());
-        Gateway::start_set(&control, dir, &pair, conf)
+        let conf = format!("cluster_dp_labels = site:lab,seat:{seat}\n{conf}");
+        Gateway::start_set(&control, dir, &pair, &conf)
     };
-    let (steady, mut mortal) = (gateway(), gateway());
+    let (steady, mut mortal) = (gateway("steady"), gateway("mortal"));
     mortal.wait_for("/first", 200, soon());
     steady.wait_for("/first", 200, soon());
-    let load = Load::expect_status(get(steady.url("/first")), 200, Duration::from_millis(5));
+    control.wait_in_sync(2);
+    labels_are_listed(&control);
+    let balanced = Balanced::new([&steady, &mortal]);
+    let (behind, mut number) = (balanced.clone(), 0);
+    let load = Load::start(Duration::from_millis(5), move || {
+        number += 1;
+        behind.once(number)
+    });
     for step in 0..4 {
         let name = format!("step-{step}");
         match step {
@@ -134,28 +217,53 @@ fn rollout(conf: &str) {
                 control.route_to(&name, echo.port());
                 steady.wait_for(&format!("/{name}"), 200, after_reconnect());
                 control.kill9();
+                balanced.turn();
                 mortal.kill9_and_start();
+                balanced.turn();
                 assert_eq!(mortal.status_of("/first"), 200, "from its own disk");
                 control.start_again();
             }
             // a gateway dies while the change is on its way
             2 => {
                 control.route_to(&name, echo.port());
+                balanced.turn();
                 mortal.kill9_and_start();
+                balanced.turn();
             }
             // both at once
             _ => {
                 control.route_to(&name, echo.port());
+                balanced.turn();
                 mortal.program.kill9();
                 control.kill9();
                 control.start_again();
                 mortal.kill9_and_start();
+                balanced.turn();
             }
         }
         for gateway in [&steady, &mortal] {
             gateway.wait_for(&format!("/{name}"), 200, after_reconnect());
         }
         control.wait_in_sync(2);
+        balanced.paths().push(format!("/{name}"));
+        let served = balanced.answers_of_the_mortal();
+        load.wait_for_more(20, soon());
+        assert!(
+            balanced.answers_of_the_mortal() > served,
+            "it has its share again"
+        );
     }
     load.stop().assert_clean();
+}
+
+/// Both gateways, each with what its `kong.conf` says.
+#[track_caller]
+fn labels_are_listed(control: &Control) {
+    let path = format!("/v2/control-planes/{}/nodes", control.id);
+    let nodes = control.api("GET", &path, &Value::Null).json();
+    let nodes = nodes["items"].as_array().unwrap();
+    let mut labels: Vec<_> = nodes.iter().map(|node| node["labels"].clone()).collect();
+    labels.sort_by_key(ToString::to_string);
+    let expected = ["mortal", "steady"].map(|seat| json!({"site": "lab", "seat": seat}));
+    assert_eq!(labels, expected);
 }

@@ -3,9 +3,13 @@
 
 use std::io::Write;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::signature::KeyPair;
 use sallyport_runtime::certs::{LocalCa, NewKey, Request};
 use sallyport_testkit::http::get;
 use sallyport_testkit::{Echo, eventually};
+use sallyport_wire::config_sync::snapshot;
 use serde_json::{Value, json};
 
 use crate::lab::{
@@ -437,7 +441,7 @@ fn a_new_gateway_starts_from_an_exported_file_while_the_control_plane_is_away() 
     bytes[middle] ^= 1;
     let damaged = dir.path().join("damaged.snapshot");
     write(&damaged, &bytes);
-    let start = |file: &std::path::Path| {
+    let start_with = |file: &std::path::Path, key: &std::path::Path| {
         sallyport()
             .args([
                 "gateway",
@@ -449,12 +453,30 @@ fn a_new_gateway_starts_from_an_exported_file_while_the_control_plane_is_away() 
             .args(["--bootstrap-key", &key.display().to_string()])
             .dir(dir.path())
     };
+    let start = |file: &std::path::Path| start_with(file, &key);
     let refused = start(&damaged).run(soon());
     assert!(
         refused.stderr.contains("its signature is not of this key"),
         "{}",
         refused.stderr
     );
+
+    // too old, with a good signature: of a key that we have as well
+    let exported = snapshot::read(&file.body).unwrap();
+    let header = snapshot::Header {
+        expires_at: 1_700_000_000,
+        ..exported.header
+    };
+    let mut old = snapshot::unsigned(&header, exported.payload);
+    let own = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    old.extend(own.sign(&old).as_ref());
+    let (expired, own_key) = (dir.path().join("old.snapshot"), dir.path().join("own.key"));
+    write(&expired, &old);
+    write(&own_key, URL_SAFE_NO_PAD.encode(own.public_key()));
+    let refused = start_with(&expired, &own_key).run(soon());
+    assert!(!refused.status.success());
+    let reason = "it could be started from until 2023-11-14T22:13:20Z only; export a new one";
+    assert!(refused.stderr.contains(reason), "{}", refused.stderr);
 
     // of another control plane, with a good signature
     let refused = start(&foreign).run(soon());

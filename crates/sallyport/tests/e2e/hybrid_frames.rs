@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +21,11 @@ const UPGRADE: &str = "GET /v1/outlet?node_id=7c4c3ed5-7a4c-4d3c-8f8f-1f0b0f7e2d
     node_hostname=stranger&node_version=3.9.1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
-const BINARY: u8 = 0x82;
+pub(crate) const BINARY: u8 = 0x82;
 const PING: u8 = 0x89;
 
 /// A WebSocket frame; a client's has a mask, here of zeros.
-fn frame(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     let mask = if masked { 0x80 } else { 0 };
     let mut bytes = vec![first];
     match u16::try_from(payload.len()) {
@@ -209,15 +210,15 @@ fn rubbish_on_the_control_planes_port_disturbs_nobody() {
 }
 
 /// A control plane written by hand.
-struct Fake {
+pub(crate) struct Fake {
     listener: TcpListener,
     config: Arc<rustls::ServerConfig>,
 }
 
-type Link = StreamOwned<ServerConnection, TcpStream>;
+pub(crate) type Link = StreamOwned<ServerConnection, TcpStream>;
 
 impl Fake {
-    fn new(pair: &Pair) -> Fake {
+    pub(crate) fn new(pair: &Pair) -> Fake {
         let identity = Identity::from_pem(&pair.cert(), &pair.key()).unwrap();
         let config = server_config(&identity, ClientAuth::Presented, &[]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -251,7 +252,7 @@ impl Fake {
 
     /// The next connection, with the head of its request read.
     #[track_caller]
-    fn request(&self) -> (Link, String) {
+    pub(crate) fn request(&self) -> (Link, String) {
         let mut accepted = None;
         eventually("the gateway dials", after_reconnect(), || {
             accepted = self.listener.accept().ok();
@@ -265,6 +266,32 @@ impl Fake {
         let request = head(&mut link);
         (link, request)
     }
+}
+
+/// A certificate as both sides of Kong's shared mode have it.
+#[track_caller]
+pub(crate) fn shared_pair(dir: &Path) -> Pair {
+    sallyport()
+        .args(["certs", "--name", "kong_clustering", "--out"])
+        .arg(dir)
+        .run(soon())
+        .success();
+    Pair {
+        cert: dir.join("cluster.crt"),
+        key: dir.join("cluster.key"),
+    }
+}
+
+/// `kong.conf` of a gateway that follows it, with that certificate in `dir`.
+pub(crate) fn shared_conf(dir: &Path, fake: &Fake, port: u16, status: &str) -> String {
+    format!(
+        "role = data_plane\ndatabase = off\nprefix = {dir}/prefix\n\
+         proxy_listen = 127.0.0.1:{port}\nstatus_listen = {status}\nadmin_listen = off\n\
+         log_level = info\ncluster_control_plane = 127.0.0.1:{control}\n\
+         cluster_cert = {dir}/cluster.crt\ncluster_cert_key = {dir}/cluster.key\n",
+        dir = dir.display(),
+        control = fake.listener.local_addr().unwrap().port(),
+    )
 }
 
 fn payload(name: &str, port: u16) -> Value {
@@ -284,25 +311,9 @@ fn payload(name: &str, port: u16) -> Value {
 fn a_control_plane_that_talks_rubbish_does_not_stop_a_gateway() {
     let echo = Echo::start();
     let dir = tempfile::tempdir().unwrap();
-    sallyport()
-        .args(["certs", "--name", "kong_clustering", "--out"])
-        .arg(dir.path())
-        .run(soon())
-        .success();
-    let pair = Pair {
-        cert: dir.path().join("cluster.crt"),
-        key: dir.path().join("cluster.key"),
-    };
-    let fake = Fake::new(&pair);
+    let fake = Fake::new(&shared_pair(dir.path()));
     let port = sallyport_testkit::free_port();
-    let conf = format!(
-        "role = data_plane\ndatabase = off\nprefix = {dir}/prefix\n\
-         proxy_listen = 127.0.0.1:{port}\nstatus_listen = off\nadmin_listen = off\n\
-         log_level = info\ncluster_control_plane = 127.0.0.1:{control}\n\
-         cluster_cert = {dir}/cluster.crt\ncluster_cert_key = {dir}/cluster.key\n",
-        dir = dir.path().display(),
-        control = fake.listener.local_addr().unwrap().port(),
-    );
+    let conf = shared_conf(dir.path(), &fake, port, "off");
     write(&dir.path().join("kong.conf"), conf);
     let start = || {
         sallyport()

@@ -17,6 +17,7 @@ mod bodies;
 mod certs;
 mod config_sync;
 mod config_sync_faults;
+mod config_sync_hash;
 mod config_sync_trust;
 mod consumer_groups;
 mod control_plane;
