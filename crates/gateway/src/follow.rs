@@ -1,11 +1,15 @@
 //! Following a control plane: what it sends is compiled, kept on disk, and put in force.
 
 mod apply;
+#[cfg(test)]
+mod apply_tests;
 mod edits;
 #[cfg(test)]
 mod edits_tests;
 mod isolate;
+mod kept;
 mod refusals;
+mod restored;
 mod source;
 
 use std::sync::Arc;
@@ -26,7 +30,8 @@ use crate::enabled::Enabled;
 use crate::last_known_good::LastKnownGood;
 use crate::proxy::Shared;
 use apply::Applier;
-pub(crate) use apply::{Start, StartSource, Stats};
+pub(crate) use apply::Stats;
+pub(crate) use restored::{Start, StartSource};
 
 /// Why a control plane cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +149,7 @@ pub(crate) fn last_known_good(conf: &Conf, nothing: Configuration, balancers: &B
     if let Some(problem) = &loaded.newest_problem {
         warn!(%problem, "the newest last-known-good configuration is unusable, taking the previous");
     }
-    match apply::restored(loaded, &Enabled::new(conf), (&nothing, balancers)) {
+    match restored::restored(loaded, &Enabled::new(conf), (&nothing, balancers)) {
         Ok(start) => {
             let (hash, routes) = (start.configuration.hash, start.configuration.routes());
             let version = start.version();

@@ -36,7 +36,17 @@ struct State {
     /// Grows with each change of the fault.
     stop: AtomicBool,
     accepted: AtomicUsize,
-    open: Mutex<Vec<TcpStream>>,
+    open: Mutex<Vec<Open>>,
+    /// Connections with smaller numbers are [late](FaultProxy::hold).
+    late_below: AtomicUsize,
+    released: AtomicBool,
+}
+
+/// One end of a connection.
+struct Open {
+    number: usize,
+    is_client: bool,
+    stream: TcpStream,
 }
 
 /// How often a thread looks whether something has changed.
@@ -70,6 +80,8 @@ impl FaultProxy {
             stop: AtomicBool::new(false),
             accepted: AtomicUsize::new(0),
             open: Mutex::default(),
+            late_below: AtomicUsize::new(0),
+            released: AtomicBool::new(false),
         });
         let own = state.clone();
         let accepting = std::thread::spawn(move || accept(&listener, to, &own));
@@ -102,6 +114,30 @@ impl FaultProxy {
     pub fn reset(&self) {
         self.state.cut();
     }
+
+    /// What clients of open connections send from now on is on its way for long. New connections
+    /// are as before, so that they overtake these.
+    pub fn hold(&self) {
+        let state = &self.state;
+        state.released.store(false, Ordering::SeqCst);
+        let next = state.accepted.load(Ordering::SeqCst);
+        state.late_below.store(next, Ordering::SeqCst);
+    }
+
+    /// Resets the connections that are [held](FaultProxy::hold) for their clients; the server does
+    /// not hear of it.
+    pub fn part(&self) {
+        for open in &*lock(&self.state.open) {
+            if open.is_client && self.state.is_late(open.number) {
+                _ = open.stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// The server gets what was [held](FaultProxy::hold), and then the end of those connections.
+    pub fn release(&self) {
+        self.state.released.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Drop for FaultProxy {
@@ -120,9 +156,24 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl State {
     fn cut(&self) {
-        for stream in lock(&self.open).drain(..) {
-            _ = stream.shutdown(Shutdown::Both);
+        for open in lock(&self.open).drain(..) {
+            _ = open.stream.shutdown(Shutdown::Both);
         }
+    }
+
+    fn is_late(&self, number: usize) -> bool {
+        number < self.late_below.load(Ordering::SeqCst)
+    }
+
+    /// Waits until what was held may go on; `false` if the proxy ends before.
+    fn wait_for_release(&self) -> bool {
+        while !self.released.load(Ordering::SeqCst) {
+            if self.stopped() {
+                return false;
+            }
+            std::thread::sleep(LOOK);
+        }
+        true
     }
 
     fn fault(&self) -> Fault {
@@ -141,7 +192,7 @@ fn accept(listener: &TcpListener, to: SocketAddr, state: &Arc<State>) {
             std::thread::sleep(LOOK);
             continue;
         };
-        state.accepted.fetch_add(1, Ordering::Relaxed);
+        let number = state.accepted.fetch_add(1, Ordering::SeqCst);
         threads.retain(|thread| !thread.is_finished());
         if state.fault() == Fault::Cut || threads.len() >= 2 * OPEN_MAX {
             continue; // dropped
@@ -150,21 +201,27 @@ fn accept(listener: &TcpListener, to: SocketAddr, state: &Arc<State>) {
             continue;
         };
         let mut ends = Vec::new();
-        for stream in [&client, &server] {
+        for (stream, is_client) in [(&client, true), (&server, false)] {
             _ = stream.set_nonblocking(false);
             _ = stream.set_nodelay(true);
             _ = stream.set_read_timeout(Some(LOOK));
             _ = stream.set_write_timeout(Some(Duration::from_secs(10)));
             ends.extend(stream.try_clone());
-            lock(&state.open).extend(stream.try_clone());
+            lock(&state.open).extend(stream.try_clone().map(|stream| Open {
+                number,
+                is_client,
+                stream,
+            }));
         }
         let [other_client, other_server] = ends.try_into().unwrap_or_else(|_| {
             panic!("a socket can be cloned");
         });
         let (up, down) = (state.clone(), state.clone());
-        threads.push(std::thread::spawn(move || pass(client, server, false, &up)));
         threads.push(std::thread::spawn(move || {
-            pass(other_server, other_client, true, &down);
+            pass((client, server), false, number, &up);
+        }));
+        threads.push(std::thread::spawn(move || {
+            pass((other_server, other_client), true, number, &down);
         }));
     }
     for thread in threads {
@@ -173,9 +230,10 @@ fn accept(listener: &TcpListener, to: SocketAddr, state: &Arc<State>) {
 }
 
 /// Passes bytes on until either side ends.
-fn pass(mut from: TcpStream, mut to: TcpStream, to_client: bool, state: &State) {
+fn pass((mut from, mut to): (TcpStream, TcpStream), to_client: bool, number: usize, state: &State) {
     let mut buffer = vec![0; 64 * 1024];
     let mut truncated = 0;
+    let mut held = Vec::new();
     while !state.stopped() {
         let read = match from.read(&mut buffer) {
             Ok(0) => break,
@@ -186,6 +244,13 @@ fn pass(mut from: TcpStream, mut to: TcpStream, to_client: bool, state: &State) 
             Err(_) => break,
         };
         let bytes = &buffer[..read];
+        if state.is_late(number) {
+            match to_client {
+                true => _ = to.write_all(bytes), // it may be gone
+                false => held.extend_from_slice(bytes),
+            }
+            continue;
+        }
         let written = match state.fault() {
             Fault::None => to.write_all(bytes),
             Fault::Delay(delay) => {
@@ -212,6 +277,9 @@ fn pass(mut from: TcpStream, mut to: TcpStream, to_client: bool, state: &State) 
         if written.is_err() {
             break;
         }
+    }
+    if state.is_late(number) && !to_client && state.wait_for_release() {
+        _ = to.write_all(&held);
     }
     _ = from.shutdown(Shutdown::Both);
     _ = to.shutdown(Shutdown::Both);
@@ -256,6 +324,34 @@ mod tests {
             }
         }
         Some(bytes[..read].to_vec())
+    }
+
+    #[test]
+    fn what_is_held_arrives_after_what_overtook_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = FaultProxy::start(listener.local_addr().unwrap().port());
+        let (old, mut old_end) = (
+            TcpStream::connect(("127.0.0.1", proxy.port())).unwrap(),
+            listener.accept().unwrap().0,
+        );
+        proxy.hold();
+        (&old).write_all(b"late").unwrap();
+        proxy.part();
+        let mut new = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
+        let mut new_end = listener.accept().unwrap().0;
+        new.write_all(b"soon").unwrap();
+        let mut bytes = [0; 4];
+        new_end.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"soon");
+        old_end.set_read_timeout(Some(LOOK * 2)).unwrap();
+        assert!(old_end.read(&mut bytes).is_err(), "held, and not ended");
+        proxy.release();
+        old_end
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut late = Vec::new();
+        old_end.read_to_end(&mut late).unwrap();
+        assert_eq!(late, b"late");
     }
 
     #[test]

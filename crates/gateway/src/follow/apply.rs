@@ -14,20 +14,18 @@ use uuid::Uuid;
 
 use super::edits::{Before, edited};
 use super::isolate::{Isolated, Objection, isolate, lines};
+use super::kept::State;
 use super::refusals::Rejected;
-use super::source::{Source, patch};
+use super::restored::StartSource;
+use super::source::Source;
 use crate::balancer::Balancers;
 use crate::closed::Closed;
 use crate::config_sync::{Applied, Apply, ApplyError, Synced};
 use crate::configuration::Configuration;
 use crate::enabled::Enabled;
-use crate::last_known_good::changes::{Changes, Record};
-use crate::last_known_good::{LastKnownGood, Loaded, Saved};
+use crate::last_known_good::changes::Record;
+use crate::last_known_good::{LastKnownGood, Saved};
 use crate::proxy::Shared;
-
-/// A file of changes is folded into the configuration beside it when it is larger than that
-/// configuration, and than this many bytes.
-const CHANGES_BYTES_MIN: u64 = 1 << 20;
 
 /// What the Status API tells about following a control plane.
 #[derive(Debug, Default)]
@@ -50,90 +48,6 @@ pub(super) struct Applier {
     state: Mutex<State>,
 }
 
-struct State {
-    files: LastKnownGood,
-    /// What came in changes; `None` while whole configurations come.
-    source: Option<Source>,
-    /// Open as long as it is good for the newest stored configuration.
-    changes: Option<Changes>,
-    /// Bytes of that configuration, about.
-    stored_bytes: u64,
-}
-
-/// What a gateway starts with.
-pub(crate) struct Start {
-    pub(crate) configuration: Configuration,
-    source: Option<Source>,
-}
-
-impl Start {
-    /// With a configuration that came from nowhere.
-    pub(crate) fn with(configuration: Configuration) -> Start {
-        Start {
-            configuration,
-            source: None,
-        }
-    }
-
-    /// The version that is there.
-    pub(super) fn version(&self) -> SyncVersion {
-        self.source
-            .as_ref()
-            .map_or(SyncVersion::NONE, Source::version)
-    }
-
-    /// Takes out what later changes start from.
-    pub(crate) fn take_source(&mut self) -> StartSource {
-        StartSource(self.source.take())
-    }
-}
-
-/// What later changes start from.
-#[derive(Default)]
-pub(crate) struct StartSource(Option<Source>);
-
-impl StartSource {
-    pub(super) fn version(&self) -> SyncVersion {
-        self.0.as_ref().map_or(SyncVersion::NONE, Source::version)
-    }
-}
-
-/// Makes a stored configuration ready to serve, with the changes that follow on it.
-pub(super) fn restored(
-    loaded: Loaded,
-    plugins: &Enabled,
-    before: (&Configuration, &Balancers),
-) -> Result<Start, ApplyError> {
-    let Loaded { saved, changes, .. } = loaded;
-    let Some(version) = saved.version else {
-        // another build wrote it, perhaps: what this one cannot serve must not cost the rest
-        let (hash, mut table) = (saved.hash, saved.payload.config_table);
-        let closed = closed_of(&mut table);
-        let make = |it, closed: &[Closed]| compile(it, closed, hash, plugins, before);
-        let isolated = isolate(table.clone(), || table, |_, _| None, &closed, make);
-        let isolated = isolated.map_err(|bad| ApplyError(lines(&bad)))?;
-        for told in &isolated.refused {
-            warn!(?told, "entity refused, the others are in force");
-        }
-        return Ok(Start::with(isolated.made));
-    };
-    let mut table = saved.payload.config_table;
-    let mut source = Source::from_stored(version, &mut table);
-    let mut followed = Vec::new();
-    for Record { deltas, refused } in changes {
-        if deltas.from == Some(source.version()) {
-            source.take(deltas.version, &deltas.list, &refused);
-            followed.extend(deltas.list);
-        }
-    }
-    patch(&mut table, followed);
-    let configuration = serve(&mut source, table, None, plugins, before)?;
-    Ok(Start {
-        configuration,
-        source: Some(source),
-    })
-}
-
 impl Applier {
     pub(super) fn new(
         shared: &Arc<Shared>,
@@ -148,12 +62,7 @@ impl Applier {
             shared: shared.clone(),
             plugins,
             stats,
-            state: Mutex::new(State {
-                files,
-                source: source.0,
-                changes: None,
-                stored_bytes: 0,
-            }),
+            state: Mutex::new(State::new(files, source.0)),
         }
     }
 
@@ -291,6 +200,15 @@ impl Applier {
         if !deltas.full && (state.source.is_none() || deltas.from.is_some_and(|from| from != at)) {
             return Synced::Elsewhere;
         }
+        if deltas.version.is_before(&at) {
+            let version = deltas.version;
+            if !deltas.full {
+                // changes lead on, never back
+                warn!(%version, %at, "changes to an earlier version are not taken, everything is asked for");
+                return Synced::Diverged;
+            }
+            warn!(%version, %at, "the control plane went back to an earlier version");
+        }
         let nothing = Source::default();
         let from = match (&state.source, deltas.full) {
             (Some(source), false) => source,
@@ -361,7 +279,7 @@ impl Applier {
         let mut state = self.state.try_lock().ok()?;
         let source = state.source.as_mut()?;
         let from = source.version();
-        if deltas.from.is_some_and(|wanted| wanted != from) {
+        if deltas.from.is_some_and(|wanted| wanted != from) || deltas.version.is_before(&from) {
             return None;
         }
         let hash = source.hash_after(&deltas.list);
@@ -474,7 +392,7 @@ pub(super) fn serve_all(
 }
 
 /// The same, with the table of what is published.
-fn serve(
+pub(super) fn serve(
     source: &mut Source,
     table: Value,
     old: Option<&Source>,
@@ -502,7 +420,7 @@ fn serve(
 const CLOSED: &str = "_closed";
 
 /// Takes out of a stored table what is closed.
-fn closed_of(table: &mut Value) -> Vec<Closed> {
+pub(super) fn closed_of(table: &mut Value) -> Vec<Closed> {
     let closed = table.as_object_mut().and_then(|it| it.remove(CLOSED));
     serde_json::from_value(closed.unwrap_or_default()).unwrap_or_default()
 }
@@ -512,62 +430,6 @@ fn served_table(files: &LastKnownGood) -> Value {
     match files.load() {
         Ok(Some(loaded)) => loaded.saved.payload.config_table,
         _ => Value::Null,
-    }
-}
-
-impl State {
-    fn store(&mut self, saved: Saved) {
-        self.changes = None;
-        if let Err(error) = self.files.store(&saved) {
-            // serving it matters more than surviving a restart with it
-            error!(%error, "the configuration in force will not survive a restart");
-        }
-    }
-
-    fn store_source(&mut self, hash: ConfigHash) {
-        let Some(source) = &self.source else { return };
-        let table = source.to_stored();
-        let payload = Reconfigure {
-            timestamp: None,
-            config_table: table,
-            config_hash: Some(hash),
-            hashes: None,
-        };
-        let version = Some(source.version());
-        self.store(Saved {
-            hash,
-            version,
-            payload,
-        });
-        self.stored_bytes = self.files.newest_bytes();
-    }
-
-    fn append(&mut self, record: Record) {
-        if self.changes.is_none() {
-            match self.files.changes() {
-                Ok(changes) => self.changes = Some(changes),
-                Err(error) => {
-                    error!(%error, "the configuration in force will not survive a restart");
-                }
-            }
-            self.stored_bytes = self.files.newest_bytes();
-        }
-        if let Some(changes) = &mut self.changes
-            && let Err(error) = changes.append(&record)
-        {
-            error!(%error, "the changes in force will not survive a restart");
-            // what is missing in it must not be followed by more
-            let hash = record.deltas.hash.unwrap_or(ConfigHash::ZERO);
-            self.store_source(hash);
-        }
-    }
-
-    /// Stores the whole anew when the changes have grown large.
-    fn fold(&mut self, hash: ConfigHash) {
-        let bytes = self.changes.as_ref().map_or(0, Changes::bytes);
-        if bytes > CHANGES_BYTES_MIN.max(self.stored_bytes) {
-            self.store_source(hash);
-        }
     }
 }
 
@@ -594,7 +456,7 @@ impl Apply for Arc<Applier> {
     }
 }
 
-fn compile(
+pub(super) fn compile(
     table: Value,
     closed: &[Closed],
     hash: ConfigHash,

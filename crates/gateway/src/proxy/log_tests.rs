@@ -12,15 +12,11 @@ use sallyport_plugins::{BodyUse, Env, Exchange, Finished, Flow, Handler, Reply, 
 use sallyport_wire::ConfigHash;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use super::{Bound, Shared, Speaks, Workers, open};
-use crate::balancer::Balancers;
-use crate::certificates::{ByName, Certificates};
+use super::{Bound, Speaks, Workers, open};
 use crate::conf::RouterFlavor;
 use crate::configuration::Configuration;
 use crate::enabled::Enabled;
-use crate::log_queue::{Queues, Ways};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -113,15 +109,7 @@ impl Lab {
         };
         let listeners = open(&[bound], 1, "test").unwrap();
         let proxy = listeners[0][0].0.address;
-        let options = crate::start::options(&conf, Uuid::nil(), None).unwrap();
-        let balancers = Arc::new(Balancers::new(conf.dns.clone()));
-        let named = ByName::new(Certificates::new(&[]));
-        let unused = Ways::new(&options.tls_verified, &options.tls_unverified, "".into());
-        let (queues, _) = Queues::new(unused);
-        let (nodes, _) = crate::start::counting(&conf, &options);
-        let given = (named, queues, nodes);
-        let shared = Shared::new(options, configuration, balancers, given);
-        let shared = Arc::new(shared);
+        let shared = super::testing::shared(&conf, configuration);
         let stop = CancellationToken::new();
         let workers = Workers::start(&shared, listeners, &stop, SOON).unwrap();
         Lab {

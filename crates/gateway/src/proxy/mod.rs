@@ -26,6 +26,8 @@ mod silence;
 mod spare;
 pub(crate) mod stream;
 mod tally;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tunnel;
 mod upstream;
 mod worker;

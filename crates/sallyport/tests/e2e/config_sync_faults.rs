@@ -22,6 +22,12 @@ struct Line {
 impl Line {
     #[track_caller]
     fn start() -> Line {
+        Line::start_set("")
+    }
+
+    /// With this line in the gateway's `kong.conf`.
+    #[track_caller]
+    fn start_set(conf: &str) -> Line {
         let echo = Echo::start();
         let control = Control::start();
         control.route_to("first", echo.port());
@@ -30,7 +36,7 @@ impl Line {
         control.pin(&pair.cert());
         let proxy = FaultProxy::start(control.port);
         let name = Control::node_name(&control.prefix);
-        let gateway = Gateway::start_at((&control, proxy.port(), &name), dir, &pair, "");
+        let gateway = Gateway::start_at((&control, proxy.port(), &name), dir, &pair, conf);
         gateway.wait_for("/first", 200, soon());
         let load = Load::expect_status(get(gateway.url("/first")), 200, Duration::from_millis(5));
         Line {
@@ -95,6 +101,49 @@ fn a_line_that_is_dead_on_one_side_only_is_noticed() {
     line.proxy.reset();
     line.gateway.wait_for("/meanwhile", 200, after_reconnect());
     line.control.wait_in_sync(1);
+    line.load.stop().assert_clean();
+}
+
+#[test]
+fn what_comes_late_over_an_older_link_changes_nothing() {
+    overtaken("");
+}
+
+#[test]
+fn what_comes_late_over_an_older_link_changes_nothing_with_whole_configurations() {
+    overtaken("sallyport_sync = v1");
+}
+
+/// What the gateway says of a change is still on its way when it has dialled again and said more.
+fn overtaken(conf: &str) {
+    let line = Line::start_set(conf);
+    let Line {
+        control,
+        proxy,
+        gateway,
+        ..
+    } = &line;
+    control.wait_in_sync(1);
+    proxy.hold();
+    let before = gateway.program.lines();
+    control.route_to("held", line.echo.port());
+    gateway
+        .program
+        .wait_for_line_after(before, "configuration in force", soon());
+    proxy.part();
+    control.route_to("newer", line.echo.port());
+    gateway.wait_for("/newer", 200, after_reconnect());
+    control.wait_in_sync(1);
+    let before = control.program.lines();
+    proxy.release();
+    control
+        .program
+        .wait_for_line_after(before, "data plane disconnected", soon());
+    assert_eq!(control.in_sync(), 1, "it says that it runs the newest");
+    // and the newer link is the one that is believed
+    control.route_to("last", line.echo.port());
+    gateway.wait_for("/last", 200, soon());
+    control.wait_in_sync(1);
     line.load.stop().assert_clean();
 }
 

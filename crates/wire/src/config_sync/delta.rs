@@ -56,6 +56,22 @@ impl SyncVersion {
         (own == wanted).then(|| u64::from_str_radix(revision, 16).ok())?
     }
 
+    /// Whether this is an earlier revision of the control plane that `other` is of; `false` for
+    /// versions of which that cannot be told.
+    pub fn is_before(&self, other: &SyncVersion) -> bool {
+        let plane = |version: &SyncVersion| {
+            let digits = version.as_str().strip_prefix("v02_")?.get(..12)?;
+            u64::from_str_radix(digits, 16).ok()
+        };
+        let Some(plane) = plane(other) else {
+            return false;
+        };
+        match (self.revision(plane), other.revision(plane)) {
+            (Some(own), Some(other)) => own < other,
+            _ => false,
+        }
+    }
+
     /// The 32 characters.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
@@ -456,6 +472,12 @@ mod tests {
         assert_eq!(version.revision(0xabd), None);
         assert_eq!(SyncVersion::NONE.revision(0xabc), None);
         assert_eq!(version.to_string().parse(), Ok(version));
+        assert!(version.is_before(&SyncVersion::new(0xabc, 0x100)));
+        assert!(!version.is_before(&version));
+        assert!(!SyncVersion::new(0xabc, 0x100).is_before(&version));
+        assert!(!version.is_before(&SyncVersion::new(0xabd, 78)));
+        assert!(!SyncVersion::NONE.is_before(&version));
+        assert!(!version.is_before(&SyncVersion::NONE));
     }
 
     /// As the documented format has it; Kong's own, without our additions.

@@ -267,24 +267,21 @@ impl Control {
     /// Waits until this many gateways say that they run on the newest configuration.
     #[track_caller]
     pub(crate) fn wait_in_sync(&self, gateways: usize) {
-        let path = |what| format!("/v2/control-planes/{}/{what}", self.id);
-        eventually(
-            "all gateways acknowledge the newest configuration",
-            soon(),
-            || {
-                let wanted = self
-                    .api("GET", &path("expected-config-hash"), &Value::Null)
-                    .json();
-                let nodes = self.api("GET", &path("nodes"), &Value::Null).json();
-                let nodes = nodes["items"].as_array().unwrap();
-                let hash = &wanted["expected_hash"];
-                nodes
-                    .iter()
-                    .filter(|node| node["config_hash"] == *hash)
-                    .count()
-                    == gateways
-            },
-        );
+        let what = "all gateways acknowledge the newest configuration";
+        eventually(what, soon(), || self.in_sync() == gateways);
+    }
+
+    /// Gateways that acknowledged the newest configuration.
+    pub(crate) fn in_sync(&self) -> usize {
+        let get = |what| {
+            let path = format!("/v2/control-planes/{}/{what}", self.id);
+            self.api("GET", &path, &Value::Null).json()
+        };
+        let wanted = get("expected-config-hash");
+        let nodes = get("nodes");
+        let nodes = nodes["items"].as_array().unwrap().iter();
+        let hash = &wanted["expected_hash"];
+        nodes.filter(|node| node["config_hash"] == *hash).count()
     }
 
     /// The address that decK gets.
