@@ -14,17 +14,15 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use sallyport_model::Kind;
 use sallyport_runtime::certs::{Curve, data_plane_pair};
 use sallyport_runtime::tls::{self, Identity};
-use sallyport_store::{IfExists, NewCertificate, NewControlPlane, Node, Put};
+use sallyport_store::{NewCertificate, NewControlPlane, Node};
 use sallyport_wire::config_sync::delta::Refused;
 use sallyport_wire::config_sync::{BasicInfo, ErrorReport, PluginVersion, Reconfigure};
 use serde_json::{Value, json};
 use support::{BASE, GEO, Lab};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use uuid::Uuid;
 
 const NODE: &str = "11111111-1111-4111-8111-111111111111";
@@ -280,55 +278,6 @@ async fn a_pinned_data_plane_gets_each_change_and_is_listed() {
     let shown = issue().await;
     assert_eq!(shown["affected_resources"][0]["type"], "services");
     assert_eq!(shown["description"], "host: no such host");
-    lab.stop().await;
-}
-
-#[tokio::test]
-async fn a_burst_of_changes_ends_in_the_newest_configuration() {
-    let lab = Lab::start().await;
-    let (identity, _) = pinned(&lab).await;
-    let mut socket = outlet(&lab, &identity, "3.10.0").await;
-    hello(&mut socket, &[]).await;
-    configuration(&mut socket).await;
-    // All at once, so that the store commits them in a few lots however slow the machine is.
-    let changes = 40;
-    let (store, cp) = (lab.store.clone(), lab.first.control_plane.id);
-    let mut writers = JoinSet::new();
-    for number in 0..changes {
-        let (store, id) = (store.clone(), Uuid::new_v4());
-        let name = format!("s{number}");
-        let put = Put {
-            kind: Kind::Service,
-            id,
-            body: json!({"id": id, "name": name, "host": "upstream.test", "created_at": 1}),
-            unique: vec![("name".to_owned(), name)],
-            foreign: Vec::new(),
-            tags: Vec::new(),
-            if_exists: IfExists::Refuse,
-        };
-        let actor = sallyport_store::Actor("test".to_owned());
-        writers.spawn(async move { store.put(cp, &actor, put).await.unwrap().revision });
-    }
-    let newest = writers.join_all().await.into_iter().max().unwrap();
-    assert!(newest >= changes as u64, "each is a revision: {newest}");
-    let mut frames = 0;
-    let last = loop {
-        let frame = configuration(&mut socket).await;
-        frames += 1;
-        if names(&frame, "services").len() == changes {
-            break frame;
-        }
-    };
-    assert!(
-        frames <= changes / 4,
-        "{frames} frames for {changes} changes"
-    );
-    let path = format!("/v2/control-planes/{}/expected-config-hash", lab.cp());
-    let expected = lab.api(Method::GET, &path, Value::Null).await;
-    assert_eq!(expected.body["expected_hash"], last.hash().as_str());
-    // and nothing of the burst follows on it
-    send(&mut socket, OpCode::Ping, last.hash().as_bytes()).await;
-    assert_eq!(receive(&mut socket).await, (OpCode::Pong, Vec::new()));
     lab.stop().await;
 }
 
@@ -609,5 +558,7 @@ async fn telemetry_is_taken_from_the_same_guests() {
     lab.stop().await;
 }
 
+#[path = "config_sync/burst.rs"]
+mod burst;
 #[path = "config_sync/rpc.rs"]
 mod rpc;

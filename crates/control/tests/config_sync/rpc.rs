@@ -6,6 +6,7 @@ use sallyport_wire::config_sync::delta::{
 };
 use sallyport_wire::config_sync::kong_deltas::WORKSPACE;
 use sallyport_wire::config_sync::rpc::{ENCODING, Message, compress, decode, raw};
+use tokio::task::JoinSet;
 
 use super::*;
 
