@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sallyport_model::Kind;
-use sallyport_model::schema::{self, Type};
+use sallyport_model::config_table::with_objects;
+use sallyport_model::schema;
 use sallyport_plugins::Entity;
 use sallyport_plugins::ids::Ids;
 use serde_json::value::{RawValue, to_raw_value};
@@ -108,17 +109,13 @@ pub(crate) fn unix_secs() -> u64 {
     now.map_or(0, |since| since.as_secs())
 }
 
-fn entry(kind: Kind, mut entity: Value, now: u64) -> Option<Entry> {
+fn entry(kind: Kind, entity: Value, now: u64) -> Option<Entry> {
+    let mut entity = with_objects(kind, entity);
     let id = entity["id"].as_str()?.parse().ok()?;
     for field in &schema::of(kind).record.fields {
         let is_time = matches!(field.name, "created_at" | "updated_at");
         if is_time && entity[field.name].is_null() {
             entity[field.name] = json!(now);
-        }
-        if let Type::Foreign(_) = field.ty
-            && entity[field.name].is_string()
-        {
-            entity[field.name] = json!({"id": entity[field.name]});
         }
     }
     let name = entity["name"].as_str().or(entity["username"].as_str());

@@ -69,6 +69,18 @@ pub fn flat(kind: Kind, mut entity: Value) -> Value {
     entity
 }
 
+/// The other way round for references: each as an object with the id.
+pub fn with_objects(kind: Kind, mut flat: Value) -> Value {
+    for field in &schema::of(kind).record.fields {
+        if let Type::Foreign(_) = field.ty
+            && flat[field.name].is_string()
+        {
+            flat[field.name] = json!({"id": flat[field.name]});
+        }
+    }
+    flat
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

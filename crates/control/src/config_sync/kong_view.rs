@@ -5,12 +5,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sallyport_model::Kind;
-use sallyport_model::schema::{self, Type};
+use sallyport_model::config_table::with_objects;
+use sallyport_model::schema;
 use sallyport_wire::config_sync::delta::{Delta, Deltas, SyncVersion};
 use sallyport_wire::config_sync::digest::EntityDigest;
 use sallyport_wire::config_sync::kong_deltas;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::payload::Payload;
@@ -29,7 +30,7 @@ type Key = (Kind, String);
 struct Sent {
     digest: EntityDigest,
     /// What no other of its kind may have.
-    unique: Vec<String>,
+    unique: Vec<(&'static str, String)>,
 }
 
 /// Everything that was sent.
@@ -51,11 +52,11 @@ impl KongView {
         for kind in Kind::ALL {
             let list = table[kind.table()].as_array();
             for flat in list.into_iter().flatten() {
-                let entity = with_objects(kind, flat);
+                let entity = with_objects(kind, flat.clone());
                 let key = (kind, entity["id"].as_str().unwrap_or_default().to_owned());
                 let sent = Sent {
                     digest: EntityDigest::of(kind.table(), &entity.to_string()),
-                    unique: unique(kind, &entity),
+                    unique: schema::index(kind, &entity).unique,
                 };
                 index.insert(key.clone(), sent);
                 entities.push((key, entity));
@@ -135,33 +136,6 @@ impl KongView {
     }
 }
 
-/// An entity of a `config_table` with its references as objects.
-fn with_objects(kind: Kind, flat: &Value) -> Value {
-    let mut entity = flat.clone();
-    for field in &schema::of(kind).record.fields {
-        if let (Type::Foreign(_), Some(id)) = (&field.ty, flat[field.name].as_str()) {
-            entity[field.name] = json!({"id": id});
-        }
-    }
-    entity
-}
-
-fn unique(kind: Kind, entity: &Value) -> Vec<String> {
-    let schema = schema::of(kind);
-    let alone = schema.record.fields.iter().filter(|field| field.unique);
-    let alone = alone.map(|field| (field.name, &entity[field.name]));
-    let mut all: Vec<String> = alone
-        .filter(|(_, value)| !value.is_null())
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    let together = schema.unique_together.iter();
-    let together: Vec<String> = together.map(|name| entity[*name].to_string()).collect();
-    if !together.is_empty() {
-        all.push(together.join(","));
-    }
-    all
-}
-
 /// By which class; from which revision, if it is from any, to which.
 type Asked = (usize, Option<u64>, u64);
 
@@ -232,6 +206,8 @@ impl KongResults {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn id(n: u128) -> String {
