@@ -70,7 +70,8 @@ impl Applier {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn swap(&self, configuration: Configuration, refused: &[Refused]) {
+    /// Puts in force. Of all that is refused, `told` is named in the log: what was not before.
+    fn swap(&self, configuration: Configuration, told: &[Refused], refused: usize) {
         let changed = configuration.work();
         info!(
             hash = %configuration.hash,
@@ -87,7 +88,7 @@ impl Applier {
             message,
             kept,
             closed,
-        } in refused.iter().take(REFUSED_LOGGED_MAX)
+        } in told.iter().take(REFUSED_LOGGED_MAX)
         {
             warn!(
                 entity_type,
@@ -102,9 +103,7 @@ impl Applier {
         }
         self.shared.swap(configuration);
         self.stats.applied.fetch_add(1, Ordering::Relaxed);
-        self.stats
-            .refused
-            .store(refused.len() as u64, Ordering::Relaxed);
+        self.stats.refused.store(refused as u64, Ordering::Relaxed);
     }
 
     /// A whole configuration, as it comes over protocol v1.
@@ -157,7 +156,7 @@ impl Applier {
             payload,
         });
         state.source = None;
-        self.swap(configuration, &refused);
+        self.swap(configuration, &refused, refused.len());
         Ok(Applied { hash, refused })
     }
 
@@ -239,12 +238,14 @@ impl Applier {
         let Some(source) = &state.source else {
             return Synced::Elsewhere;
         };
-        let (report, refused) = (report(source, configuration.hash), source.refused());
+        let report = report(source, configuration.hash);
+        let told = record.as_ref().map_or(&report.refused, |it| &it.refused);
+        let told = told.clone();
         match record {
             Some(record) => state.append(record),
             None => state.store_source(configuration.hash),
         }
-        self.swap(configuration, &refused);
+        self.swap(configuration, &told, report.refused.len());
         state.fold(report.config_hash);
         Synced::Done(report)
     }
@@ -289,8 +290,8 @@ impl Applier {
         let current = self.shared.configuration();
         let before = (&*current, &*self.shared.balancers);
         let (configuration, record) = self.edit(source, deltas, before, QUICK_MAX)?;
-        let (report, refused) = (report(source, configuration.hash), source.refused());
-        self.swap(configuration, &refused);
+        let report = report(source, configuration.hash);
+        self.swap(configuration, &record.refused, report.refused.len());
         Some((report, record))
     }
 
