@@ -8,7 +8,7 @@ mod support;
 use std::time::Duration;
 
 use fastwebsockets::{Frame, OpCode, Payload, WebSocket};
-use http::Method;
+use http::{HeaderMap, Method};
 use http_body_util::Empty;
 use hyper::Request;
 use hyper::body::Bytes;
@@ -69,8 +69,22 @@ async fn dial(
 }
 
 async fn open(lab: &Lab, identity: &Identity, host: &str, path: &str) -> Socket {
+    let (socket, answer) = upgraded(lab, identity, (host, path), None).await;
+    // what a data plane of ours looks for before it reports what it refused
+    let takes = answer.get("sallyport-takes");
+    let expected = path.starts_with("/v1/outlet").then_some("error");
+    assert_eq!(takes.and_then(|it| it.to_str().ok()), expected);
+    socket
+}
+
+async fn upgraded(
+    lab: &Lab,
+    identity: &Identity,
+    (host, path): (&str, &str),
+    protocols: Option<&str>,
+) -> (Socket, HeaderMap) {
     let stream = dial(lab, identity, host).await;
-    let request = Request::get(path)
+    let mut request = Request::get(path)
         .header("host", format!("{host}:443"))
         .header("upgrade", "websocket")
         .header("connection", "upgrade")
@@ -78,18 +92,16 @@ async fn open(lab: &Lab, identity: &Identity, host: &str, path: &str) -> Socket 
         .header(
             "sec-websocket-key",
             fastwebsockets::handshake::generate_key(),
-        )
-        .body(Empty::<Bytes>::new())
-        .unwrap();
+        );
+    if let Some(protocols) = protocols {
+        request = request.header("sec-websocket-protocol", protocols);
+    }
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
     let opened = fastwebsockets::handshake::client(&TokioExecutor::new(), request, stream).await;
     let (mut socket, answer) = opened.unwrap();
-    // what a data plane of ours looks for before it reports what it refused
-    let takes = answer.headers().get("sallyport-takes");
-    let expected = path.starts_with("/v1/outlet").then_some("error");
-    assert_eq!(takes.and_then(|it| it.to_str().ok()), expected);
     socket.set_auto_pong(false);
     socket.set_auto_close(false);
-    socket
+    (socket, answer.headers().clone())
 }
 
 async fn outlet(lab: &Lab, identity: &Identity, version: &str) -> Socket {

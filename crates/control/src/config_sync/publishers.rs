@@ -386,15 +386,44 @@ mod tests {
     /// Only reached when something is broken.
     const PATIENCE: Duration = Duration::from_secs(60);
 
+    /// A control plane with its publisher.
+    struct Lab {
+        store: Store,
+        publishers: Publishers,
+        cp: Uuid,
+        stop: CancellationToken,
+        supervisor: tokio::task::JoinHandle<()>,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Lab {
+        async fn start() -> Lab {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
+            let made = crate::bootstrap(&store, "test", None).await.unwrap();
+            let (publishers, subscriptions) = Publishers::new();
+            let stop = CancellationToken::new();
+            let running = supervise(store.clone(), subscriptions, stop.clone());
+            Lab {
+                store,
+                publishers,
+                cp: made.control_plane.id,
+                stop,
+                supervisor: tokio::spawn(running),
+                _directory: directory,
+            }
+        }
+
+        async fn stop(self) {
+            self.stop.cancel();
+            self.supervisor.await.unwrap();
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_nobody_follows_is_forgotten() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
-        let made = crate::bootstrap(&store, "test", None).await.unwrap();
-        let cp = made.control_plane.id;
-        let (publishers, subscriptions) = Publishers::new();
-        let stop = CancellationToken::new();
-        let supervisor = tokio::spawn(supervise(store, subscriptions, stop.clone()));
+        let lab = Lab::start().await;
+        let (publishers, cp) = (&lab.publishers, lab.cp);
         let state = publishers.current(cp, 0).await.unwrap();
         let kept = Arc::downgrade(&state);
         drop(state);
@@ -411,20 +440,14 @@ mod tests {
             publishers.current(cp, 0).await.is_some(),
             "it is built again"
         );
-        stop.cancel();
-        supervisor.await.unwrap();
+        lab.stop().await;
     }
 
     /// However many data planes follow: what is compressed is compressed once.
     #[tokio::test]
     async fn links_of_a_control_plane_share_the_very_same_bytes() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
-        let made = crate::bootstrap(&store, "test", None).await.unwrap();
-        let cp = made.control_plane.id;
-        let (publishers, subscriptions) = Publishers::new();
-        let stop = CancellationToken::new();
-        let supervisor = tokio::spawn(supervise(store.clone(), subscriptions, stop.clone()));
+        let lab = Lab::start().await;
+        let (publishers, cp, store) = (&lab.publishers, lab.cp, &lab.store);
         let mut links = Vec::new();
         for _ in 0..3 {
             links.push(publishers.subscribe(cp).await.unwrap());
@@ -499,7 +522,6 @@ mod tests {
         for link in &links {
             assert!(Arc::ptr_eq(&pushed, &step(link)));
         }
-        stop.cancel();
-        supervisor.await.unwrap();
+        lab.stop().await;
     }
 }

@@ -12,24 +12,9 @@ use super::*;
 
 async fn outlet(lab: &Lab, identity: &Identity) -> Socket {
     let host = host(lab, "cp0");
-    let stream = dial(lab, identity, &host).await;
-    let request = Request::get("/v2/outlet")
-        .header("host", format!("{host}:443"))
-        .header("upgrade", "websocket")
-        .header("connection", "upgrade")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-protocol", "other, kong.meta.v1")
-        .header(
-            "sec-websocket-key",
-            fastwebsockets::handshake::generate_key(),
-        )
-        .body(Empty::<Bytes>::new())
-        .unwrap();
-    let opened = fastwebsockets::handshake::client(&TokioExecutor::new(), request, stream).await;
-    let (mut socket, response) = opened.unwrap();
-    assert_eq!(response.headers()["sec-websocket-protocol"], "kong.meta.v1");
-    socket.set_auto_pong(false);
-    socket.set_auto_close(false);
+    let protocols = Some("other, kong.meta.v1");
+    let (socket, answer) = upgraded(lab, identity, (&host, "/v2/outlet"), protocols).await;
+    assert_eq!(answer["sec-websocket-protocol"], "kong.meta.v1");
     socket
 }
 

@@ -14,8 +14,8 @@ use sallyport_wire::config_sync::digest::{EntityDigest, SetDigest};
 use sallyport_wire::config_sync::rpc::{ENCODING, Message, decode};
 use serde_json::json;
 
-use crate::hybrid_frames::{BINARY, Fake, Link, frame, shared_conf, shared_pair};
-use crate::lab::{sallyport, soon, write};
+use crate::hybrid_frames::{BINARY, Fake, Link, frame, shared_conf};
+use crate::lab::{Pair, sallyport, soon, write};
 
 /// The payload of the next frame of this kind; others are passed over.
 #[track_caller]
@@ -106,7 +106,7 @@ fn hash(list: &[Delta]) -> ConfigHash {
 fn changes_with_another_hash_are_not_served_and_everything_is_asked_for() {
     let echo = Echo::start();
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::new(&shared_pair(dir.path()));
+    let fake = Fake::new(&Pair::make_shared(dir.path()));
     let [port, status] = free_ports();
     let status_listen = format!("127.0.0.1:{status}");
     let conf = shared_conf(dir.path(), &fake, port, &status_listen);

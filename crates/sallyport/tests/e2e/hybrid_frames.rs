@@ -268,20 +268,6 @@ impl Fake {
     }
 }
 
-/// A certificate as both sides of Kong's shared mode have it.
-#[track_caller]
-pub(crate) fn shared_pair(dir: &Path) -> Pair {
-    sallyport()
-        .args(["certs", "--name", "kong_clustering", "--out"])
-        .arg(dir)
-        .run(soon())
-        .success();
-    Pair {
-        cert: dir.join("cluster.crt"),
-        key: dir.join("cluster.key"),
-    }
-}
-
 /// `kong.conf` of a gateway that follows it, with that certificate in `dir`.
 pub(crate) fn shared_conf(dir: &Path, fake: &Fake, port: u16, status: &str) -> String {
     format!(
@@ -311,7 +297,7 @@ fn payload(name: &str, port: u16) -> Value {
 fn a_control_plane_that_talks_rubbish_does_not_stop_a_gateway() {
     let echo = Echo::start();
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::new(&shared_pair(dir.path()));
+    let fake = Fake::new(&Pair::make_shared(dir.path()));
     let port = sallyport_testkit::free_port();
     let conf = shared_conf(dir.path(), &fake, port, "off");
     write(&dir.path().join("kong.conf"), conf);

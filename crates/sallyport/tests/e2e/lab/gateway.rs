@@ -18,8 +18,20 @@ impl Pair {
     /// Has `sallyport certs` make one in `dir`.
     #[track_caller]
     pub(crate) fn make(dir: &Path) -> Pair {
+        Pair::make_with(&[], dir)
+    }
+
+    /// The same as both sides of Kong's shared mode have it.
+    #[track_caller]
+    pub(crate) fn make_shared(dir: &Path) -> Pair {
+        Pair::make_with(&["--name", "kong_clustering"], dir)
+    }
+
+    #[track_caller]
+    fn make_with(options: &[&str], dir: &Path) -> Pair {
         sallyport()
             .arg("certs")
+            .args(options)
             .arg("--out")
             .arg(dir)
             .run(soon())
