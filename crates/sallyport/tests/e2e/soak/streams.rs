@@ -68,6 +68,12 @@ fn sessions_of_streams_leave_nothing() {
          proxy_stream_access_log = off\nstream_listen = {listen}"
     );
     let gateway = Doors::start_quiet(&document.to_string(), &more);
+    // these are bound after the one that it was asked at
+    for port in [good, dead, broken, tls] {
+        eventually("a port for streams listens", soon(), || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+    }
     let idle = descriptors(&gateway.program);
     let connect = |port: u16| TcpStream::connect(("127.0.0.1", port)).unwrap();
     let large = "x".repeat(100_000);
