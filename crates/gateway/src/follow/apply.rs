@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::edits::{Before, edited};
 use super::isolate::{Isolated, Objection, isolate, lines};
-use super::kept::{Settled, State};
+use super::kept::{Disk, Settled, State};
 use super::refusals::Rejected;
 use super::restored::StartSource;
 use super::source::Source;
@@ -48,6 +48,9 @@ pub(super) struct Applier {
     pub(super) shared: Arc<Shared>,
     pub(super) plugins: Enabled,
     pub(super) stats: Arc<Stats>,
+    files: LastKnownGood,
+    /// Always locked before the state, if both are.
+    disk: Mutex<Disk>,
     state: Mutex<State>,
 }
 
@@ -65,12 +68,18 @@ impl Applier {
             shared: shared.clone(),
             plugins,
             stats,
-            state: Mutex::new(State::new(files, source.0)),
+            files: files.clone(),
+            disk: Mutex::new(Disk::new(files)),
+            state: Mutex::new(State::new(source.0)),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts in force, and says so in the log.
@@ -113,6 +122,7 @@ impl Applier {
 
     /// A whole configuration, as it comes over protocol v1.
     fn whole(&self, payload: Reconfigure) -> Result<Applied, ApplyError> {
+        let mut disk = self.disk();
         let mut state = self.state();
         let current = self.shared.configuration();
         let before = (&*current, &*self.shared.balancers);
@@ -126,7 +136,7 @@ impl Applier {
             if let Some(source) = &state.source {
                 return source.served_value(kind, id);
             }
-            let table = stored.get_or_init(|| served_table(&state.files));
+            let table = stored.get_or_init(|| served_table(&self.files));
             let list = table[kind.table()].as_array()?;
             let id = id.to_string();
             list.iter()
@@ -155,12 +165,12 @@ impl Applier {
             }
         };
         let hash = configuration.hash;
-        state.store(Saved {
+        disk.store(&Saved {
             hash,
             version: None,
             payload,
         });
-        state.source = None;
+        *state = State::new(None);
         self.swap(configuration, &refused, refused.len());
         Ok(Applied { hash, refused })
     }
@@ -178,7 +188,7 @@ impl Applier {
         let before = (&*current, &*self.shared.balancers);
         let mut served = match &state.source {
             Some(source) => source.served_table(),
-            None => served_table(&state.files),
+            None => served_table(&self.files),
         };
         closed_of(&mut served);
         if !served.is_object() {
@@ -194,6 +204,7 @@ impl Applier {
 
     /// Changes, as they come over protocol v2.
     fn changes(&self, deltas: Deltas) -> Synced {
+        let mut disk = self.disk();
         let mut state = self.state();
         let current = self.shared.configuration();
         let before = (&*current, &*self.shared.balancers);
@@ -246,12 +257,21 @@ impl Applier {
         let report = report(source, configuration.hash);
         let told = record.as_ref().map_or(&report.refused, |it| &it.refused);
         let told = told.clone();
-        match record {
-            Some(record) => state.append(Some(record)),
-            None => state.store_source(configuration.hash),
-        }
+        let mut records = state.overtaken();
+        let whole = match record {
+            Some(record) => {
+                records.push(record);
+                disk.append(&records)
+            }
+            None => {
+                disk.store_source(&mut state);
+                false
+            }
+        };
         self.swap(configuration, &told, report.refused.len());
-        state.fold(report.config_hash);
+        if whole {
+            disk.store_source(&mut state);
+        }
         Synced::Done(report)
     }
 
@@ -266,7 +286,7 @@ impl Applier {
         source.take(deltas.version, &deltas.list, &[]);
         let old = match state.source.take() {
             Some(old) => old,
-            None => Source::from_stored(SyncVersion::NONE, &mut served_table(&state.files)),
+            None => Source::from_stored(SyncVersion::NONE, &mut served_table(&self.files)),
         };
         let made = serve_all(&mut source, Some(&old), &self.plugins, before);
         // a source that cannot be served at all is no place to go on from
@@ -278,7 +298,7 @@ impl Applier {
     /// `None` leaves everything as it was; else their list is taken.
     ///
     /// Takes no longer than it may on a thread that does other things as well.
-    fn quick(&self, deltas: &mut Deltas) -> Option<Synced> {
+    pub(super) fn quick(&self, deltas: &mut Deltas) -> Option<Synced> {
         let mut state = self.state.try_lock().ok()?;
         let (configuration, from, refused) = self.quick_edit(&mut state, deltas)?;
         let (config_hash, work) = (configuration.hash, configuration.work());
@@ -330,12 +350,18 @@ impl Applier {
     /// Waits until the disk has what [`quick`](Applier::quick) put in force. What is to be told of
     /// it, unless somebody has told it.
     fn settle_now(&self) -> Option<Report> {
+        let mut disk = self.disk();
+        let (records, settled) = self.state().noted()?;
+        if disk.append(&records) {
+            disk.store_source(&mut self.state());
+        }
+        drop(disk);
         let Settled {
             report,
             sets,
             compiled,
             removed,
-        } = self.state().settle()?;
+        } = settled;
         let routes = self.shared.configuration().routes();
         let hash = report.config_hash;
         info!(%hash, routes, sets, compiled, removed, "configuration in force");

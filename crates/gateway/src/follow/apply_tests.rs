@@ -219,3 +219,19 @@ async fn what_waits_for_the_disk_has_a_bound() {
     assert!(matches!(full, Synced::Done(report) if report.version == at(version)));
     assert_eq!(lab.kept(), (1..=version).map(at).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_slow_disk_holds_up_no_change() {
+    let lab = Lab::new();
+    lab.done(everything(1, vec![route(1, "/a")])).await;
+    let disk = lab.applier.disk();
+    for to in 2..4 {
+        let list = vec![route(1, &format!("/{to}"))];
+        let mut change = changes(Some(to - 1), to, None, list);
+        assert!(lab.applier.quick(&mut change).is_some(), "{to}");
+    }
+    assert_eq!(lab.kept(), [at(1)]);
+    drop(disk);
+    assert_eq!(lab.applier.settle().await.unwrap().version, at(3));
+    assert_eq!(lab.kept(), [1, 2, 3].map(at));
+}
