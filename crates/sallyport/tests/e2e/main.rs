@@ -43,6 +43,7 @@ mod openapi;
 mod operations;
 mod plugins;
 mod ports;
+mod power_cut;
 mod proxy_protocol;
 mod quickstart;
 mod rate_limit;
