@@ -16,6 +16,7 @@ mod bad_upstream;
 mod bodies;
 mod certs;
 mod config_sync;
+mod config_sync_crowd;
 mod config_sync_faults;
 mod config_sync_hash;
 mod config_sync_trust;
