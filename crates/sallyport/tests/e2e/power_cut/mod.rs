@@ -222,13 +222,9 @@ impl Story {
             if *path != changes || bytes.len() <= 12 {
                 continue;
             }
-            let synced = &steps[at + 1];
-            assert_eq!(
-                synced.call,
-                Call::Sync(changes.clone()),
-                "line {}",
-                step.begin
-            );
+            let synced = Call::Sync(changes.clone());
+            let synced = steps[at + 1..].iter().find(|it| it.call == synced);
+            let synced = synced.unwrap_or_else(|| panic!("line {}: never synced", step.begin));
             assert!(
                 synced.end < self.told_after(step.begin),
                 "line {}",
@@ -237,8 +233,8 @@ impl Story {
             records += 1;
         }
         assert!(
-            records >= 8,
-            "three services, their routes, and four plugins: {records}"
+            records >= 6,
+            "two services with their routes, and a plugin four times: {records}"
         );
     }
 
@@ -304,7 +300,7 @@ impl Story {
                 written.push((step.begin, version));
             }
         }
-        assert!(written.len() >= 8, "{written:?}");
+        assert!(written.len() >= 6, "{written:?}");
         Ok((cuts, known.len()))
     }
 
