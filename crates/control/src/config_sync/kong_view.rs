@@ -268,4 +268,39 @@ mod tests {
             assert_eq!(told(&before, &now).0, full, "{services:?}");
         }
     }
+
+    fn payload(revision: u64) -> Payload {
+        let service = json!({"id": id(1), "name": format!("s{revision}"), "host": "h"});
+        let snapshot = sallyport_store::Snapshot {
+            revision,
+            entities: [(Kind::Service, vec![service])].into_iter().collect(),
+        };
+        Payload::build(snapshot, 0)
+    }
+
+    #[test]
+    fn changes_start_from_what_was_sent_to_the_same_class_lately() {
+        let results = KongResults::new(Uuid::nil());
+        let is_whole = |class: usize, from: Option<u64>, payload: &Payload| {
+            let result = results.get(class, from, payload);
+            let result: Value = serde_json::from_str(result.get()).unwrap();
+            result["default"]["full_sync"].as_bool().unwrap()
+        };
+        assert!(is_whole(0, None, &payload(1)));
+        let second = payload(2);
+        assert!(!is_whole(0, Some(1), &second));
+        // what another class has, which may have been told other things, is no place to start from
+        assert!(is_whole(1, Some(1), &second));
+        assert!(is_whole(0, Some(99), &second));
+        for revision in 3..=8 {
+            assert!(!is_whole(0, Some(revision - 1), &payload(revision)));
+        }
+        // eight are known still, of all classes together, and no more
+        let newest = payload(9);
+        assert!(!is_whole(0, Some(2), &newest));
+        assert!(is_whole(0, Some(1), &newest));
+        let kept = results.kept.lock().unwrap();
+        assert_eq!(kept.indices.len(), KEPT_MAX);
+        assert_eq!(kept.results.len(), RESULTS_MAX);
+    }
 }
