@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use sallyport_store::{Store, StoreError};
+use sallyport_store::{Change, Store, StoreError};
 use sallyport_wire::config_sync::rpc::{Message, raw};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -86,22 +86,36 @@ impl Answers {
         cell
     }
 
+    /// What was changed since a revision, at least as far as a state; `None` if there are too many
+    /// changes, or if the log does not tell.
+    async fn changes(&self, from: u64, state: &State) -> Result<Option<Vec<Change>>, StoreError> {
+        if from == state.revision {
+            return Ok(Some(Vec::new()));
+        }
+        if !state.is_of_group() {
+            let changes = self.store.changes(self.cp, from, CHANGES_MAX).await?;
+            let follows = changes.first().is_some_and(|it| it.revision == from + 1);
+            return Ok((follows && changes.len() < CHANGES_MAX).then_some(changes));
+        }
+        if !state.is_of_whole_group() {
+            // what it leaves out depends on all that its members have
+            return Ok(None);
+        }
+        let found = self.store.group_changes(self.cp, from, CHANGES_MAX).await?;
+        let found = found.filter(|(newest, _)| *newest >= state.revision);
+        Ok(found.map(|(_, changes)| changes))
+    }
+
     async fn make(&self, question: Question, state: &State) -> Result<Answer, StoreError> {
         let Question { from, to, id } = question;
         let cp = self.cp;
-        if let Some(from) = from.filter(|from| *from <= to) {
-            let changes = match from == to {
-                true => Vec::new(),
-                false => self.store.changes(cp, from, CHANGES_MAX).await?,
-            };
-            // a group's configuration changes with those of its members, whose logs are others
-            let follows = from == to || changes.first().is_some_and(|it| it.revision == from + 1);
-            if follows && changes.len() < CHANGES_MAX {
-                let result = deltas(cp, &changes, (from, to), state.hash()).to_raw();
-                let frame = Message::Answer { id, result }.encode().into();
-                let revision = to;
-                return Ok(Answer { frame, revision });
-            }
+        if let Some(from) = from.filter(|from| *from <= to)
+            && let Some(changes) = self.changes(from, state).await?
+        {
+            let result = deltas(cp, &changes, (from, to), state.hash()).to_raw();
+            let frame = Message::Answer { id, result }.encode().into();
+            let revision = to;
+            return Ok(Answer { frame, revision });
         }
         let snapshot = self.store.snapshot(cp).await?;
         blocking(move || {

@@ -326,6 +326,7 @@ async fn advance(
         if state.is_of_whole_group()
             && let Some((to, changes)) =
                 store.group_changes(cp, state.revision, CHANGES_MAX).await?
+            && to > state.revision
         {
             return Ok(state.after_members(cp, (to, &changes), now_ms() / 1_000));
         }
