@@ -10,7 +10,7 @@ use sallyport_wire::config_sync::rpc::{Message, raw};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use super::kong_view::KongResults;
+use super::kong_results::KongResults;
 use super::publishers::{CHANGES_MAX, blocking};
 use super::state::{State, deltas, everything};
 
@@ -43,16 +43,17 @@ pub(crate) struct Answers {
     cp: Uuid,
     kept: Mutex<VecDeque<Kept>>,
     /// The same for Kong's data planes.
-    pub(super) kong: Arc<KongResults>,
+    pub(super) kong: KongResults,
 }
 
 impl Answers {
     pub(super) fn new(store: Store, cp: Uuid) -> Answers {
+        let kong = KongResults::new(store.clone(), cp);
         Answers {
             store,
             cp,
             kept: Mutex::default(),
-            kong: Arc::new(KongResults::new(cp)),
+            kong,
         }
     }
 

@@ -6,6 +6,7 @@
 //! it last said.
 
 mod answers;
+mod kong_results;
 mod kong_view;
 mod outlet;
 mod payload;
