@@ -2,6 +2,7 @@
 //! once.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -33,6 +34,34 @@ struct Question {
 pub(crate) struct Answer {
     pub(crate) frame: Bytes,
     pub(crate) revision: u64,
+    /// Whether it holds everything, and not only changes.
+    pub(crate) is_full: bool,
+}
+
+/// How many questions for what leads to the newest version were answered by this process.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    changes: AtomicU64,
+    everything: AtomicU64,
+}
+
+impl Answered {
+    pub(super) fn count(&self, is_full: bool) {
+        let counter = match is_full {
+            true => &self.everything,
+            false => &self.changes,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// By what they were answered with.
+    pub(crate) fn by_answer(&self) -> [(&'static str, u64); 2] {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("changes", of(&self.changes)),
+            ("everything", of(&self.everything)),
+        ]
+    }
 }
 
 type Kept = (Question, Arc<OnceCell<Answer>>);
@@ -115,15 +144,22 @@ impl Answers {
         {
             let result = deltas(cp, &changes, (from, to), state.hash()).to_raw();
             let frame = Message::Answer { id, result }.encode().into();
-            let revision = to;
-            return Ok(Answer { frame, revision });
+            return Ok(Answer {
+                frame,
+                revision: to,
+                is_full: false,
+            });
         }
         let snapshot = self.store.snapshot(cp).await?;
         blocking(move || {
             let revision = snapshot.revision;
             let result = everything(cp, &snapshot).to_raw();
             let frame = Message::Answer { id, result }.encode().into();
-            Answer { frame, revision }
+            Answer {
+                frame,
+                revision,
+                is_full: true,
+            }
         })
         .await
     }

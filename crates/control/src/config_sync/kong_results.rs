@@ -31,6 +31,8 @@ type Asked = (usize, Option<u64>, u64);
 pub(super) struct KongAnswer {
     pub(super) result: Box<RawValue>,
     pub(super) revision: u64,
+    /// Whether it holds everything, and not only changes.
+    pub(super) is_full: bool,
     /// The hash of the configuration there.
     pub(super) hash: ConfigHash,
     /// What this class of data planes is not sent as it was written.
@@ -56,13 +58,15 @@ struct Kept {
     answers: VecDeque<(Asked, Cell)>,
     /// By class: as of which revision, and what.
     noted: HashMap<usize, (u64, Noted)>,
+    /// By class: that it was looked for what to note, while nothing was.
+    first: HashMap<usize, Arc<OnceCell<()>>>,
     /// What there was in earlier revisions, oldest first.
     indices: VecDeque<((usize, u64), Arc<Index>)>,
 }
 
 impl Kept {
-    fn note(&mut self, class: usize, revision: u64, noted: &Noted) {
-        self.noted.insert(class, (revision, noted.clone()));
+    fn note(&mut self, class: usize, revision: u64, noted: Noted) {
+        self.noted.insert(class, (revision, noted));
     }
 }
 
@@ -148,17 +152,7 @@ impl KongResults {
         from: u64,
         state: &State,
     ) -> Result<Option<KongAnswer>, StoreError> {
-        let known = self.kept().noted.get(&class).map(|(at, _)| *at);
-        let noted_at = match known {
-            Some(at) => at,
-            None => {
-                // once: what is not sent is looked for in all there is
-                let snapshot = self.store.snapshot(self.cp).await?;
-                let (at, view) = self.view(class, snapshot).await?;
-                self.kept().note(class, at, &view.noted);
-                at
-            }
-        };
+        let noted_at = self.noted_at(class).await?;
         let first = from.min(state.revision).min(noted_at);
         let found = self.store.changes_around(self.cp, first, CHANGES_MAX);
         let newest = from.max(state.revision);
@@ -187,9 +181,28 @@ impl KongResults {
         Ok(Some(KongAnswer {
             result: self.result(Some(from), revision, list),
             revision,
+            is_full: false,
             hash,
             noted,
         }))
+    }
+
+    /// As of which revision it is noted what a class is not sent. For the first who asks it is looked
+    /// for in all there is, once.
+    async fn noted_at(&self, class: usize) -> Result<u64, StoreError> {
+        let first = self.kept().first.entry(class).or_default().clone();
+        let read = async {
+            if self.kept().noted.contains_key(&class) {
+                return Ok(());
+            }
+            let snapshot = self.store.snapshot(self.cp).await?;
+            let (at, view) = self.view(class, snapshot).await?;
+            self.kept().note(class, at, view.noted);
+            Ok::<(), StoreError>(())
+        };
+        first.get_or_try_init(|| read).await?;
+        let kept = self.kept();
+        Ok(kept.noted.get(&class).map_or(0, |(at, _)| *at))
     }
 
     /// Brings what is noted forward, which stood at `first` or later.
@@ -229,8 +242,9 @@ impl KongResults {
             (view, list, index)
         })
         .await?;
+        let noted = view.noted.first();
         let mut kept = self.kept();
-        kept.note(class, revision, &view.noted);
+        kept.note(class, revision, view.noted);
         let key = (class, revision);
         if let Some(index) = index.filter(|_| kept.indices.iter().all(|(it, _)| *it != key)) {
             kept.indices.push_back((key, Arc::new(index)));
@@ -243,8 +257,9 @@ impl KongResults {
         Ok(KongAnswer {
             result: self.result(from, revision, list),
             revision,
+            is_full: from.is_none(),
             hash,
-            noted: view.noted.first(),
+            noted,
         })
     }
 

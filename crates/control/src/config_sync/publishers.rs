@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 use uuid::Uuid;
 
-use super::answers::Answers;
+use super::answers::{Answered, Answers};
 use super::payload::Payload;
 use super::state::State;
 
@@ -75,19 +75,24 @@ impl Subscribe {
 
 /// Hands out subscriptions; clones share the publishers.
 #[derive(Clone)]
-pub(crate) struct Publishers(mpsc::Sender<Subscribe>);
+pub(crate) struct Publishers {
+    ask: mpsc::Sender<Subscribe>,
+    /// What all links answered.
+    pub(crate) answered: Arc<Answered>,
+}
 
 impl Publishers {
     pub(super) fn new() -> (Publishers, mpsc::Receiver<Subscribe>) {
         let (ask, subscriptions) = mpsc::channel(64);
-        (Publishers(ask), subscriptions)
+        let answered = Arc::default();
+        (Publishers { ask, answered }, subscriptions)
     }
 
     /// A control plane as it changes; `None` while the process stops. The receivers end when that
     /// control plane is deleted.
     pub(crate) async fn subscribe(&self, cp: Uuid) -> Option<Subscription> {
         let (answer, wait) = oneshot::channel();
-        self.0.send(Subscribe { cp, answer }).await.ok()?;
+        self.ask.send(Subscribe { cp, answer }).await.ok()?;
         wait.await.ok()
     }
 

@@ -342,8 +342,10 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         match answers.get(id, from, &state).await {
             Ok(answer) => {
                 send(&mut self.write, OpCode::Binary, &answer.frame).await?;
-                let (bytes, revision) = (answer.frame.len(), answer.revision);
-                debug!(node = ?self.node(), ?from, revision, bytes, "configuration sent");
+                self.links.publishers.answered.count(answer.is_full);
+                let (bytes, revision, is_full) =
+                    (answer.frame.len(), answer.revision, answer.is_full);
+                debug!(node = ?self.node(), ?from, revision, is_full, bytes, "configuration sent");
                 self.told = Told::All(answer.revision);
                 Ok(())
             }

@@ -127,6 +127,7 @@ impl Node {
             }
         }
         self.version = Some(answer.revision);
+        assert_eq!(full, answer.is_full);
         full
     }
 }

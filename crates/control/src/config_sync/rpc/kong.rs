@@ -115,8 +115,9 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         let result = answer.result.clone();
         let frame = Message::Answer { id, result }.encode();
         send(&mut self.write, OpCode::Binary, &frame).await?;
-        let bytes = frame.len();
-        debug!(node = ?self.node(), ?from, revision, bytes, "configuration sent");
+        self.links.publishers.answered.count(answer.is_full);
+        let (bytes, is_full) = (frame.len(), answer.is_full);
+        debug!(node = ?self.node(), ?from, revision, is_full, bytes, "configuration sent");
         if self.sent.iter().all(|(known, _)| *known != revision) {
             self.sent.push((revision, hash));
             if self.sent.len() > SENT_MAX {
