@@ -32,7 +32,7 @@ use crate::conf::Dns;
 use crate::entities::{Entities, unix_secs};
 use crate::proxy::Streams;
 use crate::router::{Match, Query, Router, Work, is_stream};
-use crate::vaults::{Resolved, Vaults};
+use crate::vaults::{NamedVaults, Resolved, Vaults};
 pub(crate) use alone::is_bad_alone;
 pub(crate) use edit::Edits;
 use links::Links;
@@ -55,8 +55,8 @@ pub struct Configuration {
     pub(crate) global_streams: Arc<Chain>,
     /// What vault references stand for.
     vaults: Vaults,
-    /// Vaults that are entities.
-    named_vaults: Arc<[entities::Vault]>,
+    /// Vaults that are entities, and what has references through them.
+    named_vaults: NamedVaults,
     /// Whether there are references, or perhaps were.
     has_references: bool,
     authorities: Authorities,
@@ -95,7 +95,7 @@ impl Configuration {
             global_chain: Arc::default(),
             global_streams: Arc::default(),
             vaults: Vaults::default(),
-            named_vaults: Arc::default(),
+            named_vaults: NamedVaults::default(),
             has_references: false,
             authorities: Authorities::default(),
             keeps_all: false,
@@ -142,7 +142,12 @@ impl Configuration {
     ) -> Result<Configuration, Vec<Unservable>> {
         let table = &declared.table;
         let mut problems = Vec::new();
-        let resolver = self.vaults.of(&table.vaults);
+        let mut named_vaults = NamedVaults::new(&table.vaults);
+        let plugins = table.plugins.iter();
+        plugins.for_each(|plugin| named_vaults.note_plugin(plugin));
+        let certificates = table.certificates.iter();
+        certificates.for_each(|it| named_vaults.note_certificate(it));
+        let resolver = self.vaults.of(&named_vaults);
         let resolved = resolver.plugins(&table.plugins);
         let (handlers, mut has_references) = match resolved {
             Ok(resolved) => {
@@ -241,7 +246,7 @@ impl Configuration {
             global_streams: Arc::new(handlers.global_chain(true)),
             keeps_all: self.keeps_all,
             vaults: self.vaults.clone(),
-            named_vaults: table.vaults.as_slice().into(),
+            named_vaults,
             has_references,
             authorities,
             entities: entities(
@@ -301,6 +306,12 @@ impl Configuration {
     pub(crate) fn showing(&self, certificate: Uuid) -> &[(Kind, Uuid)] {
         let shown = self.links.shown.get(&certificate);
         shown.map_or(&[], |keys| keys.as_slice())
+    }
+
+    /// The server names that stand for a certificate.
+    pub(crate) fn names_of(&self, certificate: Uuid) -> Vec<(Kind, Uuid)> {
+        let names = self.named.names_of(certificate).iter();
+        names.map(|id| (Kind::Sni, *id)).collect()
     }
 
     /// The services that name a CA certificate.

@@ -4,6 +4,8 @@
 //! it keeps, shows and logs has the references. Source of the grammar and of the vault `env`:
 //! data-plane reference 8.1. The vault `file` is ours: Kong has none.
 
+mod named;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +22,8 @@ use sallyport_model::schema::{
 use sallyport_plugins::schemas;
 use serde_json::Value;
 use uuid::Uuid;
+
+pub(crate) use named::NamedVaults;
 
 /// A secret larger than this is none.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -105,12 +109,8 @@ impl Vaults {
     }
 
     /// The same with the vaults of a configuration, which references name by their prefixes.
-    pub(crate) fn of(&self, vaults: &[entities::Vault]) -> Resolver<'_> {
-        let named = |vault: &entities::Vault| (vault.prefix.clone(), vault.clone());
-        Resolver {
-            node: self,
-            named: vaults.iter().map(named).collect(),
-        }
+    pub(crate) fn of<'a>(&'a self, named: &'a NamedVaults) -> Resolver<'a> {
+        Resolver { node: self, named }
     }
 
     /// What the text between `{vault://` and `}` stands for.
@@ -118,7 +118,7 @@ impl Vaults {
     /// # Errors
     /// The reason, which names variable or file and never shows a secret.
     pub(crate) fn resolve(&self, text: &str) -> Result<String, String> {
-        self.of(&[]).resolve(text)
+        self.of(&NamedVaults::default()).resolve(text)
     }
 
     /// The secret in a vault of this type.
@@ -181,8 +181,7 @@ impl Vaults {
 /// The vaults of a gateway with those of one configuration.
 pub(crate) struct Resolver<'a> {
     node: &'a Vaults,
-    /// By prefix.
-    named: BTreeMap<String, entities::Vault>,
+    named: &'a NamedVaults,
 }
 
 impl Resolver<'_> {
@@ -195,8 +194,8 @@ impl Resolver<'_> {
         if VAULTS.contains(&reference.vault) {
             return self.node.secret(reference.vault, &reference);
         }
-        let vault = self.named.get(reference.vault).ok_or_else(|| {
-            let prefixes = self.named.keys().map(String::as_str);
+        let vault = self.named.called(reference.vault).ok_or_else(|| {
+            let prefixes = self.named.prefixes();
             let known: Vec<&str> = VAULTS.iter().copied().chain(prefixes).collect();
             format!(
                 "there is no vault {:?}; possible: {}",
@@ -507,6 +506,7 @@ mod tests {
             vault.config.base64_decode = vault.config.base64_decode.or(Some(false));
             vault
         });
+        let named = NamedVaults::new(&named);
         let resolver = node.of(&named);
         for (reference, expected) in [
             ("my-app/redis-password", Ok("of the app")),
@@ -541,7 +541,7 @@ mod tests {
         let plugin = serde_json::json!({"id": Uuid::nil(), "name": "http-log", "enabled": true,
             "config": {"http_endpoint": "{vault://env/url}"}});
         let plugins = [serde_json::from_value(plugin).unwrap()];
-        let Err(bad) = node.of(&[]).plugins(&plugins) else {
+        let Err(bad) = node.of(&NamedVaults::default()).plugins(&plugins) else {
             panic!("it is no URL")
         };
         assert!(bad[0].2.starts_with("config.http_endpoint: "), "{bad:?}");

@@ -222,7 +222,7 @@ pub struct ConsumerGroupMember {
 }
 
 /// A place for secrets. What is in it is known to the gateway alone.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Vault {
     /// Identity.
     pub id: Uuid,
@@ -236,7 +236,7 @@ pub struct Vault {
 }
 
 /// Settings of a [`Vault`].
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct VaultConfig {
     /// What the names of secrets begin with: of variables, or a directory.
     #[serde(default)]

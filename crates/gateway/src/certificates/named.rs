@@ -200,9 +200,10 @@ impl Named {
         }
     }
 
-    /// Whether names stand for this certificate.
-    pub(crate) fn uses(&self, certificate: Uuid) -> bool {
-        self.of.get(&certificate).is_some()
+    /// The ids of the names that stand for this certificate.
+    pub(crate) fn names_of(&self, certificate: Uuid) -> &[Uuid] {
+        let names = self.of.get(&certificate);
+        names.map_or(&[], |names| names.as_slice())
     }
 
     /// The certificates for a name that a client asks for, in lower case. A wildcard stands for
@@ -327,6 +328,6 @@ mod tests {
         let keys = |named: &Named| Arc::as_ptr(named.exact.get("a").unwrap());
         let renewed = more.edited((&[one.id], &[]), &[], &second).unwrap();
         assert_ne!(keys(&renewed), keys(&more));
-        assert!(renewed.uses(one.id) && !moved.uses(one.id));
+        assert!(renewed.names_of(one.id).len() == 1 && moved.names_of(one.id).is_empty());
     }
 }

@@ -49,7 +49,7 @@ impl Handlers {
             next.displace(*id, &mut touched);
         }
         for plugin in plugins {
-            let (at, content, ready) = match next.ready(plugin, &Handlers::default()) {
+            let (at, content, ready) = match next.ready(plugin, self) {
                 Ok(made) => made,
                 Err(reason) => {
                     problems.push((plugin.id, plugin.name.clone(), reason));

@@ -1,7 +1,6 @@
 //! A configuration out of the one before and a few entities: what it costs depends on these.
 //!
-//! `None` says everywhere that it takes a look at the whole: a vault that changes, and what does
-//! not fit together. What has to be made again with something (services with the certificate that
+//! `None` says everywhere that it takes a look at the whole: what does not fit together. What has to be made again with something (services with the certificate that
 //! they show, say) has to be among the edits; [`follow`](crate::follow) puts it there.
 
 mod balancers;
@@ -9,6 +8,7 @@ mod certificates;
 mod plugins;
 mod routes;
 mod services;
+mod vaults;
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use ahash::AHashSet;
 use sallyport_model::Kind;
 use sallyport_model::config_table::flat;
 use sallyport_model::entities::{
-    CaCertificate, Certificate, Plugin, Route, Service, Sni, Target, Upstream,
+    CaCertificate, Certificate, Plugin, Route, Service, Sni, Target, Upstream, Vault,
 };
 use sallyport_plugins::IdentityEdits;
 use sallyport_wire::ConfigHash;
@@ -44,6 +44,7 @@ pub(crate) struct Edits {
     certificates: Vec<Certificate>,
     snis: Vec<Sni>,
     authorities: Vec<CaCertificate>,
+    vaults: Vec<Vault>,
     identities: IdentityEdits,
     /// All of them as flat values.
     values: Vec<(Kind, Uuid, Value)>,
@@ -84,6 +85,7 @@ impl Edits {
             Kind::Certificate => read(&value, &mut self.certificates),
             Kind::Sni => read(&value, &mut self.snis),
             Kind::CaCertificate => read(&value, &mut self.authorities),
+            Kind::Vault => read(&value, &mut self.vaults),
             // nothing here reads them
             Kind::Key | Kind::KeySet => true,
             _ => self.identities.put(kind, id, value.clone()),
@@ -92,17 +94,11 @@ impl Edits {
         is_read
     }
 
-    /// Adds one that is gone; `false` if that takes more than an edit.
-    #[must_use]
-    pub(crate) fn remove(&mut self, kind: Kind, id: Uuid) -> bool {
+    /// Adds one that is gone.
+    pub(crate) fn remove(&mut self, kind: Kind, id: Uuid) {
         self.gone.push((kind, id));
-        match kind {
-            Kind::Vault => false,
-            kind if IdentityEdits::takes(kind) => {
-                self.identities.remove(kind, id);
-                true
-            }
-            _ => true,
+        if IdentityEdits::takes(kind) {
+            self.identities.remove(kind, id);
         }
     }
 
@@ -153,11 +149,12 @@ impl Configuration {
         balancers: &Balancers,
     ) -> Tried<Configuration> {
         let identities = self.edited_identities(edits)?;
-        let plugins = match self.edited_plugins(edits, &identities)? {
+        let named_vaults = self.edited_vaults(edits)?;
+        let plugins = match self.edited_plugins(edits, (&identities, &named_vaults))? {
             Ok(edited) => edited,
             Err(bad) => return Some(Err(bad)),
         };
-        let certificates = match self.edited_certificates(edits)? {
+        let certificates = match self.edited_certificates(edits, &named_vaults)? {
             Ok(edited) => edited,
             Err(bad) => return Some(Err(bad)),
         };
@@ -214,7 +211,7 @@ impl Configuration {
             links,
             keeps_all: self.keeps_all,
             vaults: self.vaults.clone(),
-            named_vaults: self.named_vaults.clone(),
+            named_vaults,
             has_references: self.has_references
                 || plugins.have_references
                 || certificates.have_references,

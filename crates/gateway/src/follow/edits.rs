@@ -5,11 +5,13 @@
 //! those that were refused because something was missing come back with it. `None` says that it
 //! takes a look at the whole.
 
-use std::collections::{BTreeMap, HashSet};
+mod dependents;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use sallyport_model::Kind;
 use sallyport_model::declarative::label;
-use sallyport_model::schema::{self, Mode, parse_entity_in};
+use sallyport_model::schema::{Mode, parse_entity_in};
 use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::delta::{Deltas, Refused};
 use serde_json::{Value, json};
@@ -59,6 +61,8 @@ struct Item {
     entity: Value,
     references: Vec<Reference>,
     bad: Option<Refused>,
+    /// Whether it is bad although it is served just so: then no version of it can be served.
+    is_lost: bool,
 }
 
 /// An edit in the making.
@@ -92,7 +96,10 @@ pub(super) fn edited(before: Before<'_>, deltas: &Deltas, items_max: usize) -> O
         edit.refuse_what_hangs();
         match edit.tried()? {
             Ok(edited) => return Some(edited),
-            Err(bad) => edit.refuse(&bad)?,
+            Err(bad) => {
+                edit.refuse(&bad)?;
+                edit.add_dependents(items_max)?;
+            }
         }
     }
     None
@@ -118,117 +125,6 @@ impl Edit<'_> {
         Some(())
     }
 
-    /// Adds what has to be made again with what is there.
-    fn add_dependents(&mut self, items_max: usize) -> Option<()> {
-        let source = self.before.source;
-        let mut queue: Vec<Key> = self.items.keys().copied().collect();
-        while let Some(key) = queue.pop() {
-            for dependent in self.dependents(key) {
-                if self.items.contains_key(&dependent) {
-                    continue;
-                }
-                match source.refusals().get(&dependent) {
-                    Some(rejected) if rejected.kept.is_none() => continue,
-                    // what is kept may be about something else
-                    Some(_) => return None,
-                    None => {}
-                }
-                if self.items.len() >= items_max {
-                    return None;
-                }
-                let published = Some(source.published_value(dependent)?);
-                let item = Item::new(dependent, published, self.before.plugins)?;
-                self.items.insert(dependent, item);
-                queue.push(dependent);
-            }
-        }
-        Some(())
-    }
-
-    /// What has to be made again with an entity, although it did not change.
-    fn dependents(&self, (kind, id): Key) -> Vec<Key> {
-        let Before {
-            source, current, ..
-        } = self.before;
-        let Some(item) = self.items.get(&(kind, id)).filter(|it| it.bad.is_none()) else {
-            return Vec::new();
-        };
-        let is_gone = item.published.is_none();
-        let services = |ids: Vec<Uuid>| ids.into_iter().map(|id| (Kind::Service, id)).collect();
-        match kind {
-            Kind::Certificate => current.showing(id).to_vec(),
-            Kind::CaCertificate => services(current.trusting(id).to_vec()),
-            Kind::Upstream => {
-                let before = current.upstream_says(id);
-                let shown = schema::reference(&item.entity["client_certificate"]);
-                let name = item.entity["name"].as_str();
-                let is_new = |id: Uuid| self.items.contains_key(&(Kind::Certificate, id));
-                let same = before == name.map(|name| (name, shown));
-                if same && !shown.is_some_and(is_new) {
-                    return Vec::new();
-                }
-                let names = [before.map(|(name, _)| name), name].into_iter().flatten();
-                services(names.flat_map(|name| current.services_at(name)).collect())
-            }
-            // one that is switched on or off takes along what hangs on it
-            Kind::Service if is_gone || !source.is_served((kind, id)) => Vec::new(),
-            Kind::Service => {
-                let is_on = item.entity["enabled"] != false;
-                match is_on == current.has_service(id) {
-                    true => Vec::new(),
-                    false => self.hanging_on((kind, id)),
-                }
-            }
-            Kind::Route if is_gone || !source.is_served((kind, id)) => Vec::new(),
-            Kind::Route => match self.is_off(item) != current.has_route(id) {
-                true => Vec::new(),
-                false => self.hanging_on((kind, id)),
-            },
-            _ => Vec::new(),
-        }
-    }
-
-    fn hanging_on(&self, key: Key) -> Vec<Key> {
-        let source = self.before.source;
-        let kept = source.refusals().leaning_on(&key);
-        let published = source.hanging_on(key.1);
-        published.chain(kept.iter().copied()).collect()
-    }
-
-    /// Whether the service or the route of an entity is switched off.
-    fn is_off(&self, item: &Item) -> bool {
-        item.references.iter().any(|it| self.is_switched_off(it.to))
-    }
-
-    /// Whether a service or a route is switched on or off by this edit.
-    fn is_switched(&self, key: Key) -> bool {
-        let current = self.before.current;
-        let was_off = match key.0 {
-            Kind::Service => !current.has_service(key.1),
-            Kind::Route => !current.has_route(key.1),
-            _ => false,
-        };
-        was_off != self.is_switched_off(key)
-    }
-
-    fn is_switched_off(&self, key: Key) -> bool {
-        let Before {
-            source, current, ..
-        } = self.before;
-        let (kind, id) = key;
-        match (kind, self.items.get(&key)) {
-            (Kind::Service, Some(item)) if item.published.is_some() && item.bad.is_none() => {
-                item.entity["enabled"] == false
-            }
-            (Kind::Service, _) => source.is_served(key) && !current.has_service(id),
-            (Kind::Route, Some(item)) if item.published.is_some() && item.bad.is_none() => {
-                self.is_off(item)
-            }
-            (Kind::Route, _) => source.is_served(key) && !current.has_route(id),
-            _ => false,
-        }
-    }
-
     /// Whether an entity will be served, as published or as it was.
     fn is_served(&self, key: Key) -> bool {
         match self.items.get(&key) {
@@ -236,6 +132,7 @@ impl Edit<'_> {
                 published: None, ..
             }) => false,
             Some(Item { bad: None, .. }) => true,
+            Some(Item { is_lost: true, .. }) => false,
             _ => self.before.source.is_served(key),
         }
     }
@@ -265,6 +162,7 @@ impl Edit<'_> {
                     );
                     let field = (*field).to_owned();
                     item.refuse(key, field, message);
+                    item.is_lost = item.is_served_by(self.before.source, key);
                 }
             }
         }
@@ -272,13 +170,18 @@ impl Edit<'_> {
 
     /// Refuses what turned out to be bad; `None` if that is not among the changes.
     fn refuse(&mut self, bad: &[Unservable]) -> Option<()> {
+        let mut told = BTreeSet::new();
         for unservable in bad {
             let key = (unservable.kind, unservable.id?);
+            if !told.insert(key) {
+                continue; // the first reason is told
+            }
             let item = self.items.get_mut(&key)?;
             if item.bad.is_some() || item.published.is_none() {
                 return None;
             }
             item.refuse(key, String::new(), unservable.reason.clone());
+            item.is_lost = item.is_served_by(self.before.source, key);
         }
         Some(())
     }
@@ -318,16 +221,16 @@ impl Edit<'_> {
         for (key, item) in &self.items {
             changes.touched.push(*key);
             if let (Some(published), Some(told)) = (&item.published, &item.bad) {
-                let kept = source.served_value(key.0, key.1);
-                let rejected = judge.refuse(key.0, told.clone(), published, kept.as_ref());
                 // the same cannot be kept
-                if kept.as_ref() == Some(published) {
+                let kept = source.served_value(key.0, key.1).filter(|_| !item.is_lost);
+                if item.is_lost && !goes_alone(key.0) {
                     return None;
                 }
+                let rejected = judge.refuse(key.0, told.clone(), published, kept.as_ref());
                 // what was good before has to be good still, and switched on or off as it was
                 let mut leans_on = rejected.leans_on().iter();
                 let stays = |to: &Key| self.is_served(*to) && !self.is_switched(*to);
-                if !leans_on.all(stays) {
+                if !leans_on.all(stays) || kept.is_some() && self.is_through_changed(*key) {
                     return None;
                 }
                 changes.rejected.push((*key, rejected));
@@ -376,12 +279,15 @@ impl Edit<'_> {
     ) -> Option<()> {
         let source = self.before.source;
         let was_served = source.is_served((kind, id));
-        if item.published.is_none() {
+        if item.published.is_none() || item.is_lost {
             let leaning = source.refusals().leaning_on(&(kind, id));
             if leaning.iter().any(|own| !self.items.contains_key(own)) {
                 return None;
             }
-            return (!was_served || edits.remove(kind, id)).then_some(());
+            if was_served {
+                edits.remove(kind, id);
+            }
+            return Some(());
         }
         if item.bad.is_some() {
             return Some(());
@@ -399,11 +305,11 @@ impl Edit<'_> {
             Kind::Route | Kind::Plugin => !self.is_off(item),
             _ => true,
         };
-        let taken = match is_live {
-            true => edits.put(kind, id, &item.entity),
-            false => edits.remove(kind, id),
-        };
-        taken.then_some(())
+        if !is_live {
+            edits.remove(kind, id);
+            return Some(());
+        }
+        edits.put(kind, id, &item.entity).then_some(())
     }
 }
 
@@ -415,6 +321,7 @@ impl Item {
             entity: Value::Null,
             references: Vec::new(),
             bad: None,
+            is_lost: false,
         };
         let Some(value) = &item.published else {
             return Some(item);
@@ -432,6 +339,11 @@ impl Item {
         Some(item)
     }
 
+    /// Whether it is served as published.
+    fn is_served_by(&self, source: &Source, (kind, id): Key) -> bool {
+        self.published.is_some() && source.served_value(kind, id) == self.published
+    }
+
     fn refuse(&mut self, (kind, id): Key, field: String, message: String) {
         let name = self.published.as_ref().and_then(|it| {
             let named = label(kind).and_then(|field| it[field].as_str());
@@ -446,4 +358,9 @@ impl Item {
             ..Refused::default()
         });
     }
+}
+
+/// Whether nothing but names hangs on entities of a kind.
+fn goes_alone(kind: Kind) -> bool {
+    matches!(kind, Kind::Plugin | Kind::Certificate | Kind::Sni)
 }

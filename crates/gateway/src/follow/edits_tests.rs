@@ -1,6 +1,7 @@
 //! Edits lead to what the whole would be, whatever is refused.
 
 mod property;
+mod vaults;
 mod wholes;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,23 @@ fn authority(n: usize) -> &'static str {
     &ALL.get_or_init(|| (0..4).map(make).collect())[n]
 }
 
+/// What is in the environment of these tests: a secret, one of A and one of B with a certificate
+/// each, and some more.
+fn secrets(more: &[(&str, &str)]) -> Vaults {
+    let all = [
+        ("SECRET", "open sesame, and wider"),
+        ("A_SECRET", "the secret of A, and so on"),
+        ("B_SECRET", "the secret of B, and so on"),
+        ("A_CERT", &pair(0).cert),
+        ("A_KEY", &pair(0).key),
+        ("B_CERT", &pair(1).cert),
+        ("B_KEY", &pair(1).key),
+    ];
+    let all = all.into_iter().chain(more.iter().copied());
+    let all = all.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Vaults::new(all.collect(), String::new(), std::path::PathBuf::new())
+}
+
 type Change = (Kind, u128, Option<Value>);
 
 /// A gateway that takes changes, beside one that makes everything anew each time.
@@ -55,6 +73,7 @@ struct Lab {
     source: Source,
     now: Configuration,
     rebuilds: usize,
+    edits: usize,
 }
 
 impl Lab {
@@ -65,12 +84,9 @@ impl Lab {
             source: Source::default(),
             now: Configuration::empty(FLAVOR)
                 .keeping_all(true)
-                .with_vaults(Vaults::new(
-                    BTreeMap::from([("SECRET".to_owned(), "open sesame, and wider".to_owned())]),
-                    String::new(),
-                    std::path::PathBuf::new(),
-                )),
+                .with_vaults(secrets(&[])),
             rebuilds: 0,
+            edits: 0,
         }
     }
 
@@ -112,6 +128,7 @@ impl Lab {
                 self.now = made;
             }
             Some(edited) => {
+                self.edits += 1;
                 self.source
                     .take_edited(version, &deltas.list, edited.changes);
                 let texts = |source: &Source| {
@@ -482,29 +499,4 @@ fn who_is_believed_and_what_is_shown_follows_its_certificate() {
     let gone = [(Kind::Upstream, 7, None), (Kind::Certificate, 1, None)];
     lab.edit(&[service(5, "127.0.0.1", json!({}))]);
     lab.edit(&gone);
-}
-
-#[test]
-fn what_is_in_a_vault_is_edited_and_tried_again() {
-    let mut lab = Lab::new();
-    let none: [&str; 0] = [];
-    lab.take(&[service(1), route(2, 1)]);
-    lab.rebuilds = 0;
-    let session = |secret: &str| {
-        let config = json!({"secret": format!("{{vault://env/{secret}}}")});
-        plugin(3, "session", json!({"route": to(2), "config": config}))
-    };
-    assert_eq!(lab.edit(&[session("none")]), ["plugins 3!"]);
-    assert_eq!(lab.edit(&[route(4, 1)]), ["plugins 3!"]);
-    assert_eq!(lab.runs(2), ["closed"]);
-    assert_eq!(lab.edit(&[session("secret")]), none);
-    assert_eq!(lab.runs(2), ["session"]);
-    assert!(lab.now.has_references());
-    assert_eq!(lab.edit(&[session("none")]), ["plugins 3+"]);
-    // the secret comes, and the next change, whatever it is, takes it up
-    let environment = BTreeMap::from([("NONE".to_owned(), "here at last, and long".to_owned())]);
-    let vaults = Vaults::new(environment, String::new(), std::path::PathBuf::new());
-    let now = std::mem::replace(&mut lab.now, Configuration::empty(FLAVOR));
-    lab.now = now.with_vaults(vaults);
-    assert_eq!(lab.edit(&[route(5, 1)]), none);
 }

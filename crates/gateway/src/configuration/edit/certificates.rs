@@ -9,6 +9,7 @@ use super::{Edits, Tried};
 use crate::certificates::{self, Named};
 use crate::configuration::services::Authorities;
 use crate::configuration::{Configuration, Unservable};
+use crate::vaults::NamedVaults;
 
 /// The certificates of the next configuration.
 pub(super) struct ChangedCertificates {
@@ -20,7 +21,11 @@ pub(super) struct ChangedCertificates {
 }
 
 impl Configuration {
-    pub(super) fn edited_certificates(&self, edits: &Edits) -> Tried<ChangedCertificates> {
+    pub(super) fn edited_certificates(
+        &self,
+        edits: &Edits,
+        vaults: &NamedVaults,
+    ) -> Tried<ChangedCertificates> {
         let (gone, gone_names) = (edits.gone(Kind::Certificate), edits.gone(Kind::Sni));
         let mut changed = ChangedCertificates {
             loaded: self.loaded.clone(),
@@ -43,7 +48,7 @@ impl Configuration {
         if !touched.all(|id| self.showing(*id).iter().all(is_edited)) {
             return None;
         }
-        let resolver = self.vaults.of(&self.named_vaults);
+        let resolver = self.vaults.of(vaults);
         let read = resolver
             .certificates(&edits.certificates)
             .and_then(|resolved| {
@@ -66,7 +71,7 @@ impl Configuration {
             changed.loaded.insert(*id, certificate.clone());
         }
         let named = (self.named).edited((&ids, &edits.snis), &gone_names, &changed.loaded)?;
-        if gone.iter().any(|id| named.uses(*id)) {
+        if gone.iter().any(|id| !named.names_of(*id).is_empty()) {
             return None;
         }
         changed.named = Arc::new(named);

@@ -11,6 +11,7 @@ use super::{Edits, Tried};
 use crate::chain::{Handlers, Touched};
 use crate::configuration::{Configuration, Unservable};
 use crate::entities::unix_secs;
+use crate::vaults::NamedVaults;
 
 /// The plugins of the next configuration.
 pub(super) struct ChangedPlugins {
@@ -32,7 +33,7 @@ impl Configuration {
     pub(super) fn edited_plugins(
         &self,
         edits: &Edits,
-        identities: &Identities,
+        (identities, vaults): (&Identities, &NamedVaults),
     ) -> Tried<ChangedPlugins> {
         let gone = edits.gone(Kind::Plugin);
         let none = edits.plugins.is_empty() && gone.is_empty();
@@ -57,7 +58,7 @@ impl Configuration {
             Unservable::new(Kind::Plugin, id, Some(&name), reason)
         };
         let all = |bad: Vec<_>| Some(Err(bad.into_iter().map(unservable).collect()));
-        let resolver = self.vaults.of(&self.named_vaults);
+        let resolver = self.vaults.of(vaults);
         let resolved = match resolver.plugins(&edits.plugins) {
             Ok(resolved) => resolved,
             Err(bad) => return all(bad),

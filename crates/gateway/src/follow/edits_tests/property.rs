@@ -1,12 +1,14 @@
 //! Random changes, good and bad, of all kinds together.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::super::refusals::references;
 use super::*;
 
 /// Entities that may be there: a kind, and how many of it.
-const KINDS: [(Kind, u128); 14] = [
+const KINDS: [(Kind, u128); 15] = [
     (Kind::Service, 4),
     (Kind::Route, 5),
     (Kind::Consumer, 2),
@@ -19,8 +21,9 @@ const KINDS: [(Kind, u128); 14] = [
     (Kind::Sni, 2),
     (Kind::Acl, 2),
     (Kind::KeyAuth, 2),
-    (Kind::Plugin, 6),
+    (Kind::Plugin, 7),
     (Kind::KeySet, 1),
+    (Kind::Vault, 3),
 ];
 
 /// Numbers of entities: the hundreds are the place of the kind in `KINDS`.
@@ -99,6 +102,20 @@ fn entity(kind: Kind, n: u128, variant: u8) -> Value {
             };
             json!({"target": host, "weight": variant, "upstream": of(Kind::Upstream, 2)})
         }
+        Kind::Certificate if n == 1 && variant % 3 == 2 => {
+            let of = |name: &str| format!("{{vault://v{}/{name}}}", variant % 2);
+            json!({"cert": of("cert"), "key": of("key")})
+        }
+        Kind::Vault => {
+            // the third is called something else now and then
+            let prefix = match n {
+                2 => format!("v2-{}", variant % 2),
+                _ => format!("v{n}"),
+            };
+            let of = ["A_", "B_", "C_"][at % 3];
+            let ty = if is_bad { "hcv" } else { "env" };
+            json!({"prefix": prefix, "name": ty, "config": {"prefix": of}})
+        }
         Kind::Certificate => {
             let pair = pair(at % 2);
             let cert = if is_bad { "bad" } else { &*pair.cert };
@@ -135,6 +152,7 @@ fn plugin_of(n: u128, variant: u8, of: impl Fn(Kind, u128) -> Value) -> Value {
         "rate-limiting",
         "correlation-id",
         "session",
+        "http-log",
     ];
     let mut plugin = json!({"name": names[n as usize]});
     match variant % 4 {
@@ -147,9 +165,20 @@ fn plugin_of(n: u128, variant: u8, of: impl Fn(Kind, u128) -> Value) -> Value {
     if n == 3 {
         plugin["config"] = json!({"minute": variant + 1});
     }
+    let secret = [
+        "env/secret",
+        "env/none",
+        "v0/secret",
+        "v1/secret",
+        "v2-0/secret",
+    ];
+    let secret = format!("{{vault://{}}}", secret[usize::from(variant) % 5]);
     if n == 5 {
-        let secret = ["secret", "none", "secret"][usize::from(variant % 3)];
-        plugin["config"] = json!({"secret": format!("{{vault://env/{secret}}}")});
+        plugin["config"] = json!({"secret": secret});
+    }
+    if n == 6 {
+        plugin["config"] =
+            json!({"http_endpoint": "http://127.0.0.1:1/", "headers": {"x": secret}});
     }
     if variant >= 8 {
         plugin["config"] = json!({"surely_unknown": 1});
@@ -190,7 +219,7 @@ proptest! {
     #[test]
     fn edits_lead_to_what_the_whole_would_be(
         rounds in proptest::collection::vec(proptest::collection::vec(
-            (0..KINDS.len(), 0u128..6, proptest::option::weighted(0.85, 0u8..10)), 1..5), 1..14)
+            (0..KINDS.len(), 0u128..7, proptest::option::weighted(0.85, 0u8..10)), 1..5), 1..14)
     ) {
         let mut model = Model::new();
         for (at, (_, count)) in KINDS.iter().enumerate() {
