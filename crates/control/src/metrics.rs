@@ -17,6 +17,7 @@ use tracing::debug;
 
 use crate::KONG_VERSION;
 use crate::app::App;
+use crate::config_sync::Answered;
 use crate::identity::{Access, Needs, Part, Principal};
 use crate::route::Route;
 
@@ -131,6 +132,19 @@ static CERT_EXPIRES: Family = of_data_planes(
     "Unix timestamp of Data Plane's cluster_cert expiry time",
 );
 
+static ANSWERS: Family = Family {
+    name: "sallyport_config_sync_answers_total",
+    help: "Questions of data planes on protocol v2 that were answered, with changes or everything",
+    kind: Kind::Counter,
+    labels: &["answer"],
+};
+
+fn answers(text: &mut Exposition, answered: &Answered) {
+    for (answer, count) in answered.by_answer() {
+        text.value(&ANSWERS, &[answer], count as f64);
+    }
+}
+
 fn data_planes(text: &mut Exposition, nodes: &[Node]) {
     let mut family = |family: &'static Family, value: fn(&NodeSeen) -> f64| {
         for Node { seen, .. } in nodes {
@@ -208,6 +222,7 @@ async fn text(State(app): State<App>, Extension(caller): Extension<Principal>) -
     let mut text = app.metrics.text(control_planes, app.store.operations());
     let mut more = Exposition::default();
     app.telemetry.metrics(&mut more);
+    answers(&mut more, &app.publishers.answered);
     let mut nodes = app.store.all_nodes().await.unwrap_or_else(|error| {
         debug!(%error, "metrics without data planes");
         Vec::new()

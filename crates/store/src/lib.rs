@@ -6,6 +6,7 @@
 //! against both. Every write is one durable transaction with its rows in the change log. An error
 //! from a write means "unknown", never "not written"; every write may be sent again.
 
+mod around;
 mod certificates;
 mod cluster;
 mod control_planes;
@@ -31,6 +32,7 @@ mod versions;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use around::Around;
 pub use certificates::{Certificate, NewCertificate};
 pub use cluster::{
     Admission, CliKey, Cluster, Lease, Member, NewCluster, NewMember, NodeRole, Roster, Step,

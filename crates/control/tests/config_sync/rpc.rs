@@ -11,15 +11,18 @@ use tokio::task::JoinSet;
 use super::*;
 
 async fn outlet(lab: &Lab, identity: &Identity) -> Socket {
-    let host = host(lab, "cp0");
+    outlet_at(lab, identity, &host(lab, "cp0")).await
+}
+
+pub(super) async fn outlet_at(lab: &Lab, identity: &Identity, host: &str) -> Socket {
     let protocols = Some("other, kong.meta.v1");
-    let (socket, answer) = upgraded(lab, identity, (&host, "/v2/outlet"), protocols).await;
+    let (socket, answer) = upgraded(lab, identity, (host, "/v2/outlet"), protocols).await;
     assert_eq!(answer["sec-websocket-protocol"], "kong.meta.v1");
     socket
 }
 
 /// Says hello; what the control plane can.
-async fn greet(socket: &mut Socket, node: u128, capabilities: &[&str]) -> HelloAnswer {
+pub(super) async fn greet(socket: &mut Socket, node: u128, capabilities: &[&str]) -> HelloAnswer {
     greet_as(socket, node, capabilities, "3.10.0").await
 }
 
@@ -43,17 +46,17 @@ async fn greet_as(
     HelloAnswer::decode(&frame).unwrap()
 }
 
-async fn say(socket: &mut Socket, message: &Message) {
+pub(super) async fn say(socket: &mut Socket, message: &Message) {
     send(socket, OpCode::Binary, &message.encode()).await;
 }
 
-async fn hear(socket: &mut Socket) -> Message {
+pub(super) async fn hear(socket: &mut Socket) -> Message {
     let (opcode, frame) = receive(socket).await;
     assert!(opcode == OpCode::Binary, "{opcode:?}");
     decode(&frame, 1 << 24).unwrap().remove(0).unwrap()
 }
 
-async fn ask(socket: &mut Socket, version: SyncVersion) -> Deltas {
+pub(super) async fn ask(socket: &mut Socket, version: SyncVersion) -> Deltas {
     say(socket, &get_delta(0, version)).await;
     match hear(socket).await {
         Message::Answer { id: 0, result } => Deltas::from_raw(&result).unwrap(),
