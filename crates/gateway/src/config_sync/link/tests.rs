@@ -287,6 +287,40 @@ mod rpc {
     }
 
     #[test]
+    fn what_is_in_force_is_reported_when_it_is_kept_and_holds_up_nothing() {
+        let now = Instant::now();
+        let mut link = up_rpc(now, true);
+        link.step(now, answer(0));
+        link.step(now, done(1, b'a'));
+        let in_force = |revision, fill| {
+            Event::Synced(Synced::InForce {
+                version: version(revision),
+                config_hash: hash(fill),
+                settles: true,
+            })
+        };
+        let settled = |revision, fill| {
+            Event::Settled(Report {
+                version: version(revision),
+                config_hash: hash(fill),
+                refused: Vec::new(),
+            })
+        };
+        for (revision, fill) in [(2, b'b'), (3, b'c')] {
+            assert!(applies(&link.step(now, push())));
+            assert_eq!(link.step(now, in_force(revision, fill)), []);
+            assert_eq!(link.hash(), hash(fill));
+        }
+        assert_eq!(said(&link.step(now, settled(3, b'c'))), [reports(3, b'c')]);
+        assert_eq!(link.step(now, settled(2, b'b')), [], "overtaken");
+        // what comes of an earlier version is told all the same if that runs now
+        link.step(now, push());
+        assert_eq!(said(&link.step(now, done(1, b'a'))), [reports(1, b'a')]);
+        link.step(now, Event::Lost);
+        assert_eq!(link.step(now, settled(1, b'a')), [], "nobody is there");
+    }
+
+    #[test]
     fn what_does_not_fit_is_asked_for_anew_and_what_diverges_from_the_start() {
         let now = Instant::now();
         let mut link = up_rpc(now, true);
