@@ -50,7 +50,7 @@ impl Metrics {
     }
 
     /// In the text format of Prometheus.
-    fn text(&self, control_planes: usize) -> String {
+    fn text(&self, control_planes: usize, operations: u64) -> String {
         let mut text = String::new();
         let mut family = |name: &str, kind: &str, help: &str, rows: &[(String, String)]| {
             _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -63,6 +63,9 @@ impl Metrics {
         let count = (String::new(), control_planes.to_string());
         let help = "Control planes, drafts among them.";
         family("sallyport_control_planes", "gauge", help, &[count]);
+        let help = "Reads and writes of the database.";
+        let row = (String::new(), operations.to_string());
+        family("sallyport_store_operations_total", "counter", help, &[row]);
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         let help = "Requests under way.";
         let row = (String::new(), in_flight.to_string());
@@ -216,7 +219,7 @@ async fn health(State(app): State<App>) -> Response {
 async fn text(State(app): State<App>, Extension(caller): Extension<Principal>) -> Response {
     let control_planes = app.store.watch().borrow().len();
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    let mut text = app.metrics.text(control_planes);
+    let mut text = app.metrics.text(control_planes, app.store.operations());
     let mut more = Exposition::default();
     app.telemetry.metrics(&mut more);
     answers(&mut more, &app.publishers.answered);
@@ -282,9 +285,10 @@ mod tests {
         metrics.done(&Method::GET, StatusCode::OK, 900);
         metrics.done(&Method::GET, StatusCode::NOT_FOUND, 26_000);
         metrics.done(&Method::TRACE, StatusCode::OK, 20_000_000);
-        let text = metrics.text(2);
+        let text = metrics.text(2, 7);
         for line in [
             "sallyport_control_planes 2",
+            "sallyport_store_operations_total 7",
             "sallyport_api_requests_in_flight 0",
             "sallyport_api_requests_total{method=\"GET\",status=\"2xx\"} 1",
             "sallyport_api_requests_total{method=\"GET\",status=\"4xx\"} 1",

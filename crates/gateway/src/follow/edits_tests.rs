@@ -1,6 +1,7 @@
 //! Edits lead to what the whole would be, whatever is refused.
 
 mod property;
+mod wholes;
 
 use std::collections::BTreeMap;
 
