@@ -1,20 +1,24 @@
 //! Answers to `get_delta` that many data planes ask for at once, as after a restart: each is made
 //! once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use sallyport_store::{Change, Store, StoreError};
-use sallyport_wire::config_sync::rpc::{Message, raw};
+use sallyport_store::{Store, StoreError};
+use sallyport_wire::ConfigHash;
+use sallyport_wire::config_sync::delta::Deltas;
+use sallyport_wire::config_sync::rpc::{Message, decode, raw};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::kong_results::KongResults;
 use super::publishers::{CHANGES_MAX, blocking};
-use super::state::{State, deltas, everything};
+use super::state::{State, Step, deltas, everything};
 
+/// A step is not larger than this once decompressed; it only bounds an absurd one.
+const STEP_BYTES_MAX: usize = 1 << 30;
 /// Answers that are kept.
 const KEPT_MAX: usize = 8;
 
@@ -116,33 +120,38 @@ impl Answers {
         cell
     }
 
-    /// What was changed since a revision, at least as far as a state; `None` if there are too many
-    /// changes, or if the log does not tell.
-    async fn changes(&self, from: u64, state: &State) -> Result<Option<Vec<Change>>, StoreError> {
-        if from == state.revision {
-            return Ok(Some(Vec::new()));
-        }
-        if !state.is_of_group() {
-            let changes = self.store.changes(self.cp, from, CHANGES_MAX).await?;
+    /// What leads from a revision to a state; `None` if there are too many changes, or if neither
+    /// the log tells nor what was sent to others.
+    async fn since(&self, from: u64, state: &State) -> Result<Option<Deltas>, StoreError> {
+        let (cp, to) = (self.cp, state.revision);
+        let changes = if from == to {
+            Some(Vec::new())
+        } else if !state.is_of_group() {
+            let changes = self.store.changes(cp, from, CHANGES_MAX).await?;
             let follows = changes.first().is_some_and(|it| it.revision == from + 1);
-            return Ok((follows && changes.len() < CHANGES_MAX).then_some(changes));
-        }
-        if !state.is_of_whole_group() {
+            (follows && changes.len() < CHANGES_MAX).then_some(changes)
+        } else if state.is_of_whole_group() {
+            let found = self.store.group_changes(cp, from, CHANGES_MAX).await?;
+            let found = found.filter(|(newest, _)| *newest >= to);
+            found.map(|(_, changes)| changes)
+        } else {
             // what it leaves out depends on all that its members have
-            return Ok(None);
-        }
-        let found = self.store.group_changes(self.cp, from, CHANGES_MAX).await?;
-        let found = found.filter(|(newest, _)| *newest >= state.revision);
-        Ok(found.map(|(_, changes)| changes))
+            let Some(steps) = state.steps_from(from) else {
+                return Ok(None);
+            };
+            let hash = state.hash();
+            return blocking(move || together(&steps, hash)).await;
+        };
+        Ok(changes.map(|changes| deltas(cp, &changes, (from, to), state.hash())))
     }
 
     async fn make(&self, question: Question, state: &State) -> Result<Answer, StoreError> {
         let Question { from, to, id } = question;
         let cp = self.cp;
         if let Some(from) = from.filter(|from| *from <= to)
-            && let Some(changes) = self.changes(from, state).await?
+            && let Some(deltas) = self.since(from, state).await?
         {
-            let result = deltas(cp, &changes, (from, to), state.hash()).to_raw();
+            let result = deltas.to_raw();
             let frame = Message::Answer { id, result }.encode().into();
             return Ok(Answer {
                 frame,
@@ -163,6 +172,32 @@ impl Answers {
         })
         .await
     }
+}
+
+/// Several steps, one after the other, as one; `None` if they are too much for that.
+fn together(steps: &[Arc<Step>], hash: ConfigHash) -> Option<Deltas> {
+    let mut newest = BTreeMap::new();
+    let mut all: Option<Deltas> = None;
+    for step in steps {
+        let messages = decode(&step.frame, STEP_BYTES_MAX).ok()?;
+        let Some(Ok(Message::Notification { params, .. })) = messages.first() else {
+            return None;
+        };
+        let mut one = Deltas::from_params(params).ok()?;
+        for delta in one.list.drain(..) {
+            newest.insert((delta.table.clone(), delta.id.clone()), delta);
+        }
+        if newest.len() >= CHANGES_MAX {
+            return None;
+        }
+        let from = all.map_or(one.from, |all| all.from);
+        all = Some(Deltas { from, ..one });
+    }
+    Some(Deltas {
+        hash: Some(hash),
+        list: newest.into_values().collect(),
+        ..all?
+    })
 }
 
 /// An answer that a call went wrong, without keeping it.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::kong_view::{Index, KongView, Noted, keys, part};
 use super::publishers::{CHANGES_MAX, blocking};
-use super::state::{State, digest, follow, plane};
+use super::state::{State, digest, follow, kong_plane};
 
 /// Revisions that changes may start from, where the change log does not tell.
 const INDICES_MAX: usize = 8;
@@ -179,7 +179,7 @@ impl KongResults {
         );
         let (revision, hash) = (around.revision, reached.hash());
         Ok(Some(KongAnswer {
-            result: self.result(Some(from), revision, list),
+            result: self.result(class, (Some(from), revision), list),
             revision,
             is_full: false,
             hash,
@@ -255,7 +255,7 @@ impl KongResults {
         drop(kept);
         let (from, list) = list;
         Ok(KongAnswer {
-            result: self.result(from, revision, list),
+            result: self.result(class, (from, revision), list),
             revision,
             is_full: from.is_none(),
             hash,
@@ -271,8 +271,13 @@ impl KongResults {
         Ok((revision, view))
     }
 
-    fn result(&self, from: Option<u64>, revision: u64, list: Vec<Delta>) -> Box<RawValue> {
-        let version = |revision| SyncVersion::new(plane(self.cp), revision);
+    fn result(
+        &self,
+        class: usize,
+        (from, revision): (Option<u64>, u64),
+        list: Vec<Delta>,
+    ) -> Box<RawValue> {
+        let version = |revision| SyncVersion::new(kong_plane(self.cp, class), revision);
         kong_deltas::result(&Deltas {
             full: from.is_none(),
             from: from.map(version),

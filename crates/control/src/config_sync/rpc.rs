@@ -36,7 +36,7 @@ use super::session::{
     Caller, EVENTS_MAX, End, Event, FRAME_BYTES_MAX, first, listen, say_goodbye, send, served,
     summary,
 };
-use super::state::{State, plane};
+use super::state::{State, kong_plane, plane};
 use super::trust::{self, now_secs};
 use super::{Guest, Links};
 
@@ -203,6 +203,9 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             }
             _ => Peer::Other,
         };
+        if let Peer::Kong(class) = self.peer {
+            self.plane = kong_plane(self.guest.control_plane.id, class);
+        }
         let capabilities: &[&str] = match self.peer {
             Peer::Own => &[SYNC, OWN],
             Peer::Kong(_) => &[SYNC],

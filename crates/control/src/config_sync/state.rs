@@ -104,6 +104,13 @@ pub(crate) fn plane(cp: Uuid) -> u64 {
     cp.as_u64_pair().0 >> 16
 }
 
+/// The same in names of the versions that a class of Kong's data planes gets. One that was of
+/// another class, with another router, keeps what it has and its name over a restart, which leads
+/// to nothing here.
+pub(super) fn kong_plane(cp: Uuid, class: usize) -> u64 {
+    plane(cp) ^ class as u64
+}
+
 /// The digest of all entities of a snapshot.
 pub(super) fn digest(snapshot: &Snapshot) -> SetDigest {
     let mut digest = SetDigest::default();

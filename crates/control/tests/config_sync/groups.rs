@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sallyport_wire::config_sync::delta::{Deltas, GET_DELTA, OWN, SYNC, SyncVersion, get_delta};
+use sallyport_wire::config_sync::delta::{Deltas, NOTIFY, OWN, SYNC, SyncVersion, get_delta};
 use sallyport_wire::config_sync::rpc::Message;
 
-use super::rpc::{ask, greet, hear, outlet_at, say};
+use super::rpc::{ask, greet, greet_with, hear, outlet_at, say};
 use super::*;
 
 /// A group, its members, and a certificate that is pinned to it.
@@ -99,6 +99,23 @@ fn taken(mut held: Held, deltas: &Deltas) -> Held {
     held
 }
 
+/// What a data plane of Kong is told of its question; the version that it then has.
+async fn kong_asks(kong: &mut Socket, from: SyncVersion) -> (SyncVersion, Value) {
+    say(kong, &get_delta(7, from)).await;
+    loop {
+        match hear(kong).await {
+            Message::Answer { result, .. } => {
+                let mut told: Value = serde_json::from_str(result.get()).unwrap();
+                let told = told["default"].take();
+                let version = told["deltas"][0]["version"].as_str().unwrap();
+                return (version.parse().unwrap(), told);
+            }
+            Message::Call { method, .. } => assert_eq!(method, NOTIFY),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn who_was_away_gets_the_changes_of_members_or_everything() {
     let lab = Lab::start().await;
@@ -115,6 +132,12 @@ async fn who_was_away_gets_the_changes_of_members_or_everything() {
     let all = group.asked(&lab, SyncVersion::NONE).await;
     assert!(all.full && all.list.len() == 40);
     let held = taken(Held::new(), &all);
+
+    let mut kong = outlet_at(&lab, &group.identity, &group.host).await;
+    greet(&mut kong, 2, &[SYNC]).await;
+    let (kongs, told) = kong_asks(&mut kong, SyncVersion::NONE).await;
+    assert_eq!(told["full_sync"], true);
+    assert_eq!(told["deltas"].as_array().unwrap().len(), 40 + 1);
 
     // away for several changes in two members
     let (first, second) = (
@@ -135,30 +158,15 @@ async fn who_was_away_gets_the_changes_of_members_or_everything() {
     let held = taken(held, &changes);
     assert_eq!(held, taken(Held::new(), &whole));
     assert_eq!((changes.hash, changes.version), (whole.hash, whole.version));
-    // and from the version in between, nothing
-    let nothing = group.asked(&lab, whole.version).await;
-    assert_eq!((nothing.full, nothing.list.len()), (false, 0));
-
     // a data plane of Kong gets the same
     let mut kong = outlet_at(&lab, &group.identity, &group.host).await;
     greet(&mut kong, 2, &[SYNC]).await;
-    for (from, full, deltas) in [
-        (all.version, false, 3),
-        (SyncVersion::NONE, true, whole.list.len() + 1),
-    ] {
-        say(&mut kong, &get_delta(7, from)).await;
-        let told = loop {
-            match hear(&mut kong).await {
-                Message::Answer { result, .. } => break result,
-                Message::Call { method, .. } => assert_ne!(method, GET_DELTA),
-                other => panic!("{other:?}"),
-            }
-        };
-        let told: Value = serde_json::from_str(told.get()).unwrap();
-        let told = &told["default"];
-        assert_eq!(told["full_sync"], full);
-        assert_eq!(told["deltas"].as_array().unwrap().len(), deltas);
-    }
+    let (_, told) = kong_asks(&mut kong, kongs).await;
+    assert_eq!(told["full_sync"], false);
+    assert_eq!(told["deltas"].as_array().unwrap().len(), 3);
+    // and from the version in between, nothing
+    let nothing = group.asked(&lab, whole.version).await;
+    assert_eq!((nothing.full, nothing.list.len()), (false, 0));
 
     // a member came, one left, one was deleted: of that the logs of the members do not tell
     let before = whole.version;
@@ -178,18 +186,71 @@ async fn who_was_away_gets_the_changes_of_members_or_everything() {
     let deleted = group.asked(&lab, left.version).await;
     assert!(deleted.full && deleted.list.len() == 21, "{deleted:?}");
 
-    // a group that leaves something out depends on all that its members have
+    // a group that leaves something out depends on all that its members have: who was away gets what
+    // was sent to others meanwhile
     group.has(&lab, &[blue, red]).await;
-    let before = group.asked(&lab, SyncVersion::NONE).await.version;
+    let all = group.asked(&lab, SyncVersion::NONE).await;
     write(&lab, red, Method::PUT, "consumers/anna", json!({})).await;
-    assert!(group.asked(&lab, before).await.full);
-    // and so does the way from a version that left something out
-    let before = group.asked(&lab, SyncVersion::NONE).await.version;
+    let left_out = group.asked(&lab, all.version).await;
+    assert_eq!((left_out.full, left_out.list.len()), (false, 0));
+    write(&lab, red, Method::PUT, "consumers/dora", json!({})).await;
+    group.asked(&lab, left_out.version).await;
+    write(
+        &lab,
+        red,
+        Method::PUT,
+        "consumers/dora",
+        json!({"custom_id": "d"}),
+    )
+    .await;
+    let changes = group.asked(&lab, all.version).await;
+    assert_eq!((changes.full, changes.list.len()), (false, 1));
+    let whole = group.asked(&lab, SyncVersion::NONE).await;
+    let held = taken(taken(Held::new(), &all), &changes);
+    assert_eq!(held, taken(Held::new(), &whole));
+    assert_eq!((changes.hash, changes.version), (whole.hash, whole.version));
+    // which nobody knows after a restart
+    let lab = lab.restart().await;
+    assert!(group.asked(&lab, all.version).await.full);
+    // and the way from a version that left something out is not told by logs
     write(&lab, red, Method::DELETE, "consumers/anna", Value::Null).await;
-    let whole = group.asked(&lab, before).await;
+    let whole = group.asked(&lab, whole.version).await;
     assert!(whole.full);
     write(&lab, red, Method::PUT, "consumers/carl", json!({})).await;
     let changes = group.asked(&lab, whole.version).await;
     assert_eq!((changes.full, changes.list.len()), (false, 1));
+    lab.stop().await;
+}
+
+/// One of Kong's keeps what it has over a restart, also one with another router, which was not sent all.
+#[tokio::test]
+async fn what_was_sent_for_another_router_is_no_place_to_start_from() {
+    let lab = Lab::start().await;
+    service(&lab, "orders").await;
+    let route = json!({"expression": "http.path == \"/\""});
+    let answer = lab
+        .core(Method::PUT, "services/orders/routes/all", route)
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let (identity, _) = pinned(&lab).await;
+    let greeted = async |flavor: &str| {
+        let mut kong = outlet_at(&lab, &identity, &host(&lab, "cp0")).await;
+        let flavor = ("router_flavor".to_owned(), json!(flavor));
+        let conf = [flavor].into_iter().collect();
+        greet_with(&mut kong, 2, &[SYNC], ("3.10.0", conf)).await;
+        kong
+    };
+    let mut kong = greeted("traditional_compatible").await;
+    let (before, told) = kong_asks(&mut kong, SyncVersion::NONE).await;
+    assert_eq!(told["deltas"].as_array().unwrap().len(), 2, "{told}");
+    service(&lab, "users").await;
+    let mut kong = greeted("expressions").await;
+    let (now, told) = kong_asks(&mut kong, before).await;
+    assert_eq!(told["full_sync"], true);
+    assert_eq!(told["deltas"].as_array().unwrap().len(), 4, "{told}");
+    service(&lab, "carts").await;
+    let mut kong = greeted("expressions").await;
+    let (_, told) = kong_asks(&mut kong, now).await;
+    assert_eq!(told["full_sync"], false);
     lab.stop().await;
 }

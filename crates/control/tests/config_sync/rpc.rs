@@ -32,12 +32,24 @@ async fn greet_as(
     capabilities: &[&str],
     version: &str,
 ) -> HelloAnswer {
+    let settings = serde_json::Map::new();
+    greet_with(socket, node, capabilities, (version, settings)).await
+}
+
+/// The same with these settings shown.
+pub(super) async fn greet_with(
+    socket: &mut Socket,
+    node: u128,
+    capabilities: &[&str],
+    (version, kong_conf): (&str, serde_json::Map<String, Value>),
+) -> HelloAnswer {
     let hello = Hello {
         rpc_capabilities: capabilities.iter().map(|it| (*it).to_owned()).collect(),
         rpc_frame_encodings: vec![ENCODING.to_owned()],
         kong_version: version.to_owned(),
         kong_hostname: "gw".to_owned(),
         kong_node_id: Uuid::from_u128(node).to_string(),
+        kong_conf,
         ..Hello::default()
     };
     send(socket, OpCode::Binary, &hello.encode()).await;

@@ -149,16 +149,16 @@ impl Disk {
             match self.files.changes() {
                 Ok(changes) => self.changes = Some(changes),
                 Err(error) => {
-                    error!(%error, "the configuration in force will not survive a restart");
+                    error!(%error, "there is no file for the changes in force");
                 }
             }
             self.stored_bytes = self.files.newest_bytes();
         }
         let Some(changes) = &mut self.changes else {
-            return false;
+            return true;
         };
         if let Err(error) = changes.append(records) {
-            error!(%error, "the changes in force will not survive a restart");
+            error!(%error, "the changes in force cannot be added to their file");
             return true;
         }
         changes.bytes() > CHANGES_BYTES_MIN.max(self.stored_bytes)

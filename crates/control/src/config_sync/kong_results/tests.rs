@@ -461,3 +461,56 @@ async fn where_nothing_is_known_of_a_class_all_is_read_once() {
     assert!(lab.results.kept().answers.len() <= ANSWERS_MAX);
     assert!(lab.results.kept().indices.is_empty());
 }
+
+/// Where the log does not tell, as in a group that leaves something out.
+#[tokio::test]
+async fn of_a_group_in_conflict_changes_start_from_what_was_sent_to_the_same_class_lately() {
+    let lab = Lab::new(2).await;
+    let [class, other] = classes();
+    let service = |n: u128, name: &str| {
+        let id = Uuid::from_u128(n);
+        put(
+            Kind::Service,
+            json!({"id": id, "name": name, "host": "h", "created_at": 1}),
+        )
+    };
+    let write = async |member: usize, put: Put| {
+        let member = lab.members[member];
+        lab.store.put(member, &actor(), put).await.unwrap();
+        let state = lab.state().await;
+        assert!(state.is_of_group());
+        state
+    };
+    write(0, service(1, "taken")).await;
+    let is_full = async |class: usize, from: Option<u64>, state: &State| {
+        lab.results.get(class, from, state).await.unwrap().is_full
+    };
+    let first = write(1, service(2, "taken")).await;
+    assert!(!first.is_of_whole_group());
+    assert!(is_full(class, None, &first).await);
+    let mut states = vec![first.revision];
+    for n in 0..INDICES_MAX {
+        let state = write(0, service(3, &format!("s{n}"))).await;
+        let from = states.last().copied();
+        // what another class has, which was told other things, is no place to start from
+        if n == 0 {
+            assert!(is_full(other, from, &state).await);
+        }
+        assert!(!is_full(class, from, &state).await);
+        assert!(is_full(class, Some(99), &state).await);
+        states.push(state.revision);
+    }
+    // of all classes together so many are known still, and no more
+    let newest = write(0, service(3, "newest")).await;
+    assert_eq!(lab.results.kept().indices.len(), INDICES_MAX);
+    assert!(is_full(class, Some(states[0]), &newest).await);
+    for from in &states[states.len() - INDICES_MAX + 2..] {
+        assert!(!is_full(class, Some(*from), &newest).await, "{from}");
+    }
+    for from in 0..20 {
+        lab.results.get(class, Some(from), &newest).await.unwrap();
+    }
+    let kept = lab.results.kept();
+    assert_eq!(kept.indices.len(), INDICES_MAX);
+    assert_eq!(kept.answers.len(), ANSWERS_MAX);
+}
