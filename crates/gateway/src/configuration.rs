@@ -325,6 +325,11 @@ impl Configuration {
         self.services.get(&id).is_some()
     }
 
+    /// Whether this service is served, and for streams.
+    pub(crate) fn has_stream_service(&self, id: Uuid) -> bool {
+        self.services.get(&id).is_some_and(|it| it.is_stream)
+    }
+
     /// Whether this route is served; one of a service that is switched off is not.
     pub(crate) fn has_route(&self, id: Uuid) -> bool {
         self.router.slot(id).is_some()

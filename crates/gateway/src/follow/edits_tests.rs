@@ -1,6 +1,7 @@
 //! Edits lead to what the whole would be, whatever is refused.
 
 mod property;
+mod streams;
 mod vaults;
 
 use sallyport_model::{Kind, RouterFlavor};
@@ -396,38 +397,6 @@ fn what_is_switched_off_comes_back_with_what_hangs_on_it() {
     assert!(!lab.now.has_route(id(8)));
     assert_eq!(lab.edit(&[route(8, 1), switched(true)]), none);
     assert_eq!(lab.runs(8), ["correlation-id", "key-auth"]);
-}
-
-#[test]
-fn routes_of_streams_are_edited() {
-    let mut lab = Lab::new();
-    let service = |n, port: u16| {
-        let service = json!({"host": "127.0.0.1", "protocol": "tcp", "port": port});
-        (Kind::Service, n, Some(service))
-    };
-    let route = |n, of, port: u16| {
-        let destinations = json!([{"port": port}]);
-        let route = json!({"protocols": ["tcp"], "destinations": destinations, "service": to(of)});
-        (Kind::Route, n, Some(route))
-    };
-    let ports = |lab: &Lab| {
-        lab.now
-            .streams
-            .all()
-            .iter()
-            .filter_map(|it| it.service.as_ref())
-            .count()
-    };
-    lab.edit(&[service(1, 9000), route(2, 1, 7000)]);
-    assert_eq!(ports(&lab), 1);
-    lab.edit(&[route(3, 1, 7001), route(2, 1, 7002)]);
-    lab.edit(&[service(1, 9001)]);
-    lab.edit(&[service(4, 9000), route(2, 4, 7000)]);
-    let limit = json!({"route": to(2), "protocols": ["tcp"], "config": {"allow": ["10.0.0.0/8"]}});
-    lab.edit(&[plugin(5, "ip-restriction", limit)]);
-    assert_eq!(ports(&lab), 2);
-    lab.edit(&[(Kind::Route, 3, None), (Kind::Service, 1, None)]);
-    assert_eq!(ports(&lab), 1);
 }
 
 #[test]

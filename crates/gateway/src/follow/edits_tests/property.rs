@@ -43,8 +43,12 @@ fn entity(kind: Kind, n: u128, variant: u8) -> Value {
             let mut service = json!({"host": host, "name": format!("s{n}"),
                 "port": if is_bad { 70_000 } else { 80 + u32::from(variant) }});
             match n {
-                // what is for streams stays so, mostly
-                3 => service["protocol"] = json!(if variant == 7 { "http" } else { "tcp" }),
+                // what is for streams, or is not, stays so, mostly
+                3 => {
+                    let protocols = ["tcp", "tcp", "http", "udp"];
+                    service["protocol"] = json!(protocols[at % 4]);
+                }
+                2 if variant == 3 => service["protocol"] = json!("tcp"),
                 _ if variant % 3 == 1 => {
                     service["protocol"] = json!("https");
                     if n == 1 {
