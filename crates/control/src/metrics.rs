@@ -17,6 +17,7 @@ use tracing::debug;
 
 use crate::KONG_VERSION;
 use crate::app::App;
+use crate::config_sync::Answered;
 use crate::identity::{Access, Needs, Part, Principal};
 use crate::route::Route;
 
@@ -49,7 +50,7 @@ impl Metrics {
     }
 
     /// In the text format of Prometheus.
-    fn text(&self, control_planes: usize) -> String {
+    fn text(&self, control_planes: usize, operations: u64) -> String {
         let mut text = String::new();
         let mut family = |name: &str, kind: &str, help: &str, rows: &[(String, String)]| {
             _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -62,6 +63,9 @@ impl Metrics {
         let count = (String::new(), control_planes.to_string());
         let help = "Control planes, drafts among them.";
         family("sallyport_control_planes", "gauge", help, &[count]);
+        let help = "Reads and writes of the database.";
+        let row = (String::new(), operations.to_string());
+        family("sallyport_store_operations_total", "counter", help, &[row]);
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         let help = "Requests under way.";
         let row = (String::new(), in_flight.to_string());
@@ -127,6 +131,19 @@ static CERT_EXPIRES: Family = of_data_planes(
     "kong_data_plane_cluster_cert_expiry_timestamp",
     "Unix timestamp of Data Plane's cluster_cert expiry time",
 );
+
+static ANSWERS: Family = Family {
+    name: "sallyport_config_sync_answers_total",
+    help: "Questions of data planes on protocol v2 that were answered, with changes or everything",
+    kind: Kind::Counter,
+    labels: &["answer"],
+};
+
+fn answers(text: &mut Exposition, answered: &Answered) {
+    for (answer, count) in answered.by_answer() {
+        text.value(&ANSWERS, &[answer], count as f64);
+    }
+}
 
 fn data_planes(text: &mut Exposition, nodes: &[Node]) {
     let mut family = |family: &'static Family, value: fn(&NodeSeen) -> f64| {
@@ -202,9 +219,10 @@ async fn health(State(app): State<App>) -> Response {
 async fn text(State(app): State<App>, Extension(caller): Extension<Principal>) -> Response {
     let control_planes = app.store.watch().borrow().len();
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    let mut text = app.metrics.text(control_planes);
+    let mut text = app.metrics.text(control_planes, app.store.operations());
     let mut more = Exposition::default();
     app.telemetry.metrics(&mut more);
+    answers(&mut more, &app.publishers.answered);
     let mut nodes = app.store.all_nodes().await.unwrap_or_else(|error| {
         debug!(%error, "metrics without data planes");
         Vec::new()
@@ -267,9 +285,10 @@ mod tests {
         metrics.done(&Method::GET, StatusCode::OK, 900);
         metrics.done(&Method::GET, StatusCode::NOT_FOUND, 26_000);
         metrics.done(&Method::TRACE, StatusCode::OK, 20_000_000);
-        let text = metrics.text(2);
+        let text = metrics.text(2, 7);
         for line in [
             "sallyport_control_planes 2",
+            "sallyport_store_operations_total 7",
             "sallyport_api_requests_in_flight 0",
             "sallyport_api_requests_total{method=\"GET\",status=\"2xx\"} 1",
             "sallyport_api_requests_total{method=\"GET\",status=\"4xx\"} 1",

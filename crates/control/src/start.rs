@@ -23,7 +23,7 @@ use crate::core_entities;
 use crate::ip_addresses::{Feed, in_front_of};
 use crate::kic;
 use crate::limits::Limits;
-use crate::listener::{Doors, Shown, serve, serve_plain, serve_tls};
+use crate::listener::{Doors, Handshakes, Shown, serve, serve_plain, serve_tls};
 use crate::metrics::Metrics;
 use crate::nodes;
 use crate::telemetry::{Telemetry, TelemetryError, TelemetrySettings};
@@ -292,17 +292,19 @@ pub async fn start_publishing(
     }
     let api = in_front_of(router(app), feed, &settings.base_domain);
     let doors = Arc::new(Doors {
+        handshakes: Handshakes {
+            api: api_tls,
+            node: node_tls,
+            kic: kic_tls,
+            shared: shared_tls,
+            base_domain: settings.base_domain,
+            geos: [vec![settings.geo], settings.more_geos].concat(),
+        },
         api: api.clone(),
-        api_tls,
-        node_tls,
         kic,
-        kic_tls,
         links,
         telemetry: telemetry.clone(),
         recorder: audit.recorder.clone(),
-        base_domain: settings.base_domain,
-        geos: [vec![settings.geo], settings.more_geos].concat(),
-        shared_tls,
     });
     let own = store.clone();
     tasks.spawn("config_sync", |stop| supervise(own, subscriptions, stop));

@@ -572,5 +572,7 @@ async fn telemetry_is_taken_from_the_same_guests() {
 
 #[path = "config_sync/burst.rs"]
 mod burst;
+#[path = "config_sync/groups.rs"]
+mod groups;
 #[path = "config_sync/rpc.rs"]
 mod rpc;

@@ -8,6 +8,8 @@ mod edits;
 mod edits_tests;
 mod isolate;
 mod kept;
+#[cfg(test)]
+mod kept_tests;
 mod refusals;
 mod restored;
 mod source;

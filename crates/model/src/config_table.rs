@@ -51,6 +51,31 @@ pub fn to_config_table(mut entities: BTreeMap<Kind, Vec<Value>>) -> Value {
     Value::Object(table)
 }
 
+/// What an entity of this kind is served or not together with, by the field that refers to it: a
+/// route is not without its service, a plugin neither without its route nor without its service.
+pub fn belongs_to(kind: Kind) -> &'static [(&'static str, Kind)] {
+    match kind {
+        Kind::Route => &[("service", Kind::Service)],
+        Kind::Plugin => &[("service", Kind::Service), ("route", Kind::Route)],
+        _ => &[],
+    }
+}
+
+/// Whether what [belongs](belongs_to) to an entity may be served before a change of it and not
+/// after it, or the other way round: it was switched on or off, came to another service, or got an
+/// expression, which some data planes of Kong do not know, or lost it.
+pub fn decides(kind: Kind, before: &Value, after: &Value) -> bool {
+    let of = |entity: &Value| match kind {
+        Kind::Service => (entity["enabled"] == Value::Bool(false), None),
+        Kind::Route => (
+            entity["expression"].is_null(),
+            schema::reference(&entity["service"]),
+        ),
+        _ => (false, None),
+    };
+    of(before) != of(after)
+}
+
 /// One entity as it stands in its list: without members that are null, references as bare ids.
 pub fn flat(kind: Kind, mut entity: Value) -> Value {
     let Value::Object(members) = &mut entity else {

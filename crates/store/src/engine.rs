@@ -1,27 +1,53 @@
 //! The two engines behind one interface: a write is a transaction, and so is a read.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::sql::{Op, Tx};
 use crate::{Heads, StoreError, postgres, sqlite};
 
-/// What a [`crate::Store`] runs on.
-pub(crate) enum Engine {
+/// What a [`crate::Store`] runs on, and how often it was asked.
+pub(crate) struct Engine {
+    pub(crate) on: On,
+    operations: AtomicU64,
+}
+
+/// The two engines.
+pub(crate) enum On {
     Sqlite(sqlite::Engine),
     Postgres(postgres::Engine),
 }
 
 impl Engine {
+    pub(crate) fn new(on: On) -> Engine {
+        Engine {
+            on,
+            operations: AtomicU64::new(0),
+        }
+    }
+
+    /// Reads and writes that were handed in so far.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed)
+    }
+
+    /// The engine, for one more operation.
+    fn asked(&self) -> &On {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        &self.on
+    }
+
     /// Runs `op` in a write transaction; commits if it succeeds, undoes everything otherwise. It
     /// goes on when the caller does not wait for it any more.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match self {
-            Engine::Sqlite(engine) => engine.write(op).await,
-            Engine::Postgres(engine) => engine.write(op).await,
+        match self.asked() {
+            On::Sqlite(engine) => engine.write(op).await,
+            On::Postgres(engine) => engine.write(op).await,
         }
     }
 
@@ -32,9 +58,9 @@ impl Engine {
         cp: Uuid,
         op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match self {
-            Engine::Sqlite(engine) => engine.write(op).await,
-            Engine::Postgres(engine) => engine.write_to(cp, op).await,
+        match self.asked() {
+            On::Sqlite(engine) => engine.write(op).await,
+            On::Postgres(engine) => engine.write_to(cp, op).await,
         }
     }
 
@@ -43,9 +69,9 @@ impl Engine {
         &self,
         op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match self {
-            Engine::Sqlite(engine) => engine.read(op).await,
-            Engine::Postgres(engine) => engine.read(op).await,
+        match self.asked() {
+            On::Sqlite(engine) => engine.read(op).await,
+            On::Postgres(engine) => engine.read(op).await,
         }
     }
 
@@ -54,9 +80,9 @@ impl Engine {
         &self,
         op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match self {
-            Engine::Sqlite(engine) => engine.read(op).await,
-            Engine::Postgres(engine) => engine.look(op).await,
+        match self.asked() {
+            On::Sqlite(engine) => engine.read(op).await,
+            On::Postgres(engine) => engine.look(op).await,
         }
     }
 
@@ -65,23 +91,23 @@ impl Engine {
         &self,
         op: impl for<'t> FnOnce(&'t mut Tx) -> Op<'t, T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match self {
-            Engine::Sqlite(engine) => engine.glance(op).await,
-            Engine::Postgres(engine) => engine.look(op).await,
+        match self.asked() {
+            On::Sqlite(engine) => engine.glance(op).await,
+            On::Postgres(engine) => engine.look(op).await,
         }
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Heads> {
-        match self {
-            Engine::Sqlite(engine) => engine.watch(),
-            Engine::Postgres(engine) => engine.watch(),
+        match &self.on {
+            On::Sqlite(engine) => engine.watch(),
+            On::Postgres(engine) => engine.watch(),
         }
     }
 
     pub(crate) async fn close(&self) {
-        match self {
-            Engine::Sqlite(engine) => engine.close().await,
-            Engine::Postgres(engine) => engine.close().await,
+        match &self.on {
+            On::Sqlite(engine) => engine.close().await,
+            On::Postgres(engine) => engine.close().await,
         }
     }
 }

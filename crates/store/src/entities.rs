@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sallyport_model::Kind;
+use sallyport_model::{Kind, schema};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -61,6 +61,37 @@ pub struct Put {
     pub tags: Vec<String>,
     /// What to do about an entity with the same id.
     pub if_exists: IfExists,
+}
+
+impl Put {
+    /// An entity that passed the schema, with what its kind's schema says of indexes; it replaces
+    /// one with the same id.
+    pub fn of(kind: Kind, id: Uuid, body: Value) -> Put {
+        let index = schema::index(kind, &body);
+        let unique = index.unique.into_iter();
+        let foreign = index.foreign.into_iter();
+        Put {
+            kind,
+            id,
+            unique: unique
+                .map(|(field, value)| (field.to_owned(), value))
+                .collect(),
+            foreign: foreign
+                .map(|(field, kind, id, on_delete)| Reference {
+                    field: field.to_owned(),
+                    kind,
+                    id,
+                    on_delete: match on_delete {
+                        schema::OnDelete::Restrict => OnDelete::Restrict,
+                        schema::OnDelete::Cascade => OnDelete::Cascade,
+                    },
+                })
+                .collect(),
+            tags: index.tags,
+            body,
+            if_exists: IfExists::Replace,
+        }
+    }
 }
 
 /// The outcome of a put.

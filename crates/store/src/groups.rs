@@ -137,10 +137,14 @@ impl Store {
             .await
     }
 
-    /// The newest version of a group, and what its members changed since version `after`, at which
-    /// it served all that they had. Takes time in proportion to the changes. `None` if that does not
-    /// tell all: there are other members, the group leaves something out now, or there are `limit`
-    /// changes or more.
+    /// The newest version of a group, and what its members changed since version `after`, oldest
+    /// first and each under the version of the group that it led to. Takes time in proportion to
+    /// the changes. `None` if that does not tell all: there are or were other members, the group
+    /// leaves something out now or did at `after`, there are `limit` changes or more, or `after`
+    /// is not there yet.
+    ///
+    /// The caller knows that the group served all that its members have at one of the versions from
+    /// `after` on: what nobody changed since `after` is not looked at.
     ///
     /// # Errors
     /// [`StoreError::NoControlPlane`].

@@ -6,6 +6,7 @@
 //! against both. Every write is one durable transaction with its rows in the change log. An error
 //! from a write means "unknown", never "not written"; every write may be sent again.
 
+mod around;
 mod certificates;
 mod cluster;
 mod control_planes;
@@ -31,6 +32,7 @@ mod versions;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use around::Around;
 pub use certificates::{Certificate, NewCertificate};
 pub use cluster::{
     Admission, CliKey, Cluster, Lease, Member, NewCluster, NewMember, NodeRole, Roster, Step,
@@ -40,7 +42,7 @@ pub use control_planes::{
     AuthType, ClusterType, ControlPlane, ControlPlaneUpdate, NewControlPlane, ProxyUrl,
 };
 pub use drafts::Draft;
-use engine::Engine;
+use engine::{Engine, On};
 pub use enrolment::{EnrolmentToken, NewEnrolmentToken};
 pub use entities::{
     Actor, Change, Deleted, IfExists, ListQuery, OnDelete, Page, Put, Reference, Snapshot, Stored,
@@ -75,7 +77,7 @@ impl Store {
     /// [`OpenError::InUse`] if another process has it, [`OpenError::TooNew`] if a newer build
     /// wrote it.
     pub fn open(path: &Path) -> Result<Store, OpenError> {
-        let engine = Engine::Sqlite(sqlite::Engine::open(path)?);
+        let engine = Engine::new(On::Sqlite(sqlite::Engine::open(path)?));
         Ok(Store {
             engine: Arc::new(engine),
         })
@@ -91,7 +93,7 @@ impl Store {
     /// [`OpenError::Address`], [`OpenError::Unreachable`], [`OpenError::LogIn`],
     /// [`OpenError::TooNew`] if a newer build wrote it. None shows the password.
     pub async fn connect(url: &str) -> Result<Store, OpenError> {
-        let engine = Engine::Postgres(postgres::Engine::connect(url).await?);
+        let engine = Engine::new(On::Postgres(postgres::Engine::connect(url).await?));
         Ok(Store {
             engine: Arc::new(engine),
         })
@@ -106,7 +108,12 @@ impl Store {
 
     /// Whether other processes may write to the same database.
     pub fn is_shared(&self) -> bool {
-        matches!(&*self.engine, Engine::Postgres(_))
+        matches!(self.engine.on, On::Postgres(_))
+    }
+
+    /// Reads and writes that were handed in since this process opened it.
+    pub fn operations(&self) -> u64 {
+        self.engine.operations()
     }
 
     /// The newest heads of every control plane, as they change, whoever changed them.

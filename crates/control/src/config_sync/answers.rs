@@ -2,15 +2,16 @@
 //! once.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use sallyport_store::{Store, StoreError};
+use sallyport_store::{Change, Store, StoreError};
 use sallyport_wire::config_sync::rpc::{Message, raw};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use super::kong_view::KongResults;
+use super::kong_results::KongResults;
 use super::publishers::{CHANGES_MAX, blocking};
 use super::state::{State, deltas, everything};
 
@@ -33,6 +34,34 @@ struct Question {
 pub(crate) struct Answer {
     pub(crate) frame: Bytes,
     pub(crate) revision: u64,
+    /// Whether it holds everything, and not only changes.
+    pub(crate) is_full: bool,
+}
+
+/// How many questions for what leads to the newest version were answered by this process.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    changes: AtomicU64,
+    everything: AtomicU64,
+}
+
+impl Answered {
+    pub(super) fn count(&self, is_full: bool) {
+        let counter = match is_full {
+            true => &self.everything,
+            false => &self.changes,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// By what they were answered with.
+    pub(crate) fn by_answer(&self) -> [(&'static str, u64); 2] {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("changes", of(&self.changes)),
+            ("everything", of(&self.everything)),
+        ]
+    }
 }
 
 type Kept = (Question, Arc<OnceCell<Answer>>);
@@ -43,16 +72,17 @@ pub(crate) struct Answers {
     cp: Uuid,
     kept: Mutex<VecDeque<Kept>>,
     /// The same for Kong's data planes.
-    pub(super) kong: Arc<KongResults>,
+    pub(super) kong: KongResults,
 }
 
 impl Answers {
     pub(super) fn new(store: Store, cp: Uuid) -> Answers {
+        let kong = KongResults::new(store.clone(), cp);
         Answers {
             store,
             cp,
             kept: Mutex::default(),
-            kong: Arc::new(KongResults::new(cp)),
+            kong,
         }
     }
 
@@ -86,29 +116,50 @@ impl Answers {
         cell
     }
 
+    /// What was changed since a revision, at least as far as a state; `None` if there are too many
+    /// changes, or if the log does not tell.
+    async fn changes(&self, from: u64, state: &State) -> Result<Option<Vec<Change>>, StoreError> {
+        if from == state.revision {
+            return Ok(Some(Vec::new()));
+        }
+        if !state.is_of_group() {
+            let changes = self.store.changes(self.cp, from, CHANGES_MAX).await?;
+            let follows = changes.first().is_some_and(|it| it.revision == from + 1);
+            return Ok((follows && changes.len() < CHANGES_MAX).then_some(changes));
+        }
+        if !state.is_of_whole_group() {
+            // what it leaves out depends on all that its members have
+            return Ok(None);
+        }
+        let found = self.store.group_changes(self.cp, from, CHANGES_MAX).await?;
+        let found = found.filter(|(newest, _)| *newest >= state.revision);
+        Ok(found.map(|(_, changes)| changes))
+    }
+
     async fn make(&self, question: Question, state: &State) -> Result<Answer, StoreError> {
         let Question { from, to, id } = question;
         let cp = self.cp;
-        if let Some(from) = from.filter(|from| *from <= to) {
-            let changes = match from == to {
-                true => Vec::new(),
-                false => self.store.changes(cp, from, CHANGES_MAX).await?,
-            };
-            // a group's configuration changes with those of its members, whose logs are others
-            let follows = from == to || changes.first().is_some_and(|it| it.revision == from + 1);
-            if follows && changes.len() < CHANGES_MAX {
-                let result = deltas(cp, &changes, (from, to), state.hash()).to_raw();
-                let frame = Message::Answer { id, result }.encode().into();
-                let revision = to;
-                return Ok(Answer { frame, revision });
-            }
+        if let Some(from) = from.filter(|from| *from <= to)
+            && let Some(changes) = self.changes(from, state).await?
+        {
+            let result = deltas(cp, &changes, (from, to), state.hash()).to_raw();
+            let frame = Message::Answer { id, result }.encode().into();
+            return Ok(Answer {
+                frame,
+                revision: to,
+                is_full: false,
+            });
         }
         let snapshot = self.store.snapshot(cp).await?;
         blocking(move || {
             let revision = snapshot.revision;
             let result = everything(cp, &snapshot).to_raw();
             let frame = Message::Answer { id, result }.encode().into();
-            Answer { frame, revision }
+            Answer {
+                frame,
+                revision,
+                is_full: true,
+            }
         })
         .await
     }

@@ -1,271 +1,193 @@
 //! A configuration as Kong's own data planes get it on protocol v2: what their schemas know, and
 //! what is other than in an earlier revision.
+//!
+//! What such a data plane gets of an entity depends on the entity and on those it [belongs
+//! to](sallyport_model::config_table::belongs_to), and on nothing else. So the view of a few
+//! entities with all that they belong to is a part of the view of everything, and what leads from
+//! one revision to another is seen on what changed and what is around it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use sallyport_model::Kind;
 use sallyport_model::config_table::with_objects;
-use sallyport_model::schema;
-use sallyport_wire::config_sync::delta::{Delta, Deltas, SyncVersion};
+use sallyport_model::{Kind, schema, to_config_table};
+use sallyport_store::{Around, Change};
+use sallyport_wire::config_sync::delta::{Delta, REFUSED_MAX, Refused};
 use sallyport_wire::config_sync::digest::EntityDigest;
-use sallyport_wire::config_sync::kong_deltas;
+use sallyport_wire::config_sync::edits::edit;
 use serde_json::Value;
-use serde_json::value::RawValue;
-use uuid::Uuid;
-
-use super::payload::Payload;
-use super::state::plane;
-
-/// Revisions that changes may start from.
-const KEPT_MAX: usize = 8;
-/// Results that are kept for who asks the same.
-const RESULTS_MAX: usize = 2;
 
 /// List and id.
-type Key = (Kind, String);
+pub(super) type Key = (Kind, String);
+
+/// Entities by kind.
+pub(super) type Entities = BTreeMap<Kind, Vec<Value>>;
 
 /// What is remembered of an entity that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Sent {
+pub(super) struct Sent {
     digest: EntityDigest,
     /// What no other of its kind may have.
     unique: Vec<(&'static str, String)>,
 }
 
 /// Everything that was sent.
-type Index = HashMap<Key, Sent>;
+pub(super) type Index = HashMap<Key, Sent>;
 
-/// One revision.
+/// One revision, or a part of it.
 #[derive(Debug)]
 pub(super) struct KongView {
-    revision: u64,
-    entities: Vec<(Key, Value)>,
-    index: Arc<Index>,
+    pub(super) entities: Vec<(Key, Value)>,
+    pub(super) noted: Noted,
+}
+
+/// What a class of data planes is not sent as it was written, by list and id.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Noted(BTreeMap<(String, String), Vec<Refused>>);
+
+impl Noted {
+    /// The first [`REFUSED_MAX`].
+    pub(super) fn first(&self) -> Vec<Refused> {
+        let all = self.0.values().flatten();
+        all.take(REFUSED_MAX).cloned().collect()
+    }
+
+    /// Takes what is noted of a part for what was noted of these entities.
+    pub(super) fn replace(&mut self, keys: impl Iterator<Item = Key>, part: Noted) {
+        for (kind, id) in keys {
+            self.0.remove(&(kind.table().to_owned(), id));
+        }
+        self.0.extend(part.0);
+    }
 }
 
 impl KongView {
-    /// Of a `config_table` without what those data planes do not know.
-    pub(super) fn of(revision: u64, table: &Value) -> KongView {
+    /// Of entities as they are stored, without what data planes of a class do not know.
+    pub(super) fn of(class: usize, stored: Entities) -> KongView {
+        let mut table = to_config_table(stored);
+        let mut noted = Noted::default();
+        for refused in edit(&mut table, class) {
+            let key = (refused.entity_type.clone(), refused.entity_id.clone());
+            noted.0.entry(key).or_default().push(refused);
+        }
         let mut entities = Vec::new();
-        let mut index = HashMap::new();
         for kind in Kind::ALL {
-            let list = table[kind.table()].as_array();
-            for flat in list.into_iter().flatten() {
-                let entity = with_objects(kind, flat.clone());
-                let key = (kind, entity["id"].as_str().unwrap_or_default().to_owned());
-                let sent = Sent {
-                    digest: EntityDigest::of(kind.table(), &entity.to_string()),
-                    unique: schema::index(kind, &entity).unique,
-                };
-                index.insert(key.clone(), sent);
-                entities.push((key, entity));
+            let list = table.get_mut(kind.table()).map(Value::take);
+            let Some(Value::Array(list)) = list else {
+                continue;
+            };
+            for flat in list {
+                let entity = with_objects(kind, flat);
+                entities.push(((kind, id_of(&entity)), entity));
             }
         }
-        KongView {
-            revision,
-            entities,
-            index: Arc::new(index),
-        }
+        KongView { entities, noted }
     }
 
-    fn deltas(&self, cp: Uuid, from: Option<(u64, &Index)>) -> Deltas {
-        let delta = |(kind, id): &Key, entity: Option<&Value>| Delta {
-            table: kind.table().to_owned(),
-            id: id.clone(),
-            entity: entity.cloned(),
+    /// What is to be remembered of it.
+    pub(super) fn index(&self) -> Index {
+        let one = |(key, entity): &(Key, Value)| {
+            let sent = Sent {
+                digest: EntityDigest::of(key.0.table(), &entity.to_string()),
+                unique: schema::index(key.0, entity).unique,
+            };
+            (key.clone(), sent)
         };
-        let (full, list) = match from {
-            Some((_, before)) if !self.exchanges(before) => {
-                let changed = self.entities.iter().filter(|(key, _)| {
-                    before.get(key).map(|it| it.digest) != self.index.get(key).map(|it| it.digest)
-                });
-                let gone = before.keys().filter(|key| !self.index.contains_key(key));
-                let there = changed.map(|(key, entity)| delta(key, Some(entity)));
-                (
-                    false,
-                    gone.map(|key| delta(key, None)).chain(there).collect(),
-                )
-            }
-            _ => {
-                let all = self.entities.iter();
-                (
-                    true,
-                    all.map(|(key, entity)| delta(key, Some(entity))).collect(),
-                )
-            }
-        };
-        let version = |revision| SyncVersion::new(plane(cp), revision);
-        Deltas {
-            full,
-            from: from
-                .filter(|_| !full)
-                .map(|(revision, _)| version(revision)),
-            version: version(self.revision),
-            hash: None,
-            list,
-        }
+        self.entities.iter().map(one).collect()
     }
 
-    /// Whether an entity has a name now that another, which stays, had before. A data plane that
-    /// takes one after the other would end with neither, so it gets everything.
-    fn exchanges(&self, before: &Index) -> bool {
-        let moved = self.index.iter().filter_map(|(key, now)| {
-            let then = before.get(key)?;
-            (then.unique != now.unique).then_some((key, then, now))
+    /// All of it.
+    pub(super) fn everything(&self) -> Vec<Delta> {
+        let all = self.entities.iter();
+        all.map(|(key, entity)| delta(key, Some(entity))).collect()
+    }
+
+    /// What is other than in an earlier view; `None` if a data plane that takes one change after
+    /// the other would not end here, and so has to get everything.
+    pub(super) fn since(&self, before: &Index) -> Option<Vec<Delta>> {
+        let index = self.index();
+        if exchanges(before, &index) {
+            return None;
+        }
+        let changed = self.entities.iter().filter(|(key, _)| {
+            before.get(key).map(|it| it.digest) != index.get(key).map(|it| it.digest)
         });
-        let moved: Vec<_> = moved.collect();
-        let left: HashSet<_> = moved
-            .iter()
-            .flat_map(|((kind, _), then, now)| {
-                let left = then.unique.iter().filter(|name| !now.unique.contains(name));
-                left.map(move |name| (*kind, name))
-            })
-            .collect();
-        let created = self
-            .index
-            .iter()
-            .filter(|(key, _)| !before.contains_key(*key));
-        let taken = moved
-            .iter()
-            .map(|(key, _, now)| (*key, *now))
-            .chain(created);
-        let mut names =
-            taken.flat_map(|((kind, _), now)| now.unique.iter().map(move |it| (*kind, it)));
-        names.any(|name| left.contains(&name))
+        let gone = before.keys().filter(|key| !index.contains_key(key));
+        let there = changed.map(|(key, entity)| delta(key, Some(entity)));
+        Some(gone.map(|key| delta(key, None)).chain(there).collect())
     }
 }
 
-/// By which class; from which revision, if it is from any, to which.
-type Asked = (usize, Option<u64>, u64);
-
-/// The results that data planes of one control plane ask for.
-pub(super) struct KongResults {
-    cp: Uuid,
-    kept: Mutex<Kept>,
+fn id_of(entity: &Value) -> String {
+    entity["id"].as_str().unwrap_or_default().to_owned()
 }
 
-#[derive(Default)]
-struct Kept {
-    /// What there was in earlier revisions, oldest first.
-    indices: VecDeque<((usize, u64), Arc<Index>)>,
-    /// What leads from one revision to another, newest last.
-    results: VecDeque<(Asked, Arc<RawValue>)>,
+fn delta((kind, id): &Key, entity: Option<&Value>) -> Delta {
+    Delta {
+        table: kind.table().to_owned(),
+        id: id.clone(),
+        entity: entity.cloned(),
+    }
 }
 
-impl KongResults {
-    pub(super) fn new(cp: Uuid) -> KongResults {
-        KongResults {
-            cp,
-            kept: Mutex::default(),
-        }
-    }
+/// Whether an entity has a name now that another, which stays, had before. A data plane that
+/// takes one after the other would end with neither.
+fn exchanges(before: &Index, now: &Index) -> bool {
+    let moved = now.iter().filter_map(|(key, now)| {
+        let then = before.get(key)?;
+        (then.unique != now.unique).then_some((key, then, now))
+    });
+    let moved: Vec<_> = moved.collect();
+    let left: HashSet<_> = moved
+        .iter()
+        .flat_map(|((kind, _), then, now)| {
+            let left = then.unique.iter().filter(|name| !now.unique.contains(name));
+            left.map(move |name| (*kind, name))
+        })
+        .collect();
+    let created = now.iter().filter(|(key, _)| !before.contains_key(*key));
+    let taken = moved
+        .iter()
+        .map(|(key, _, now)| (*key, *now))
+        .chain(created);
+    let mut names = taken.flat_map(|((kind, _), now)| now.unique.iter().map(move |it| (*kind, it)));
+    names.any(|name| left.contains(&name))
+}
 
-    /// What leads from a revision to a payload, for a class of data planes. Takes time in proportion to the configuration when
-    /// the first asks; not for an async thread.
-    pub(super) fn get(&self, class: usize, from: Option<u64>, payload: &Payload) -> Arc<RawValue> {
-        let asked = (class, from, payload.revision);
-        let before = {
-            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, result)) = kept.results.iter().find(|(known, _)| *known == asked) {
-                return result.clone();
-            }
-            let known = kept.indices.iter();
-            let mut known =
-                known.filter(|((of, revision), _)| *of == class && Some(*revision) == from);
-            known.next().cloned()
-        };
-        let view = payload.kong_view(class);
-        let before = before
-            .as_ref()
-            .map(|((_, revision), index)| (*revision, &**index));
-        let deltas = match from == Some(payload.revision) {
-            true => view.deltas(self.cp, Some((payload.revision, &view.index))),
-            false => view.deltas(self.cp, before),
-        };
-        let result: Arc<RawValue> = kong_deltas::result(&deltas).into();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept
-            .indices
-            .iter()
-            .all(|(known, _)| *known != (class, payload.revision))
-        {
-            kept.indices
-                .push_back(((class, payload.revision), view.index.clone()));
-            if kept.indices.len() > KEPT_MAX {
-                kept.indices.pop_front();
-            }
+/// What changed and what is around it, as it was at a revision from which on the changes are known.
+pub(super) fn part(around: &Around, revision: u64) -> Entities {
+    let mut net: BTreeMap<(Kind, &str), (Option<&Value>, bool)> = BTreeMap::new();
+    for (kind, change) in of_entities(&around.changes) {
+        let (body, is_later) = net.entry((kind, &change.id)).or_default();
+        if change.revision <= revision {
+            *body = change.after.as_ref();
+        } else if !*is_later {
+            *body = change.before.as_ref();
+            *is_later = true;
         }
-        kept.results.push_back((asked, result.clone()));
-        if kept.results.len() > RESULTS_MAX {
-            kept.results.pop_front();
-        }
-        result
     }
+    let mut entities = Entities::new();
+    let changed = net
+        .into_iter()
+        .filter_map(|((kind, _), (body, _))| Some((kind, body?)));
+    let others = around.others.iter().map(|(kind, body)| (*kind, body));
+    for (kind, body) in changed.chain(others) {
+        entities.entry(kind).or_default().push(body.clone());
+    }
+    entities
+}
+
+/// Which entities [`part`] is about, those among them that are gone.
+pub(super) fn keys(around: &Around) -> impl Iterator<Item = Key> {
+    let changed = of_entities(&around.changes).map(|(kind, change)| (kind, change.id.clone()));
+    let others = around.others.iter();
+    changed.chain(others.map(|(kind, body)| (*kind, id_of(body))))
+}
+
+fn of_entities(changes: &[Change]) -> impl Iterator<Item = (Kind, &Change)> {
+    changes
+        .iter()
+        .filter_map(|change| Some((Kind::from_table(&change.kind)?, change)))
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn id(n: u128) -> String {
-        Uuid::from_u128(n).to_string()
-    }
-
-    fn view(revision: u64, services: &[(u128, &str)], routes: &[(u128, &str, u128)]) -> KongView {
-        let service = |&(n, name): &(u128, &str)| json!({"id": id(n), "name": name, "host": "h"});
-        let route = |&(n, name, at): &(u128, &str, u128)| json!({"id": id(n), "name": name, "paths": ["/"], "service": id(at)});
-        let services: Vec<_> = services.iter().map(service).collect();
-        let routes: Vec<_> = routes.iter().map(route).collect();
-        KongView::of(
-            revision,
-            &json!({"_format_version": "3.0", "services": services, "routes": routes}),
-        )
-    }
-
-    /// Whether everything is told, and ids of what is, with whether it is there.
-    fn told(before: &KongView, now: &KongView) -> (bool, Vec<(String, bool)>) {
-        let from = Some((before.revision, &*before.index));
-        let deltas = now.deltas(Uuid::nil(), from);
-        assert_eq!(deltas.from.is_none(), deltas.full);
-        assert_eq!(deltas.version.revision(0), Some(now.revision));
-        let one = |delta: &Delta| (delta.id.clone(), delta.entity.is_some());
-        let mut list: Vec<_> = deltas.list.iter().map(one).collect();
-        list.sort();
-        (deltas.full, list)
-    }
-
-    #[test]
-    fn what_is_other_than_before_is_told_with_references_as_objects() {
-        let before = view(3, &[(1, "a"), (2, "b")], &[(7, "r", 1)]);
-        let now = view(5, &[(1, "a"), (3, "c")], &[(7, "r", 3)]);
-        let expected = vec![(id(2), false), (id(3), true), (id(7), true)];
-        assert_eq!(told(&before, &now), (false, expected));
-        assert_eq!(told(&now, &now), (false, vec![]));
-        let all = now.deltas(Uuid::nil(), None);
-        assert!(all.full && all.list.len() == 3);
-        let route = all.list.iter().find(|it| it.table == "routes").unwrap();
-        assert_eq!(
-            route.entity.as_ref().unwrap()["service"],
-            json!({"id": id(3)})
-        );
-    }
-
-    #[test]
-    fn where_a_name_goes_from_one_to_another_everything_is_told() {
-        let before = view(3, &[(1, "a"), (2, "b")], &[]);
-        for (services, full) in [
-            (&[(1, "b"), (2, "a")][..], true),
-            (&[(1, "c"), (2, "a")], true),
-            (&[(1, "c"), (2, "b"), (3, "a")], true),
-            (&[(1, "c"), (2, "d")], false),
-            // whose name goes with it leaves it to the next
-            (&[(2, "b"), (3, "a")], false),
-        ] {
-            let now = view(4, services, &[]);
-            assert_eq!(told(&before, &now).0, full, "{services:?}");
-        }
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 //! it last said.
 
 mod answers;
+mod kong_results;
 mod kong_view;
 mod outlet;
 mod payload;
@@ -20,6 +21,7 @@ use sallyport_store::Store;
 use sallyport_wire::config_sync::PluginVersion;
 use tokio::sync::mpsc;
 
+pub(crate) use answers::Answered;
 pub(crate) use outlet::{Host, agree_to_upgrade, serve};
 pub(crate) use publishers::{Publishers, supervise};
 pub(crate) use recorder::{Recorder, record};

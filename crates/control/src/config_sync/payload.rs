@@ -11,7 +11,6 @@ use sallyport_wire::config_sync::delta::{REFUSED_MAX, Refused};
 use sallyport_wire::config_sync::edits::{CLASSES, edit};
 use sallyport_wire::config_sync::{PluginVersion, Reconfigure};
 
-use super::kong_view::KongView;
 use super::own_plugin;
 use super::state::digest;
 
@@ -28,8 +27,6 @@ pub(crate) struct Payload {
     pub(crate) plugins: Vec<PluginVersion>,
     /// What older data planes get, by their class; made when the first of a class asks.
     edited: [OnceLock<Arc<Edited>>; CLASSES],
-    /// What Kong's data planes get on protocol v2, by their class; made when the first asks.
-    kong_views: [OnceLock<Arc<KongView>>; CLASSES],
 }
 
 /// A revision as an older data plane gets it.
@@ -72,7 +69,6 @@ impl Payload {
             frame: reconfigure.encode().into(),
             plugins,
             edited: [const { OnceLock::new() }; CLASSES],
-            kong_views: [const { OnceLock::new() }; CLASSES],
         }
     }
 
@@ -93,20 +89,6 @@ impl Payload {
             .clone()
     }
 
-    /// What Kong's own data planes of a class get on protocol v2. Takes time in proportion to the
-    /// configuration when it is asked for first; not for an async thread.
-    pub(super) fn kong_view(&self, class: usize) -> Arc<KongView> {
-        let make = || {
-            let edited = self.edited(class);
-            let table = Reconfigure::decode(&edited.frame, DECOMPRESSED_BYTES_MAX);
-            let table = table.map(|own| own.config_table).unwrap_or_default();
-            Arc::new(KongView::of(self.revision, &table))
-        };
-        self.kong_views[class.min(CLASSES - 1)]
-            .get_or_init(make)
-            .clone()
-    }
-
     #[cfg(test)]
     pub(super) fn of_bytes(revision: u64, hash: ConfigHash, frame: Bytes) -> Payload {
         Payload {
@@ -115,7 +97,6 @@ impl Payload {
             frame,
             plugins: Vec::new(),
             edited: [const { OnceLock::new() }; CLASSES],
-            kong_views: [const { OnceLock::new() }; CLASSES],
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 use uuid::Uuid;
 
-use super::answers::Answers;
+use super::answers::{Answered, Answers};
 use super::payload::Payload;
 use super::state::State;
 
@@ -75,19 +75,24 @@ impl Subscribe {
 
 /// Hands out subscriptions; clones share the publishers.
 #[derive(Clone)]
-pub(crate) struct Publishers(mpsc::Sender<Subscribe>);
+pub(crate) struct Publishers {
+    ask: mpsc::Sender<Subscribe>,
+    /// What all links answered.
+    pub(crate) answered: Arc<Answered>,
+}
 
 impl Publishers {
     pub(super) fn new() -> (Publishers, mpsc::Receiver<Subscribe>) {
         let (ask, subscriptions) = mpsc::channel(64);
-        (Publishers(ask), subscriptions)
+        let answered = Arc::default();
+        (Publishers { ask, answered }, subscriptions)
     }
 
     /// A control plane as it changes; `None` while the process stops. The receivers end when that
     /// control plane is deleted.
     pub(crate) async fn subscribe(&self, cp: Uuid) -> Option<Subscription> {
         let (answer, wait) = oneshot::channel();
-        self.0.send(Subscribe { cp, answer }).await.ok()?;
+        self.ask.send(Subscribe { cp, answer }).await.ok()?;
         wait.await.ok()
     }
 
@@ -326,6 +331,7 @@ async fn advance(
         if state.is_of_whole_group()
             && let Some((to, changes)) =
                 store.group_changes(cp, state.revision, CHANGES_MAX).await?
+            && to > state.revision
         {
             return Ok(state.after_members(cp, (to, &changes), now_ms() / 1_000));
         }

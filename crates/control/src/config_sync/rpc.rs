@@ -30,7 +30,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::answers::{Answers, failure, yes};
-use super::publishers::{Payloads, Published, Subscription};
+use super::publishers::{Published, Subscription};
 use super::recorder::Contacts;
 use super::session::{
     Caller, EVENTS_MAX, End, Event, FRAME_BYTES_MAX, first, listen, say_goodbye, send, served,
@@ -136,13 +136,12 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         let Some(subscription) = self.links.publishers.subscribe(cp).await else {
             return End::Stopping;
         };
+        // whole configurations are not built for who takes changes
         let Subscription {
             mut published,
-            payloads,
             answers,
+            ..
         } = subscription;
-        // who takes changes only wants none to be built
-        let mut payloads = matches!(self.peer, Peer::Kong(_)).then_some(payloads);
         let mut trust = published.borrow_and_update().trust;
         let silence = Duration::from_secs(SILENCE_SECS_MAX);
         let mut deadline = Instant::now() + silence;
@@ -153,20 +152,13 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
                 event = inbox.recv() => {
                     deadline = Instant::now() + silence;
                     match event {
-                        Some(event) => {
-                            let feed = (&mut published, payloads.as_mut());
-                            self.hear(event, feed, &answers).await
-                        }
+                        Some(event) => self.hear(event, &mut published, &answers).await,
                         None => Err(End::ByNode("connection lost".to_owned())),
                     }
                 }
                 changed = published.changed() => match changed {
                     Ok(()) => self.publish(&mut published, &mut trust).await,
                     Err(_) => Err(End::Stopping),
-                },
-                changed = kong::changed(&mut payloads) => match changed {
-                    Some(payload) => self.tell_kong(&payload).await,
-                    None => Err(End::Stopping),
                 },
             };
             if let Err(end) = step {
@@ -232,7 +224,7 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
     async fn hear(
         &mut self,
         event: Event,
-        (published, mut payloads): (&mut watch::Receiver<Published>, Option<&mut Payloads>),
+        published: &mut watch::Receiver<Published>,
         answers: &Answers,
     ) -> Result<(), End> {
         let frame = match event? {
@@ -265,9 +257,12 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             decode(&frame, FRAME_BYTES_MAX).map_err(|error| End::Protocol(error.to_string()))?;
         for message in messages {
             match message {
-                Ok(message) => match &mut payloads {
-                    Some(payloads) => self.kongs_message(message, payloads, answers).await?,
-                    None => self.message(message, published, answers).await?,
+                Ok(message) => match self.peer {
+                    Peer::Kong(class) => {
+                        let feed = (&mut *published, answers);
+                        self.kongs_message(class, message, feed).await?;
+                    }
+                    _ => self.message(message, published, answers).await?,
                 },
                 Err(error) => {
                     let refusal = Message::Failure {
@@ -347,8 +342,10 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         match answers.get(id, from, &state).await {
             Ok(answer) => {
                 send(&mut self.write, OpCode::Binary, &answer.frame).await?;
-                let (bytes, revision) = (answer.frame.len(), answer.revision);
-                debug!(node = ?self.node(), ?from, revision, bytes, "configuration sent");
+                self.links.publishers.answered.count(answer.is_full);
+                let (bytes, revision, is_full) =
+                    (answer.frame.len(), answer.revision, answer.is_full);
+                debug!(node = ?self.node(), ?from, revision, is_full, bytes, "configuration sent");
                 self.told = Told::All(answer.revision);
                 Ok(())
             }
@@ -371,11 +368,12 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
             let checked = trust::check(&self.links.store, &self.guest).await;
             checked.map_err(|refusal| End::Distrusted(refusal.to_string()))?;
         }
-        match (state, self.told) {
-            (Some(state), Told::All(revision))
-                if self.peer == Peer::Own && state.revision != revision =>
-            {
+        match (state, self.told, self.peer) {
+            (Some(state), Told::All(revision), Peer::Own) if state.revision != revision => {
                 self.push(&state, revision).await
+            }
+            (Some(state), Told::All(revision), Peer::Kong(_)) => {
+                self.tell_kong(&state, revision).await
             }
             // it is about to ask, or does not ask at all
             _ => Ok(()),

@@ -118,6 +118,22 @@ pub(super) fn digest(snapshot: &Snapshot) -> SetDigest {
     digest
 }
 
+/// Brings a digest forward by rows of the change log.
+pub(super) fn follow<'a>(digest: &mut SetDigest, changes: impl IntoIterator<Item = &'a Change>) {
+    for change in changes {
+        let Some(kind) = Kind::from_table(&change.kind) else {
+            continue;
+        };
+        let of = |entity: &Value| EntityDigest::of(kind.table(), &entity.to_string());
+        if let Some(before) = &change.before {
+            digest.remove(kind.table(), of(before));
+        }
+        if let Some(after) = &change.after {
+            digest.add(kind.table(), of(after));
+        }
+    }
+}
+
 /// The digests of a snapshot's entities.
 fn content(snapshot: &Snapshot) -> Content {
     let lists = snapshot.entities.iter();
@@ -276,18 +292,7 @@ impl State {
     fn after_to(&self, cp: Uuid, (to, changes): (u64, &[Change]), now_s: i64) -> State {
         let mut next = self.clone();
         next.revision = to;
-        for change in changes {
-            let Some(kind) = Kind::from_table(&change.kind) else {
-                continue;
-            };
-            let of = |entity: &Value| EntityDigest::of(kind.table(), &entity.to_string());
-            if let Some(before) = &change.before {
-                next.digest.remove(kind.table(), of(before));
-            }
-            if let Some(after) = &change.after {
-                next.digest.add(kind.table(), of(after));
-            }
-        }
+        follow(&mut next.digest, changes);
         next.seen_at = now_s;
         let deltas = deltas(
             cp,

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sallyport_model::schema::{FieldError, Path, PluginSchemas};
 use sallyport_model::{Kind, basic_auth, schema};
-use sallyport_store::{Actor, IfExists, OnDelete, Put, Reference, Store, StoreError};
+use sallyport_store::{Actor, IfExists, Put, Store, StoreError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -286,35 +286,10 @@ pub(super) fn indexed(
     };
     fill.apply(kind, &mut entity);
     let id = id(&entity).ok_or(CoreError::Internal)?;
-    let index = schema::index(kind, &entity);
     Ok(Put {
-        kind,
-        id,
-        body: entity,
-        unique: index
-            .unique
-            .into_iter()
-            .map(|(field, value)| (field.to_owned(), value))
-            .collect(),
-        foreign: index.foreign.into_iter().map(reference).collect(),
-        tags: index.tags,
         if_exists,
+        ..Put::of(kind, id, entity)
     })
-}
-
-fn reference(
-    (field, kind, id, on_delete): (&'static str, Kind, Uuid, schema::OnDelete),
-) -> Reference {
-    let on_delete = match on_delete {
-        schema::OnDelete::Restrict => OnDelete::Restrict,
-        schema::OnDelete::Cascade => OnDelete::Cascade,
-    };
-    Reference {
-        field: field.to_owned(),
-        kind,
-        id,
-        on_delete,
-    }
 }
 
 fn now_secs() -> i64 {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use axum::Router;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+use super::handshake::HANDSHAKE_SECS_MAX;
+use super::room::Place;
 
 /// As [`serve_plain`], with TLS.
 pub(crate) async fn serve_tls(
@@ -20,30 +22,21 @@ pub(crate) async fn serve_tls(
     api: Router,
     stop: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(super::CONNECTIONS_MAX));
     let acceptor = TlsAcceptor::from(tls);
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Some(ended) = connections.join_next() => super::report(ended),
-            accepted = super::accept(&listener, &room) => {
-                let Some((stream, peer, permit)) = accepted else { continue };
-                let (acceptor, api, stop) = (acceptor.clone(), api.clone(), stop.clone());
-                connections.spawn(async move {
-                    let limit = Duration::from_secs(super::HANDSHAKE_SECS_MAX);
-                    match timeout(limit, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => super::serve_api(api, stream, peer, stop).await,
-                        Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
-                        Err(_) => debug!(%peer, "no TLS handshake in time"),
-                    }
-                    drop(permit);
-                });
+    let told = stop.clone();
+    let serve = |stream, peer, place: Place| {
+        let (acceptor, api, stop) = (acceptor.clone(), api.clone(), stop.clone());
+        async move {
+            let limit = Duration::from_secs(HANDSHAKE_SECS_MAX);
+            let handshake = timeout(limit, acceptor.accept(stream));
+            match place.unless_pushed_out(handshake).await {
+                Some(Ok(Ok(stream))) => super::serve_api(api, stream, peer, stop).await,
+                Some(Ok(Err(error))) => debug!(%peer, %error, "TLS handshake failed"),
+                Some(Err(_)) | None => debug!(%peer, "no TLS handshake in time"),
             }
         }
-    }
-    drop(listener);
-    super::finish(connections).await;
+    };
+    super::accept_all(listener, told, serve).await;
 }
 
 /// Accepts until `stop`, then lets open connections finish.

@@ -11,15 +11,18 @@ use tokio::task::JoinSet;
 use super::*;
 
 async fn outlet(lab: &Lab, identity: &Identity) -> Socket {
-    let host = host(lab, "cp0");
+    outlet_at(lab, identity, &host(lab, "cp0")).await
+}
+
+pub(super) async fn outlet_at(lab: &Lab, identity: &Identity, host: &str) -> Socket {
     let protocols = Some("other, kong.meta.v1");
-    let (socket, answer) = upgraded(lab, identity, (&host, "/v2/outlet"), protocols).await;
+    let (socket, answer) = upgraded(lab, identity, (host, "/v2/outlet"), protocols).await;
     assert_eq!(answer["sec-websocket-protocol"], "kong.meta.v1");
     socket
 }
 
 /// Says hello; what the control plane can.
-async fn greet(socket: &mut Socket, node: u128, capabilities: &[&str]) -> HelloAnswer {
+pub(super) async fn greet(socket: &mut Socket, node: u128, capabilities: &[&str]) -> HelloAnswer {
     greet_as(socket, node, capabilities, "3.10.0").await
 }
 
@@ -43,17 +46,17 @@ async fn greet_as(
     HelloAnswer::decode(&frame).unwrap()
 }
 
-async fn say(socket: &mut Socket, message: &Message) {
+pub(super) async fn say(socket: &mut Socket, message: &Message) {
     send(socket, OpCode::Binary, &message.encode()).await;
 }
 
-async fn hear(socket: &mut Socket) -> Message {
+pub(super) async fn hear(socket: &mut Socket) -> Message {
     let (opcode, frame) = receive(socket).await;
     assert!(opcode == OpCode::Binary, "{opcode:?}");
     decode(&frame, 1 << 24).unwrap().remove(0).unwrap()
 }
 
-async fn ask(socket: &mut Socket, version: SyncVersion) -> Deltas {
+pub(super) async fn ask(socket: &mut Socket, version: SyncVersion) -> Deltas {
     say(socket, &get_delta(0, version)).await;
     match hear(socket).await {
         Message::Answer { id: 0, result } => Deltas::from_raw(&result).unwrap(),
@@ -276,6 +279,75 @@ async fn kongs_data_plane_is_told_what_is_new_and_asks_for_it() {
     assert_eq!(seen.refused[0]["entity_type"], "consumer_groups");
     send(&mut socket, OpCode::Ping, b"").await;
     assert_eq!(receive(&mut socket).await.0, OpCode::Pong);
+    lab.stop().await;
+}
+
+/// What such a data plane refused stays refused until it runs the newest version, and who has that
+/// version is told nothing.
+#[tokio::test]
+async fn kongs_refusals_stay_until_it_runs_what_is_newest() {
+    let lab = Lab::start().await;
+    service(&lab, "orders").await;
+    let (identity, _) = pinned(&lab).await;
+    let mut socket = outlet(&lab, &identity).await;
+    greet_as(&mut socket, 5, &[SYNC], "3.10.0").await;
+    say(&mut socket, &get_delta(0, SyncVersion::NONE)).await;
+    let (_, first) = told(&mut socket).await;
+    result(&mut socket, 0).await;
+    say(&mut socket, &get_delta(1, first)).await;
+    result(&mut socket, 1).await;
+    let runs_first = node(&lab, |node| node.seen.revision > 0)
+        .await
+        .seen
+        .config_hash;
+    service(&lab, "users").await;
+    let (_, second) = told(&mut socket).await;
+    say(&mut socket, &get_delta(2, first)).await;
+    result(&mut socket, 2).await;
+
+    // it says no more than that it will not have it
+    let error = json!({"version": second, "error": {"name": "sync error", "message": "no room"}});
+    let refusal = Message::Notification {
+        method: NOTIFY_ERROR.to_owned(),
+        params: raw(&json!([error])),
+    };
+    say(&mut socket, &refusal).await;
+    let refusing = |node: &Node| node.seen.sync_status.as_str() == "entities_refused";
+    let seen = node(&lab, refusing).await.seen;
+    assert!(
+        seen.sync_detail.contains("sync error: no room"),
+        "{}",
+        seen.sync_detail
+    );
+    assert_eq!(seen.config_hash, runs_first);
+
+    // half a minute later it asks again, from where it is; that does not mend it
+    let mut call = 3;
+    let later = loop {
+        say(&mut socket, &get_delta(call, first)).await;
+        result(&mut socket, call).await;
+        call += 1;
+        let newest = node(&lab, |_| true).await;
+        if newest.seen.at > seen.at {
+            break newest;
+        }
+        assert!(call < 1_000, "it is not heard of any more");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(refusing(&later), "{later:?}");
+
+    say(&mut socket, &get_delta(call, second)).await;
+    result(&mut socket, call).await;
+    let seen = node(&lab, |node| !refusing(node)).await.seen;
+    assert_ne!(seen.config_hash, runs_first);
+    drop(socket);
+
+    // one that comes back with it gets its answer, and no notice of what it has
+    let mut socket = outlet(&lab, &identity).await;
+    greet_as(&mut socket, 5, &[SYNC], "3.10.0").await;
+    say(&mut socket, &get_delta(0, second)).await;
+    let nothing = result(&mut socket, 0).await;
+    assert_eq!(nothing, json!({"deltas": [], "full_sync": false}));
     lab.stop().await;
 }
 

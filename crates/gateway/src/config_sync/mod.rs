@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sallyport_wire::ConfigHash;
-use sallyport_wire::config_sync::delta::{Deltas, Refused};
+use sallyport_wire::config_sync::delta::{Deltas, Refused, Report};
 use sallyport_wire::config_sync::{ErrorReport, FrameError, Reconfigure};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -64,6 +64,12 @@ pub trait Apply: Send + Sync + 'static {
     fn sync(&self, deltas: Deltas) -> impl Future<Output = Synced> + Send {
         let _ = deltas;
         async { Synced::Refused("this node takes whole configurations only".to_owned()) }
+    }
+
+    /// After [`Synced::InForce`] that says so: waits until all changes so far are kept, and gives
+    /// what is to be told of them, unless somebody has told it.
+    fn settle(&self) -> impl Future<Output = Option<Report>> + Send {
+        async { None }
     }
 }
 
@@ -169,6 +175,8 @@ enum Happened {
     /// What became of a whole configuration.
     Applied(Outcome),
     Synced(Synced),
+    /// Changes that were in force before are kept now.
+    Settled(Report),
 }
 
 /// What became of a whole configuration.
@@ -284,6 +292,7 @@ impl<A: Apply> Driver<A> {
                 }
                 self.step(Event::Synced(synced));
             }
+            Happened::Settled(report) => self.step(Event::Settled(report)),
         }
     }
 
@@ -404,8 +413,12 @@ impl<A: Apply> Driver<A> {
                 Ok(deltas) => apply.sync(deltas).await,
                 Err(problem) => Synced::Refused(problem),
             };
+            let settles = matches!(synced, Synced::InForce { settles: true, .. });
             // Nobody listens any more only when the client stops.
             let _ = events.send(Happened::Synced(synced)).await;
+            if settles && let Some(report) = apply.settle().await {
+                let _ = events.send(Happened::Settled(report)).await;
+            }
         });
         self.applying = Some(task.id());
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 use uuid::Uuid;
 
+use crate::last_known_good::{sync_directory, write};
+
 /// The node id could not be read or stored.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot keep the node id in {path} (change prefix, or set node_id): {source}")]
@@ -39,8 +41,9 @@ pub fn node_id(prefix: &Path, fixed: Option<Uuid>) -> Result<Uuid, NodeIdError> 
     let store = || {
         fs::create_dir_all(prefix)?;
         let new = prefix.join("kong.id.new");
-        fs::write(&new, id.to_string())?;
-        fs::rename(&new, &path)
+        write(&new, id.to_string().as_bytes())?;
+        fs::rename(&new, &path)?;
+        sync_directory(prefix)
     };
     match store() {
         Ok(()) => Ok(id),

@@ -55,7 +55,7 @@ pub(crate) struct Edits {
 }
 
 fn read<T: DeserializeOwned>(value: &Value, list: &mut Vec<T>) -> bool {
-    let typed = serde_json::from_value(value.clone());
+    let typed = T::deserialize(value);
     typed.map(|it| list.push(it)).is_ok()
 }
 

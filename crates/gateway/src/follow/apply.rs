@@ -1,7 +1,9 @@
 //! Puts in force what a control plane sends: compiled, kept on disk, swapped in.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sallyport_model::Kind;
 use sallyport_model::declarative::{Format, parse};
@@ -14,7 +16,7 @@ use uuid::Uuid;
 
 use super::edits::{Before, edited};
 use super::isolate::{Isolated, Objection, isolate, lines};
-use super::kept::State;
+use super::kept::{Disk, Settled, State};
 use super::refusals::Rejected;
 use super::restored::StartSource;
 use super::source::Source;
@@ -26,6 +28,7 @@ use crate::enabled::Enabled;
 use crate::last_known_good::changes::Record;
 use crate::last_known_good::{LastKnownGood, Saved};
 use crate::proxy::Shared;
+use crate::router::Work;
 
 /// What the Status API tells about following a control plane.
 #[derive(Debug, Default)]
@@ -45,6 +48,9 @@ pub(super) struct Applier {
     pub(super) shared: Arc<Shared>,
     pub(super) plugins: Enabled,
     pub(super) stats: Arc<Stats>,
+    files: LastKnownGood,
+    /// Always locked before the state, if both are.
+    disk: Mutex<Disk>,
     state: Mutex<State>,
 }
 
@@ -62,7 +68,9 @@ impl Applier {
             shared: shared.clone(),
             plugins,
             stats,
-            state: Mutex::new(State::new(files, source.0)),
+            files: files.clone(),
+            disk: Mutex::new(Disk::new(files)),
+            state: Mutex::new(State::new(source.0)),
         }
     }
 
@@ -70,16 +78,22 @@ impl Applier {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts in force. Of all that is refused, `told` is named in the log: what was not before.
+    pub(super) fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts in force, and says so in the log.
     fn swap(&self, configuration: Configuration, told: &[Refused], refused: usize) {
-        let changed = configuration.work();
-        info!(
-            hash = %configuration.hash,
-            routes = configuration.routes(),
-            compiled = changed.compiled,
-            removed = changed.removed,
-            "configuration in force"
-        );
+        let Work {
+            compiled, removed, ..
+        } = configuration.work();
+        let (hash, routes) = (configuration.hash, configuration.routes());
+        info!(%hash, routes, compiled, removed, "configuration in force");
+        self.swap_quietly(configuration, told, refused);
+    }
+
+    /// Puts in force. Of all that is refused, `told` is named in the log: what was not before.
+    fn swap_quietly(&self, configuration: Configuration, told: &[Refused], refused: usize) {
         for Refused {
             entity_type,
             entity_id,
@@ -108,6 +122,7 @@ impl Applier {
 
     /// A whole configuration, as it comes over protocol v1.
     fn whole(&self, payload: Reconfigure) -> Result<Applied, ApplyError> {
+        let mut disk = self.disk();
         let mut state = self.state();
         let current = self.shared.configuration();
         let before = (&*current, &*self.shared.balancers);
@@ -121,7 +136,7 @@ impl Applier {
             if let Some(source) = &state.source {
                 return source.served_value(kind, id);
             }
-            let table = stored.get_or_init(|| served_table(&state.files));
+            let table = stored.get_or_init(|| served_table(&self.files));
             let list = table[kind.table()].as_array()?;
             let id = id.to_string();
             list.iter()
@@ -150,12 +165,12 @@ impl Applier {
             }
         };
         let hash = configuration.hash;
-        state.store(Saved {
+        disk.store(&Saved {
             hash,
             version: None,
             payload,
         });
-        state.source = None;
+        *state = State::new(None);
         self.swap(configuration, &refused, refused.len());
         Ok(Applied { hash, refused })
     }
@@ -173,7 +188,7 @@ impl Applier {
         let before = (&*current, &*self.shared.balancers);
         let mut served = match &state.source {
             Some(source) => source.served_table(),
-            None => served_table(&state.files),
+            None => served_table(&self.files),
         };
         closed_of(&mut served);
         if !served.is_object() {
@@ -189,6 +204,7 @@ impl Applier {
 
     /// Changes, as they come over protocol v2.
     fn changes(&self, deltas: Deltas) -> Synced {
+        let mut disk = self.disk();
         let mut state = self.state();
         let current = self.shared.configuration();
         let before = (&*current, &*self.shared.balancers);
@@ -241,12 +257,21 @@ impl Applier {
         let report = report(source, configuration.hash);
         let told = record.as_ref().map_or(&report.refused, |it| &it.refused);
         let told = told.clone();
-        match record {
-            Some(record) => state.append(record),
-            None => state.store_source(configuration.hash),
-        }
+        let mut records = state.overtaken();
+        let whole = match record {
+            Some(record) => {
+                records.push(record);
+                disk.append(&records)
+            }
+            None => {
+                disk.store_source(&mut state);
+                false
+            }
+        };
         self.swap(configuration, &told, report.refused.len());
-        state.fold(report.config_hash);
+        if whole {
+            disk.store_source(&mut state);
+        }
         Synced::Done(report)
     }
 
@@ -261,7 +286,7 @@ impl Applier {
         source.take(deltas.version, &deltas.list, &[]);
         let old = match state.source.take() {
             Some(old) => old,
-            None => Source::from_stored(SyncVersion::NONE, &mut served_table(&state.files)),
+            None => Source::from_stored(SyncVersion::NONE, &mut served_table(&self.files)),
         };
         let made = serve_all(&mut source, Some(&old), &self.plugins, before);
         // a source that cannot be served at all is no place to go on from
@@ -269,15 +294,44 @@ impl Applier {
         Ok((made?, None))
     }
 
-    /// A few entities that need no look at the whole: they are in force, and what is to be kept of
-    /// them is returned. `None` leaves everything as it was.
+    /// A few entities that need no look at the whole: they are in force, and noted to be kept.
+    /// `None` leaves everything as it was; else their list is taken.
     ///
     /// Takes no longer than it may on a thread that does other things as well.
-    fn quick(&self, deltas: &Deltas) -> Option<(Report, Record)> {
-        if deltas.full || deltas.list.is_empty() || deltas.list.len() > QUICK_MAX {
+    pub(super) fn quick(&self, deltas: &mut Deltas) -> Option<Synced> {
+        let mut state = self.state.try_lock().ok()?;
+        let (configuration, from, refused) = self.quick_edit(&mut state, deltas)?;
+        let (config_hash, work) = (configuration.hash, configuration.work());
+        let report = Report {
+            version: deltas.version,
+            config_hash,
+            refused: state.source.as_ref().map_or_else(Vec::new, Source::refused),
+        };
+        self.swap_quietly(configuration, &refused, report.refused.len());
+        let version = report.version;
+        let list = std::mem::take(&mut deltas.list);
+        let deltas = Deltas {
+            list,
+            ..deltas.clone()
+        };
+        let settles = state.note(record(from, deltas, refused), report, work);
+        Some(Synced::InForce {
+            version,
+            config_hash,
+            settles,
+        })
+    }
+
+    /// What is to be in force, from which version it leads on, and what of the changes is refused.
+    fn quick_edit(
+        &self,
+        state: &mut State,
+        deltas: &Deltas,
+    ) -> Option<(Configuration, SyncVersion, Vec<Refused>)> {
+        let few = !deltas.list.is_empty() && deltas.list.len() <= QUICK_MAX;
+        if deltas.full || !few || state.is_full() {
             return None;
         }
-        let mut state = self.state.try_lock().ok()?;
         let source = state.source.as_mut()?;
         let from = source.version();
         if deltas.from.is_some_and(|wanted| wanted != from) || deltas.version.is_before(&from) {
@@ -289,10 +343,29 @@ impl Applier {
         }
         let current = self.shared.configuration();
         let before = (&*current, &*self.shared.balancers);
-        let (configuration, record) = self.edit(source, deltas, before, QUICK_MAX)?;
-        let report = report(source, configuration.hash);
-        self.swap(configuration, &record.refused, report.refused.len());
-        Some((report, record))
+        let (configuration, refused) = self.edit(source, deltas, before, QUICK_MAX)?;
+        Some((configuration, from, refused))
+    }
+
+    /// Waits until the disk has what [`quick`](Applier::quick) put in force. What is to be told of
+    /// it, unless somebody has told it.
+    fn settle_now(&self) -> Option<Report> {
+        let mut disk = self.disk();
+        let (records, settled) = self.state().noted()?;
+        if disk.append(&records) {
+            disk.store_source(&mut self.state());
+        }
+        drop(disk);
+        let Settled {
+            report,
+            sets,
+            compiled,
+            removed,
+        } = settled;
+        let routes = self.shared.configuration().routes();
+        let hash = report.config_hash;
+        info!(%hash, routes, sets, compiled, removed, "configuration in force");
+        Some(report)
     }
 
     /// Changes as an edit of what there is, if they are about no more than `items_max` entities
@@ -303,7 +376,7 @@ impl Applier {
         deltas: &Deltas,
         (current, balancers): (&Configuration, &Balancers),
         items_max: usize,
-    ) -> Option<(Configuration, Record)> {
+    ) -> Option<(Configuration, Vec<Refused>)> {
         let before = Before {
             source,
             current,
@@ -313,18 +386,10 @@ impl Applier {
         let edited = edited(before, deltas, items_max)?;
         let told = |(_, rejected): &(_, Rejected)| rejected.told.clone();
         let refused = edited.changes.rejected.iter().map(told).collect();
-        let record = record(source, deltas, refused);
         source.take_edited(deltas.version, &deltas.list, edited.changes);
         let mut configuration = edited.configuration;
         configuration.hash = source.served_hash();
-        Some((configuration, record))
-    }
-
-    /// Keeps what [`quick`](Applier::quick) put in force.
-    fn keep(&self, record: Record, hash: ConfigHash) {
-        let mut state = self.state();
-        state.append(record);
-        state.fold(hash);
+        Some((configuration, refused))
     }
 
     /// Some entities that are other than before.
@@ -335,12 +400,14 @@ impl Applier {
         before: (&Configuration, &Balancers),
     ) -> Result<(Configuration, Option<Record>), ApplyError> {
         let source = state.source.as_mut().expect("the caller looked");
-        if let Some((configuration, record)) = self.edit(source, deltas, before, usize::MAX) {
+        let from = source.version();
+        if let Some((configuration, refused)) = self.edit(source, deltas, before, usize::MAX) {
+            let record = record(from, deltas.clone(), refused);
             return Ok((configuration, Some(record)));
         }
         self.stats.rebuilds.fetch_add(1, Ordering::Relaxed);
         let mut old = std::mem::take(source);
-        let mut record = record(&old, deltas, Vec::new());
+        let mut record = record(from, deltas.clone(), Vec::new());
         let mut new = old.clone(); // texts are shared
         new.take(deltas.version, &deltas.list, &[]);
         let made = serve_all(&mut new, Some(&old), &self.plugins, before);
@@ -361,15 +428,23 @@ impl Applier {
 /// Changes that are put in force at once, without waiting for the disk.
 const QUICK_MAX: usize = 16;
 
+/// Milliseconds that changes that are in force wait for others, to go to the disk in one write and
+/// to the control plane in one report. Drawn anew each time, so that many gateways do not do that
+/// at the same moment.
+const SETTLE_AFTER_MS: RangeInclusive<u64> = 50..=150;
+
+fn pause(dice: u64) -> Duration {
+    let (least, most) = SETTLE_AFTER_MS.into_inner();
+    Duration::from_millis(least + dice % (most - least + 1))
+}
+
 /// Objects that are named one by one in the log.
 const REFUSED_LOGGED_MAX: usize = 20;
 
-/// What is kept of changes to `source`.
-fn record(source: &Source, deltas: &Deltas, refused: Vec<Refused>) -> Record {
-    let deltas = Deltas {
-        from: Some(source.version()),
-        ..deltas.clone()
-    };
+/// What is kept of changes to what was there at `from`.
+fn record(from: SyncVersion, deltas: Deltas, refused: Vec<Refused>) -> Record {
+    let from = Some(from);
+    let deltas = Deltas { from, ..deltas };
     Record { deltas, refused }
 }
 
@@ -442,18 +517,23 @@ impl Apply for Arc<Applier> {
         made.map_err(|panic| ApplyError(panic.to_string()))?
     }
 
-    async fn sync(&self, deltas: Deltas) -> Synced {
-        let applier = self.clone();
-        if let Some((report, record)) = self.quick(&deltas) {
-            let hash = report.config_hash;
-            let kept = tokio::task::spawn_blocking(move || applier.keep(record, hash)).await;
-            return match kept {
-                Ok(()) => Synced::Done(report),
-                Err(panic) => Synced::Refused(panic.to_string()),
-            };
+    async fn sync(&self, mut deltas: Deltas) -> Synced {
+        if let Some(in_force) = self.quick(&mut deltas) {
+            return in_force;
         }
+        let applier = self.clone();
         let made = tokio::task::spawn_blocking(move || applier.changes(deltas)).await;
         made.unwrap_or_else(|panic| Synced::Refused(panic.to_string()))
+    }
+
+    async fn settle(&self) -> Option<Report> {
+        tokio::time::sleep(pause(getrandom::u64().unwrap_or_default())).await;
+        let applier = self.clone();
+        let settled = tokio::task::spawn_blocking(move || applier.settle_now()).await;
+        settled.unwrap_or_else(|panic| {
+            error!(%panic, "changes in force may not survive a restart");
+            None
+        })
     }
 }
 

@@ -58,7 +58,7 @@ fn changes(from: Option<u64>, to: u64, hash: Option<ConfigHash>, list: Vec<Delta
 
 struct Lab {
     applier: Arc<Applier>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Lab {
@@ -73,7 +73,7 @@ impl Lab {
         let applier = Applier::new(&shared, files, Enabled::new(&conf), source);
         Lab {
             applier: Arc::new(applier),
-            _directory: directory,
+            directory,
         }
     }
 
@@ -81,8 +81,17 @@ impl Lab {
         let version = deltas.version;
         match self.applier.sync(deltas).await {
             Synced::Done(report) => assert_eq!(report.version, version),
+            Synced::InForce { version: now, .. } => assert_eq!(now, version),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The versions that a start would go through.
+    fn kept(&self) -> Vec<SyncVersion> {
+        let loaded = LastKnownGood::new(self.directory.path()).load();
+        let loaded = loaded.unwrap().unwrap();
+        let changes = loaded.changes.into_iter().map(|it| it.deltas.version);
+        loaded.saved.version.into_iter().chain(changes).collect()
     }
 
     fn hash(&self) -> ConfigHash {
@@ -151,4 +160,78 @@ async fn what_would_not_be_what_was_published_is_not_taken_and_counted() {
     let hash = right.hash;
     lab.done(right).await;
     assert_eq!(Some(lab.hash()), hash);
+}
+
+#[tokio::test]
+async fn changes_of_a_burst_go_to_the_disk_together() {
+    let lab = Lab::new();
+    lab.done(everything(1, vec![route(1, "/a")])).await;
+    let mut settles = Vec::new();
+    for to in 2..5 {
+        let change = changes(Some(to - 1), to, None, vec![route(1, &format!("/{to}"))]);
+        match lab.applier.sync(change).await {
+            Synced::InForce { settles: it, .. } => settles.push(it),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(settles, [true, false, false], "one sees to all of them");
+    assert_eq!(lab.kept(), [at(1)]);
+    let report = lab.applier.settle().await.unwrap();
+    assert_eq!((report.version, report.config_hash), (at(4), lab.hash()));
+    assert_eq!(lab.kept(), [1, 2, 3, 4].map(at));
+    assert_eq!(lab.applier.settle().await, None);
+
+    // who takes longer keeps what waits, and tells of it
+    let change = changes(Some(4), 5, None, vec![route(1, "/5")]);
+    assert!(matches!(
+        lab.applier.sync(change).await,
+        Synced::InForce { settles: true, .. }
+    ));
+    let many = (2..40).map(|n| route(n, "/many")).collect();
+    let many = lab.applier.sync(changes(Some(5), 6, None, many)).await;
+    assert!(matches!(many, Synced::Done(report) if report.version == at(6)));
+    assert_eq!(lab.kept(), [1, 2, 3, 4, 5, 6].map(at));
+    assert_eq!(lab.applier.settle().await, None);
+
+    // and so does who stores everything
+    lab.done(changes(Some(6), 7, None, vec![route(1, "/7")]))
+        .await;
+    lab.done(everything(8, vec![route(1, "/8")])).await;
+    assert_eq!(lab.kept()[0], at(8));
+    assert_eq!(lab.applier.settle().await, None);
+}
+
+#[tokio::test]
+async fn what_waits_for_the_disk_has_a_bound() {
+    let lab = Lab::new();
+    lab.done(everything(1, vec![route(1, "/a")])).await;
+    let mut version = 1;
+    let full = loop {
+        let (from, path) = (Some(version), format!("/{version}"));
+        version += 1;
+        assert!(version < 1_000, "it waits for ever");
+        let change = changes(from, version, None, vec![route(1, &path)]);
+        match lab.applier.sync(change).await {
+            Synced::InForce { .. } => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(full, Synced::Done(report) if report.version == at(version)));
+    assert_eq!(lab.kept(), (1..=version).map(at).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_slow_disk_holds_up_no_change() {
+    let lab = Lab::new();
+    lab.done(everything(1, vec![route(1, "/a")])).await;
+    let disk = lab.applier.disk();
+    for to in 2..4 {
+        let list = vec![route(1, &format!("/{to}"))];
+        let mut change = changes(Some(to - 1), to, None, list);
+        assert!(lab.applier.quick(&mut change).is_some(), "{to}");
+    }
+    assert_eq!(lab.kept(), [at(1)]);
+    drop(disk);
+    assert_eq!(lab.applier.settle().await.unwrap().version, at(3));
+    assert_eq!(lab.kept(), [1, 2, 3].map(at));
 }

@@ -3,6 +3,9 @@
 mod property;
 mod streams;
 mod vaults;
+mod wholes;
+
+use std::collections::BTreeMap;
 
 use sallyport_model::{Kind, RouterFlavor};
 use sallyport_wire::config_sync::delta::{Delta, Deltas, SyncVersion};

@@ -1,65 +1,150 @@
 //! What is in force, as the disk has it.
 
-use sallyport_wire::ConfigHash;
 use sallyport_wire::config_sync::Reconfigure;
+use sallyport_wire::config_sync::delta::Report;
 use tracing::error;
 
 use super::source::Source;
 use crate::last_known_good::changes::{Changes, Record};
 use crate::last_known_good::{LastKnownGood, Saved};
+use crate::router::Work;
 
 /// A file of changes is folded into the configuration beside it when it is larger than that
 /// configuration, and than this many bytes.
 const CHANGES_BYTES_MIN: u64 = 1 << 20;
 
-/// What came last, and where it is kept.
+/// Sets of changes that wait for the disk; more of them do not wait.
+const PENDING_MAX: usize = 256;
+
+/// What came last.
 pub(super) struct State {
-    pub(super) files: LastKnownGood,
     /// What came in changes; `None` while whole configurations come.
     pub(super) source: Option<Source>,
+    /// In force, and not on the disk yet.
+    pending: Vec<Record>,
+    /// What is to be told of what was in force before the disk had it.
+    told: Option<Settled>,
+}
+
+/// What is told of changes once the disk has them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settled {
+    /// To the control plane.
+    pub(super) report: Report,
+    /// Sets of changes.
+    pub(super) sets: usize,
+    /// Routes that were compiled for them.
+    pub(super) compiled: usize,
+    /// Routes that they took away.
+    pub(super) removed: usize,
+}
+
+impl State {
+    pub(super) fn new(source: Option<Source>) -> State {
+        State {
+            source,
+            pending: Vec::new(),
+            told: None,
+        }
+    }
+
+    /// Notes what is in force and is to be kept soon. Whether nothing was noted before, so that
+    /// nobody is about to do that.
+    pub(super) fn note(&mut self, record: Record, report: Report, work: Work) -> bool {
+        self.pending.push(record);
+        let before = self.told.take();
+        let is_first = before.is_none();
+        let (sets, compiled, removed) =
+            before.map_or((0, 0, 0), |it| (it.sets, it.compiled, it.removed));
+        self.told = Some(Settled {
+            report,
+            sets: sets + 1,
+            compiled: compiled + work.compiled,
+            removed: removed + work.removed,
+        });
+        is_first
+    }
+
+    /// Whether so much waits for the disk that no more may.
+    pub(super) fn is_full(&self) -> bool {
+        self.pending.len() >= PENDING_MAX
+    }
+
+    /// What was noted, and what is to be told of it; `None` if somebody has told more.
+    pub(super) fn noted(&mut self) -> Option<(Vec<Record>, Settled)> {
+        let settled = self.told.take()?;
+        Some((std::mem::take(&mut self.pending), settled))
+    }
+
+    /// What was noted, for one who has more to keep and to tell.
+    pub(super) fn overtaken(&mut self) -> Vec<Record> {
+        self.told = None;
+        std::mem::take(&mut self.pending)
+    }
+
+    /// What was noted is on the disk as part of the whole, and still to be told.
+    pub(super) fn is_stored(&mut self) {
+        self.pending.clear();
+    }
+}
+
+/// Where it is kept.
+///
+/// Who holds this may wait for a [`State`], and not the other way round: changes come into force
+/// while the disk is slow.
+pub(super) struct Disk {
+    files: LastKnownGood,
     /// Open as long as it is good for the newest stored configuration.
     changes: Option<Changes>,
     /// Bytes of that configuration, about.
     stored_bytes: u64,
 }
 
-impl State {
-    pub(super) fn new(files: LastKnownGood, source: Option<Source>) -> State {
-        State {
+impl Disk {
+    pub(super) fn new(files: LastKnownGood) -> Disk {
+        Disk {
             files,
-            source,
             changes: None,
             stored_bytes: 0,
         }
     }
 
-    pub(super) fn store(&mut self, saved: Saved) {
+    /// Stores a whole configuration.
+    pub(super) fn store(&mut self, saved: &Saved) {
         self.changes = None;
-        if let Err(error) = self.files.store(&saved) {
+        if let Err(error) = self.files.store(saved) {
             // serving it matters more than surviving a restart with it
             error!(%error, "the configuration in force will not survive a restart");
         }
     }
 
-    pub(super) fn store_source(&mut self, hash: ConfigHash) {
-        let Some(source) = &self.source else { return };
-        let table = source.to_stored();
+    /// Stores everything that came in changes, with what was noted of it.
+    pub(super) fn store_source(&mut self, state: &mut State) {
+        let Some(source) = &state.source else { return };
+        let (hash, version) = (source.served_hash(), Some(source.version()));
         let payload = Reconfigure {
             timestamp: None,
-            config_table: table,
+            config_table: source.to_stored(),
             config_hash: Some(hash),
             hashes: None,
         };
-        let version = Some(source.version());
-        self.store(Saved {
+        self.store(&Saved {
             hash,
             version,
             payload,
         });
+        state.is_stored();
         self.stored_bytes = self.files.newest_bytes();
     }
 
-    pub(super) fn append(&mut self, record: Record) {
+    /// Adds records to the file of changes. Whether the whole is to be stored now: because that
+    /// did not work, and what is missing must not be followed by more, or because the file has
+    /// grown large.
+    #[must_use]
+    pub(super) fn append(&mut self, records: &[Record]) -> bool {
+        if records.is_empty() {
+            return false;
+        }
         if self.changes.is_none() {
             match self.files.changes() {
                 Ok(changes) => self.changes = Some(changes),
@@ -69,21 +154,13 @@ impl State {
             }
             self.stored_bytes = self.files.newest_bytes();
         }
-        if let Some(changes) = &mut self.changes
-            && let Err(error) = changes.append(&record)
-        {
+        let Some(changes) = &mut self.changes else {
+            return false;
+        };
+        if let Err(error) = changes.append(records) {
             error!(%error, "the changes in force will not survive a restart");
-            // what is missing in it must not be followed by more
-            let hash = record.deltas.hash.unwrap_or(ConfigHash::ZERO);
-            self.store_source(hash);
+            return true;
         }
-    }
-
-    /// Stores the whole anew when the changes have grown large.
-    pub(super) fn fold(&mut self, hash: ConfigHash) {
-        let bytes = self.changes.as_ref().map_or(0, Changes::bytes);
-        if bytes > CHANGES_BYTES_MIN.max(self.stored_bytes) {
-            self.store_source(hash);
-        }
+        changes.bytes() > CHANGES_BYTES_MIN.max(self.stored_bytes)
     }
 }

@@ -16,6 +16,9 @@ use crate::enabled::Enabled;
 
 /// Member of a stored table with what is served in the place of refused entities.
 const KEPT: &str = "_kept";
+/// The same with the digests of entities of kinds that this build does not know: without them its
+/// hash would be another after a start, and everything would come once more.
+const OTHERS: &str = "_others";
 
 /// All entities of one version.
 #[derive(Clone, Default)]
@@ -288,13 +291,19 @@ impl Source {
                 .collect();
             table[KEPT] = Value::Array(kept);
         }
+        if !self.others.is_empty() {
+            let others = self.others.iter();
+            let others = others.map(|((table, id), digest)| json!([table, id, digest.to_string()]));
+            table[OTHERS] = Value::Array(others.collect());
+        }
         table
     }
 
     /// Reads what [`to_stored`](Source::to_stored) wrote; then the table is as
     /// [`table`](Source::table) gives it.
     pub(super) fn from_stored(version: SyncVersion, table: &mut Value) -> Source {
-        let kept = table.as_object_mut().and_then(|table| table.remove(KEPT));
+        let mut taken = |member| table.as_object_mut().and_then(|table| table.remove(member));
+        let (kept, others) = (taken(KEPT), taken(OTHERS));
         let mut source = Source {
             version: Some(version),
             ..Source::default()
@@ -309,6 +318,19 @@ impl Source {
                 let held = Held::new(kind, &entity.to_string());
                 source.published.add(kind.table(), held.digest);
                 source.entities.insert((kind, id), held);
+            }
+        }
+        for other in others.iter().filter_map(Value::as_array).flatten() {
+            let text = |at: usize| other[at].as_str();
+            let digest = text(2).and_then(|it| it.parse().ok());
+            // one of a kind that is known by now is missing, and the hash has to say so
+            let is_known = |table| Kind::from_table(table).is_some();
+            if let (Some(table), Some(id), Some(digest)) = (text(0), text(1), digest)
+                && !is_known(table)
+            {
+                source.published.add(table, digest);
+                let key = (table.to_owned(), id.to_owned());
+                source.others.insert(key, digest);
             }
         }
         for pair in kept.iter().filter_map(Value::as_array).flatten() {
@@ -469,6 +491,28 @@ mod tests {
         source.take(at(2), &changes, &[]);
         patch(&mut table, changes);
         assert_eq!(table, source.table());
+    }
+
+    #[test]
+    fn what_is_not_known_counts_after_a_start_unless_it_is_known_by_then() {
+        let mut source = Source::default();
+        let list = [
+            delta("routes", 1, Some(json!({"paths": ["/a"]}))),
+            delta("future_things", 2, Some(json!({"x": 1}))),
+        ];
+        source.take(at(1), &list, &[]);
+        let mut stored = source.to_stored();
+        let mut again = Source::from_stored(at(1), &mut stored.clone());
+        assert_eq!(again.published_hash(), source.published_hash());
+        let gone = [delta("future_things", 2, None)];
+        assert_eq!(again.hash_after(&gone), source.hash_after(&gone));
+        again.take(at(2), &gone, &[]);
+        assert_eq!(again.published_hash(), source.hash_after(&gone));
+        // what a later build knows, and an earlier one did not store
+        stored[OTHERS][0][0] = json!("consumers");
+        let later = Source::from_stored(at(1), &mut stored);
+        assert_ne!(later.published_hash(), source.published_hash());
+        assert!(stored.get(OTHERS).is_none());
     }
 
     #[test]

@@ -92,16 +92,20 @@ impl Changes {
         Ok(Changes { file, bytes })
     }
 
-    /// Adds a record and waits until the disk has it.
+    /// Adds records and waits until the disk has them.
     ///
     /// # Errors
-    /// The disk is full, …; the record is not in the file then, or the file is to be opened anew.
-    pub fn append(&mut self, record: &Record) -> io::Result<()> {
-        let bytes = record.encode();
-        if bytes.len() > RECORD_BYTES_MAX {
-            return Err(io::Error::other(
-                "a change of this size is stored as a whole",
-            ));
+    /// The disk is full, …; none of them is in the file then, or the file is to be opened anew.
+    pub fn append(&mut self, records: &[Record]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for record in records {
+            let record = record.encode();
+            if record.len() > RECORD_BYTES_MAX {
+                return Err(io::Error::other(
+                    "a change of this size is stored as a whole",
+                ));
+            }
+            bytes.extend(record);
         }
         let written = self
             .file
@@ -198,8 +202,8 @@ mod tests {
         let path = dir.path().join("changes");
         assert!(read(&path).is_empty());
         let mut changes = Changes::open(&path, dir.path()).unwrap();
-        changes.append(&record(1)).unwrap();
-        changes.append(&record(2)).unwrap();
+        changes.append(&[record(1)]).unwrap();
+        changes.append(&[record(2)]).unwrap();
         assert_eq!(read(&path), [record(1), record(2)]);
         let whole = std::fs::read(&path).unwrap();
         assert_eq!(changes.bytes(), whole.len() as u64);
@@ -209,7 +213,7 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             assert_eq!(read(&path), [record(1)], "cut at {cut}");
             let mut changes = Changes::open(&path, dir.path()).unwrap();
-            changes.append(&record(3)).unwrap();
+            changes.append(&[record(3)]).unwrap();
             assert_eq!(read(&path), [record(1), record(3)], "cut at {cut}");
         }
     }

@@ -171,6 +171,7 @@ impl LastKnownGood {
             self.path("last_known_good.kept"),
         );
         step("creating", &self.prefix, fs::create_dir_all(&self.prefix))?;
+        let is_first = !newest.exists();
         step("writing", &new, write(&new, &format::encode(saved)))?;
         if fs::read(&newest).is_ok_and(|bytes| format::verify(&bytes).is_ok()) {
             // By a second name, so that the newest file is never absent.
@@ -184,8 +185,14 @@ impl LastKnownGood {
             step("keeping", &changes, moved)?;
         }
         step("replacing", &newest, fs::rename(&new, &newest))?;
-        let synced = File::open(&self.prefix).and_then(|directory| directory.sync_all());
-        step("syncing", &self.prefix, synced)
+        step("syncing", &self.prefix, sync_directory(&self.prefix))?;
+        if is_first {
+            // The prefix itself may be new. Where one above it may not be read, it was there before.
+            for above in self.prefix.ancestors().skip(1) {
+                _ = sync_directory(above);
+            }
+        }
+        Ok(())
     }
 
     /// Bytes of the newest stored configuration; 0 if there is none.
@@ -223,7 +230,7 @@ fn step<T>(step: &'static str, path: &Path, result: io::Result<T>) -> Result<T, 
 }
 
 /// Writes a new file, readable by its owner only, and waits for the disk.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     remove(path)?;
     let mut file = OpenOptions::new()
         .write(true)
@@ -232,6 +239,13 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// Waits until the disk has the names in a directory.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    let is_here = path.as_os_str().is_empty();
+    let path = if is_here { Path::new(".") } else { path };
+    File::open(path)?.sync_all()
 }
 
 /// A second name for a file, or a copy where the file system has no links.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sallyport_plugins::ids::Parts;
 
 /// Entries that a shard is meant to hold; twice as many make the map spread anew.
-const SHARD_ENTRIES: usize = 64;
+const SHARD_ENTRIES: usize = 16;
 
 /// A map from text to values. Whoever asks brings the hash of the key, always of one hasher.
 #[derive(Debug)]

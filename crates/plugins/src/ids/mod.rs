@@ -117,7 +117,7 @@ impl<V: Clone, K: Clone + Eq + Hash> FromIterator<(K, V)> for Ids<V, K> {
 }
 
 /// Items that are copied together when one of them changes.
-const PAGE: usize = 128;
+const PAGE: usize = 32;
 
 /// A list that grows at its end.
 #[derive(Clone, Debug)]

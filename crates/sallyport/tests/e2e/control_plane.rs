@@ -94,32 +94,42 @@ fn a_hangup_takes_a_new_certificate_and_drops_nobody() {
     assert_eq!(shown(&open()), after);
 }
 
+/// A group, and its members of these names.
+fn group_of(control: &Control, names: [&str; 2]) -> (String, Vec<String>) {
+    let group = json!({"name": "all", "cluster_type": "CLUSTER_TYPE_CONTROL_PLANE_GROUP"});
+    let group = control.api("POST", "/v2/control-planes", &group).json();
+    let group = group["id"].as_str().unwrap().to_owned();
+    let members: Vec<String> = names.map(|name| control.another(name)).to_vec();
+    let path = format!("/v2/control-planes/{group}/group-memberships");
+    let body = json!({"members": [{"id": members[0]}, {"id": members[1]}]});
+    assert_eq!(control.api("PUT", &path, &body).status, 204);
+    (group, members)
+}
+
+fn put_into(control: &Control, cp: &str, path: &str, body: &Value) -> Value {
+    let path = format!("/v2/control-planes/{cp}/core-entities/{path}");
+    let answer = control.api("PUT", &path, body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+/// A service at a port and a route to it, both of this name.
+fn route_of(control: &Control, cp: &str, name: &str, port: u16) {
+    let service = json!({"host": "127.0.0.1", "port": port});
+    put_into(control, cp, &format!("services/{name}"), &service);
+    let path = format!("services/{name}/routes/{name}");
+    let route = json!({"paths": [format!("/{name}")]});
+    put_into(control, cp, &path, &route);
+}
+
 /// A gateway whose certificate is pinned to a group gets the members' entities, and each change.
 #[test]
 fn a_group_drives_a_gateway_with_the_entities_of_its_members() {
     let (control, echo) = (Control::start(), Echo::start());
-    let group = json!({"name": "all", "cluster_type": "CLUSTER_TYPE_CONTROL_PLANE_GROUP"});
-    let group = control.api("POST", "/v2/control-planes", &group).json();
-    let group = group["id"].as_str().unwrap();
-    let members: Vec<String> = ["blue", "green"].map(|name| control.another(name)).to_vec();
-    let path = format!("/v2/control-planes/{group}/group-memberships");
-    let body = json!({"members": [{"id": members[0]}, {"id": members[1]}]});
-    assert_eq!(control.api("PUT", &path, &body).status, 204);
-    let put = |cp: &str, path: &str, body: &Value| -> Value {
-        let path = format!("/v2/control-planes/{cp}/core-entities/{path}");
-        let answer = control.api("PUT", &path, body);
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        answer.json()
-    };
-    let route = |cp: &str, name: &str, port: u16| {
-        put(
-            cp,
-            &format!("services/{name}"),
-            &json!({"host": "127.0.0.1", "port": port}),
-        );
-        let path = format!("services/{name}/routes/{name}");
-        put(cp, &path, &json!({"paths": [format!("/{name}")]}));
-    };
+    let (group, members) = group_of(&control, ["blue", "green"]);
+    let group = group.as_str();
+    let put = |cp: &str, path: &str, body: &Value| put_into(&control, cp, path, body);
+    let route = |cp: &str, name: &str, port: u16| route_of(&control, cp, name, port);
     route(&members[0], "blue", echo.port());
     route(&members[1], "green", echo.port());
 
@@ -173,4 +183,69 @@ fn a_group_drives_a_gateway_with_the_entities_of_its_members() {
     assert_eq!(control.api("POST", &path, &body).status, 204);
     gateway.wait_for("/blue", 502, soon());
     assert_eq!(gateway.status_of("/green"), 200);
+}
+
+/// One that was away while two members changed, and the control plane was started anew, gets the changes
+/// alone, and runs what the group serves; while a member left, it gets everything.
+#[test]
+fn a_gateway_of_a_group_that_was_away_gets_what_changed() {
+    let (mut control, echo) = (Control::start(), Echo::start());
+    let (group, members) = group_of(&control, ["blue", "green"]);
+    let [blue, green] = [0, 1].map(|at| members[at].as_str());
+    for n in 0..5 {
+        route_of(&control, blue, &format!("blue-{n}"), echo.port());
+        route_of(&control, green, &format!("green-{n}"), echo.port());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let pair = Pair::make(dir.path());
+    control.pin_to(&group, &pair.cert());
+    let name = Control::node_name(&control.prefix_of(&group));
+    let mut gateway = Gateway::start_at((&control, control.port, &name), dir, &pair, "");
+    gateway.wait_for("/green-4", 200, soon());
+    let in_sync = |control: &Control| {
+        let what = "the gateway runs what is expected of those of the group";
+        eventually(what, soon(), || control.in_sync_of(&group) == 1);
+    };
+    in_sync(&control);
+    gateway.program.kill9();
+
+    route_of(&control, blue, "new", echo.port());
+    let moved = json!({"paths": ["/moved"]});
+    put_into(&control, green, "services/green-1/routes/green-1", &moved);
+    route_of(&control, green, "more", echo.port());
+    let path = format!("/v2/control-planes/{blue}/core-entities/routes/blue-2");
+    assert_eq!(control.api("DELETE", &path, &Value::Null).status, 204);
+    control.kill9();
+    control.start_again();
+    gateway.kill9_and_start();
+    for (path, status) in [
+        ("/new", 200),
+        ("/moved", 200),
+        ("/more", 200),
+        ("/blue-2", 404),
+        ("/green-1", 404),
+        ("/blue-4", 200),
+    ] {
+        gateway.wait_for(path, status, soon());
+    }
+    in_sync(&control);
+    let counted = |control: &Control| {
+        let text = control.api("GET", "/metrics", &Value::Null).text();
+        ["changes", "everything"].map(|answer| {
+            let name = format!("sallyport_config_sync_answers_total{{answer=\"{answer}\"}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(&name));
+            line.unwrap().parse::<u32>().unwrap()
+        })
+    };
+    assert_eq!(counted(&control), [1, 0]);
+
+    gateway.program.kill9();
+    let path = format!("/v2/control-planes/{group}/group-memberships/remove");
+    let body = json!({"members": [{"id": blue}]});
+    assert_eq!(control.api("POST", &path, &body).status, 204);
+    gateway.kill9_and_start();
+    gateway.wait_for("/new", 404, soon());
+    gateway.wait_for("/more", 200, soon());
+    in_sync(&control);
+    assert_eq!(counted(&control), [1, 1]);
 }

@@ -115,3 +115,21 @@ fn changes_survive_a_kill_and_a_torn_end_costs_only_what_was_torn() {
     let log = gateway.program.output();
     assert!(!log.contains("would not be what was published"), "{log}");
 }
+
+/// What is in force and not on the disk yet is there before the gateway ends.
+#[test]
+fn a_gateway_that_is_stopped_keeps_the_last_change() {
+    let echo = Echo::start();
+    let mut control = Control::start();
+    let mut gateway = Gateway::start(&control);
+    control.route_to("first", echo.port());
+    gateway.wait_for("/first", 200, soon());
+    control.wait_in_sync(1);
+    control.route_to("last", echo.port());
+    gateway.wait_for("/last", 200, soon());
+    gateway.program.terminate();
+    gateway.program.wait(soon());
+    control.kill9();
+    gateway.kill9_and_start();
+    assert_eq!(gateway.status_of("/last"), 200);
+}

@@ -137,8 +137,11 @@ pub(crate) async fn list(tx: &mut Tx, cp: Uuid) -> Outcome<Vec<Certificate>> {
 }
 
 pub(crate) async fn by_digest(tx: &mut Tx, digest: [u8; 32]) -> Outcome<Vec<Certificate>> {
-    let sql = format!("{SELECT} WHERE c.digest = ?1 ORDER BY c.created_s, c.id");
-    tx.all(&sql, args![&digest], from_row).await
+    tx.all(&by_digest_sql(), args![&digest], from_row).await
+}
+
+fn by_digest_sql() -> String {
+    format!("{SELECT} WHERE c.digest = ?1 ORDER BY c.created_s, c.id")
 }
 
 pub(crate) async fn unpin(tx: &mut Tx, cp: Uuid, actor: Actor, id: Uuid) -> Outcome<()> {
@@ -175,4 +178,29 @@ async fn log(
         after: after.as_ref(),
     };
     change_log::append(tx, &row).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Anybody can have these looked up, by a handshake with a certificate made for it.
+    #[test]
+    fn who_calls_is_found_by_an_index_and_not_by_reading_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.sqlite");
+        drop(crate::sqlite::Engine::open(&path).unwrap());
+        let conn = rusqlite::Connection::open(&path).unwrap();
+        let by_prefix = super::super::control_planes::by_prefix_sql();
+        for sql in [by_digest_sql(), by_prefix] {
+            let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let steps = plan.query_map([[0_u8; 32]], |row| row.get::<_, String>(3));
+            let steps: Vec<String> = steps.unwrap().map(Result::unwrap).collect();
+            let searches = |step: &String| step.starts_with("SEARCH") || step.contains("ORDER BY");
+            assert!(
+                !steps.is_empty() && steps.iter().all(searches),
+                "{sql}: {steps:?}"
+            );
+        }
+    }
 }

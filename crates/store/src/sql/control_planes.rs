@@ -218,8 +218,11 @@ pub(crate) async fn get(tx: &mut Tx, id: Uuid) -> Outcome<Option<ControlPlane>> 
 }
 
 pub(crate) async fn by_prefix(tx: &mut Tx, prefix: String) -> Outcome<Option<ControlPlane>> {
-    let sql = format!("SELECT {COLUMNS} FROM control_plane c WHERE c.prefix = ?1");
-    tx.first(&sql, args![&prefix], from_row).await
+    tx.first(&by_prefix_sql(), args![&prefix], from_row).await
+}
+
+pub(super) fn by_prefix_sql() -> String {
+    format!("SELECT {COLUMNS} FROM control_plane c WHERE c.prefix = ?1")
 }
 
 pub(crate) async fn update(

@@ -6,9 +6,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::control_planes::{self, lock};
-use super::restore::{differences, indexed};
+use super::restore::differences;
 use super::{Outcome, Tx, args, batch, list as entities, past, signed, unsigned};
-use crate::{Actor, Applied, Difference, Draft, NewControlPlane, StoreError, Write};
+use crate::{Actor, Applied, Difference, Draft, NewControlPlane, Put, StoreError, Write};
 
 /// What belongs to entities, copied with them. `?1` is the copy, `?2` the original; entities of
 /// both have the same kinds and ids.
@@ -153,7 +153,7 @@ pub(crate) async fn promote(
             None => {}
         }
         writes.push(match change.after {
-            Some(body) => Write::Put(indexed(kind, id, body)),
+            Some(body) => Write::Put(Put::of(kind, id, body)),
             None => Write::Delete(kind, id),
         });
     }

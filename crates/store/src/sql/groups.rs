@@ -1,6 +1,6 @@
 //! Members of groups, and their entities put together.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sallyport_model::{Kind, schema};
 use serde_json::{Value, json};
@@ -165,7 +165,7 @@ pub(crate) async fn snapshot(tx: &mut Tx, group: Uuid) -> Outcome<(Snapshot, boo
     Ok((Snapshot { revision, entities }, conflicts.is_empty()))
 }
 
-/// What its members changed since version `after`, which served all that they had; see
+/// What its members changed since version `after`; see
 /// [`Store::group_changes`](crate::Store::group_changes).
 pub(crate) async fn changes(
     tx: &mut Tx,
@@ -174,9 +174,56 @@ pub(crate) async fn changes(
     limit: usize,
 ) -> Outcome<Option<(u64, Vec<Change>)>> {
     let revision = entities::revision(tx, group).await?;
-    if revision <= after {
+    if revision < after {
         return Ok(None);
     }
+    let Some(steps) = steps(tx, group, (after, revision), limit).await? else {
+        return Ok(None);
+    };
+    let number = number(tx, group).await?;
+    let mut changes: Vec<(Uuid, Change)> = Vec::new();
+    for (member, versions) in steps {
+        let Some(from) = versions.keys().next().map(|first| first.saturating_sub(1)) else {
+            continue;
+        };
+        let theirs = change_log::since(tx, member, from, limit).await?;
+        if changes.len() + theirs.len() >= limit {
+            return Ok(None);
+        }
+        // a log that does not have each of the versions does not tell all
+        let told: BTreeSet<u64> = theirs.iter().map(|change| change.revision).collect();
+        if versions.keys().any(|version| !told.contains(version)) {
+            return Ok(None);
+        }
+        for change in theirs {
+            let revision = versions.get(&change.revision).copied();
+            if let (Some(revision), Some(_)) = (revision, Kind::from_table(&change.kind)) {
+                changes.push((member, Change { revision, ..change }));
+            }
+        }
+    }
+    match fit(tx, number, &changes).await? {
+        true => {
+            changes.sort_by_key(|(_, change)| change.revision);
+            let changes = changes.into_iter().map(|(_, change)| change).collect();
+            Ok(Some((revision, changes)))
+        }
+        false => Ok(None),
+    }
+}
+
+/// By member: the group's version that each of its versions led to.
+type Steps = BTreeMap<Uuid, BTreeMap<u64, u64>>;
+
+/// What led from one version of a group to another: `None` if that was anything but versions of
+/// those who are members now.
+async fn steps(
+    tx: &mut Tx,
+    group: Uuid,
+    (after, revision): (u64, u64),
+    limit: usize,
+) -> Outcome<Option<Steps>> {
+    let present: HashSet<Uuid> = members(tx, group).await?.iter().map(|cp| cp.id).collect();
     let sql = "SELECT revision, kind, id, after FROM change_log
                WHERE cp = ?1 AND revision > ?2 AND kind IN ('group', 'group_member')
                ORDER BY revision LIMIT ?3";
@@ -187,55 +234,65 @@ pub(crate) async fn changes(
     };
     let args = args![&group, super::signed(after), rows_max];
     let rows: Vec<(u64, String, String, Option<u64>)> = tx.all(sql, args, read).await?;
-    // each version of the group is one of a member, or there is more to it
-    let mut members: BTreeMap<Uuid, (u64, u64)> = BTreeMap::new();
-    for ((revision, kind, id, version), expected) in rows.iter().zip(after + 1..) {
-        let member = Uuid::try_parse(id).ok().filter(|_| kind == GROUP_MEMBER);
-        let (Some(member), Some(version)) = (member, version) else {
-            return Ok(None);
-        };
-        if *revision != expected {
-            return Ok(None);
-        }
-        let (_, newest) = members
-            .entry(member)
-            .or_insert((version.saturating_sub(1), *version));
-        *newest = *version;
-    }
     if rows.len() as u64 != revision - after {
         return Ok(None);
     }
-    let group = number(tx, group).await?;
-    let mut changes: Vec<Change> = Vec::new();
-    let mut newest: HashMap<(Kind, String), (Uuid, usize)> = HashMap::new();
-    for (member, (from, to)) in members {
-        let theirs = change_log::since(tx, member, from, limit).await?;
-        if changes.len() + theirs.len() >= limit {
+    let mut steps = Steps::new();
+    for ((revision, kind, id, version), expected) in rows.into_iter().zip(after + 1..) {
+        let member = Uuid::try_parse(&id).ok().filter(|_| kind == GROUP_MEMBER);
+        let (Some(member), Some(version)) = (member, version) else {
+            return Ok(None);
+        };
+        // of one that was deleted nobody knows what it had
+        if revision != expected || !present.contains(&member) {
             return Ok(None);
         }
-        for change in theirs.into_iter().filter(|it| it.revision <= to) {
-            let Some(kind) = Kind::from_table(&change.kind) else {
-                continue;
-            };
-            let place = (member, changes.len());
-            let before = newest.insert((kind, change.id.clone()), place);
-            if before.is_some_and(|(other, _)| other != member) {
-                // it went from one member to another
-                return Ok(None);
-            }
-            changes.push(Change { revision, ..change });
-        }
+        steps.entry(member).or_default().insert(version, revision);
     }
-    for ((kind, id), (member, at)) in newest {
-        let Some(body) = &changes[at].after else {
+    Ok(Some(steps))
+}
+
+/// Whether nothing that was changed clashes with what another member has, or clashed before. What
+/// was not changed may do so all the same. A value that went from one member to another counts as
+/// a clash.
+async fn fit(tx: &mut Tx, group: i64, changes: &[(Uuid, Change)]) -> Outcome<bool> {
+    let mut net: HashMap<(Kind, &str), Net<'_>> = HashMap::new();
+    for (member, change) in changes {
+        let Some(kind) = Kind::from_table(&change.kind) else {
             continue;
         };
-        if clashes(tx, group, (member, kind, &id), body).await? {
-            return Ok(None);
+        let (before, after) = (change.before.as_ref(), change.after.as_ref());
+        let entry = net.entry((kind, &change.id));
+        let own = entry.or_insert((*member, before, after));
+        if own.0 != *member {
+            // it went from one member to another
+            return Ok(false);
+        }
+        own.2 = after;
+    }
+    let mut taken: HashMap<(Kind, &str, String), Uuid> = HashMap::new();
+    for ((kind, id), (member, before, after)) in net {
+        let unique = |body: &Value| schema::index(kind, body).unique;
+        let was = before.map(unique);
+        for (field, value) in was.iter().flatten() {
+            let other = taken.insert((kind, field, value.clone()), member);
+            if other.is_some_and(|other| other != member) {
+                return Ok(false);
+            }
+        }
+        let now = after.map(unique);
+        let earlier = before.filter(|_| was != now);
+        for body in earlier.into_iter().chain(after) {
+            if clashes(tx, group, (member, kind, id), body).await? {
+                return Ok(false);
+            }
         }
     }
-    Ok(Some((revision, changes)))
+    Ok(true)
 }
+
+/// Whose an entity is, what it was before all changes, and what it is after them.
+type Net<'a> = (Uuid, Option<&'a Value>, Option<&'a Value>);
 
 /// Whether another member of the group has an entity with this id, or a unique value of it.
 async fn clashes(

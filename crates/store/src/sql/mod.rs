@@ -7,6 +7,7 @@
 //! looks at anything of it.
 
 pub(crate) mod accounts;
+pub(crate) mod around;
 pub(crate) mod batch;
 pub(crate) mod certificates;
 pub(crate) mod change_log;

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use sallyport_model::{Kind, schema};
+use sallyport_model::Kind;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::control_planes::lock;
 use super::{Fail, Outcome, Tx, batch, past};
-use crate::{
-    Actor, Applied, Difference, IfExists, OnDelete, Put, Reference, Snapshot, StoreError, Write,
-};
+use crate::{Actor, Applied, Difference, Put, Snapshot, StoreError, Write};
 
 /// What leads from one version to another, in the order of kinds and ids.
 pub(crate) async fn compare(tx: &mut Tx, cp: Uuid, from: u64, to: u64) -> Outcome<Vec<Difference>> {
@@ -81,36 +79,8 @@ pub(crate) async fn restore(
         differences(current, wanted)?
             .into_iter()
             .map(|difference| match difference.after {
-                Some(body) => Write::Put(indexed(difference.kind, difference.id, body)),
+                Some(body) => Write::Put(Put::of(difference.kind, difference.id, body)),
                 None => Write::Delete(difference.kind, difference.id),
             });
     batch::apply(tx, cp, actor, None, writes.collect()).await
-}
-
-/// An entity that was stored before, with the indexes of this build.
-pub(super) fn indexed(kind: Kind, id: Uuid, body: Value) -> Put {
-    let index = schema::index(kind, &body);
-    let unique = index.unique.into_iter();
-    let foreign = index.foreign.into_iter();
-    Put {
-        kind,
-        id,
-        unique: unique
-            .map(|(field, value)| (field.to_owned(), value))
-            .collect(),
-        foreign: foreign
-            .map(|(field, kind, id, on_delete)| Reference {
-                field: field.to_owned(),
-                kind,
-                id,
-                on_delete: match on_delete {
-                    schema::OnDelete::Restrict => OnDelete::Restrict,
-                    schema::OnDelete::Cascade => OnDelete::Cascade,
-                },
-            })
-            .collect(),
-        tags: index.tags,
-        body,
-        if_exists: IfExists::Replace,
-    }
 }

@@ -55,6 +55,7 @@ conformance![
     drafts::drafts_go_with_their_origin,
     drafts::a_group_serves_its_members,
     drafts::what_members_change_leads_to_what_their_group_serves,
+    around::what_is_around_a_change_is_read_with_it,
     entities::a_put_is_read_back_by_id_and_by_unique_field,
     entities::a_replaced_entity_keeps_its_creation_and_loses_old_indexes,
     entities::a_put_that_changes_nothing_writes_nothing,

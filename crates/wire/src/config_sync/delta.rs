@@ -523,6 +523,37 @@ mod tests {
         assert!(!deltas.full && deltas.list.is_empty() && deltas.hash.is_none());
     }
 
+    #[test]
+    fn a_hello_needs_our_encoding_and_its_own_labels_come_first() {
+        let hello = |encoding: &str| Hello {
+            rpc_frame_encodings: vec![encoding.to_owned()],
+            labels: [("zone".to_owned(), "own".to_owned())]
+                .into_iter()
+                .collect(),
+            kong_conf: [(DP_LABELS.to_owned(), json!(["zone:a", "tier:gold"]))]
+                .into_iter()
+                .collect(),
+            ..Hello::default()
+        };
+        let (_, read) = Hello::decode(&hello(rpc::ENCODING).encode()).unwrap();
+        assert_eq!(
+            (&*read.labels["zone"], &*read.labels["tier"]),
+            ("own", "gold")
+        );
+        let told = Hello::decode(&hello("x-other").encode()).unwrap_err();
+        assert!(told.contains(rpc::ENCODING), "{told}");
+    }
+
+    #[test]
+    fn the_version_of_the_whole_counts_more_than_that_of_a_delta() {
+        let result = format!(
+            r#"{{"default":{{"full_sync":false,"version":"v02_0000000000010000000000000009","deltas":[
+              {{"type":"services","entity":{{"id":"{ID}","host":"a"}},"version":"v02_0000000000010000000000000002"}}]}}}}"#
+        );
+        let deltas = Deltas::from_raw(&RawValue::from_string(result).unwrap()).unwrap();
+        assert_eq!(deltas.version, SyncVersion::new(1, 9));
+    }
+
     fn deltas() -> impl Strategy<Value = Deltas> {
         let delta =
             ("[a-z_]{1,9}", any::<u128>(), any::<Option<u16>>()).prop_map(|(table, id, n)| {

@@ -27,6 +27,21 @@ impl EntityDigest {
     }
 }
 
+impl std::fmt::Display for EntityDigest {
+    /// 32 hexadecimal digits.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl std::str::FromStr for EntityDigest {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<EntityDigest, std::num::ParseIntError> {
+        u128::from_str_radix(text, 16).map(EntityDigest)
+    }
+}
+
 /// Lists with a hash of their own in [`Hashes`]; all others share the last part.
 const PARTS: [&str; 5] = ["routes", "services", "plugins", "upstreams", "targets"];
 
@@ -101,6 +116,12 @@ mod tests {
         assert!(set.hash().is_zero());
         let route = EntityDigest::of("routes", "{}");
         assert_ne!(route, EntityDigest::of("services", "{}"));
+        assert_eq!(route.to_string().parse(), Ok(route));
+        // where the name of the list ends is part of it
+        assert_ne!(
+            EntityDigest::of("acl", "s{}"),
+            EntityDigest::of("acls", "{}")
+        );
         set.add("routes", route);
         let hashes = set.hashes();
         assert_eq!(hashes.config, set.hash());

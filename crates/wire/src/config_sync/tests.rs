@@ -271,6 +271,11 @@ fn refused_entities_survive_the_error_frame() {
     // however many there are, the frame has an end
     let many = vec![refused[0].clone(); 10_000];
     assert_eq!(ErrorReport::on_entities(hash, &many).refused().len(), 50);
+    // whoever says more than that
+    let one = json!({"entity_type": "route", "entity_id": "x", "errors": [
+        {"type": "field", "field": "paths", "message": "no"}]});
+    let more = ErrorReport::of(json!({"flattened_errors": vec![one; 60]}));
+    assert_eq!(more.refused().len(), 50);
     assert!(
         ErrorReport::on_all(hash, "no format version")
             .refused()
@@ -400,6 +405,7 @@ fn plugin_sets() {
     use SyncStatus::{PluginSetIncompatible, PluginVersionIncompatible};
     check(&[], &[], &[]);
     check(&[("a", "3.9.0")], &[("a", "3.8.5"), ("b", "1.0.0")], &[]);
+    check(&[("a", "3.9.0")], &[("a", "3.9.4")], &[]);
     check(
         &[("a", "3.9.0")],
         &[("b", "3.9.0")],

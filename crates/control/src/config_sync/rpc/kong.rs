@@ -4,8 +4,6 @@
 //! seconds. With each question, and with a notification of the same name once they have changed,
 //! they say which version they run.
 
-use std::sync::Arc;
-
 use fastwebsockets::OpCode;
 use sallyport_store::SyncStatus;
 use sallyport_wire::config_sync::ErrorReport;
@@ -16,43 +14,27 @@ use sallyport_wire::config_sync::rpc::{Message, code};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::io::AsyncWrite;
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::super::answers::{Answers, failure};
-use super::super::payload::Payload;
-use super::super::publishers::{Payloads, blocking};
+use super::super::publishers::Published;
 use super::super::session::{End, send, summary};
-use super::{Link, Peer, Told};
+use super::super::state::State;
+use super::{Link, Told};
 
 /// Revisions whose hash is remembered.
 const SENT_MAX: usize = 4;
 
-/// The next payload; never for who takes none, `None` when there are no more.
-pub(super) async fn changed(payloads: &mut Option<Payloads>) -> Option<Arc<Payload>> {
-    let Some(payloads) = payloads else {
-        return std::future::pending().await;
-    };
-    loop {
-        payloads.changed().await.ok()?;
-        if let Some(payload) = payloads.borrow_and_update().clone() {
-            return Some(payload);
-        }
-    }
-}
-
 impl<W: AsyncWrite + Unpin> Link<'_, W> {
-    /// There is a new payload.
-    pub(super) async fn tell_kong(&mut self, payload: &Payload) -> Result<(), End> {
-        let Told::All(told) = self.told else {
-            // it is about to ask
-            return Ok(());
-        };
+    /// There is a new state, for who was told of all up to a revision.
+    pub(super) async fn tell_kong(&mut self, state: &State, told: u64) -> Result<(), End> {
         let known = self.sent.iter().find(|(revision, _)| *revision == told);
-        if payload.revision <= told || known.is_some_and(|(_, hash)| *hash == payload.hash) {
+        if state.revision <= told || known.is_some_and(|(_, hash)| *hash == state.hash()) {
             return Ok(());
         }
         self.told = Told::Newer;
-        self.notify(payload.revision).await
+        self.notify(state.revision).await
     }
 
     async fn notify(&mut self, revision: u64) -> Result<(), End> {
@@ -64,14 +46,22 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
 
     pub(super) async fn kongs_message(
         &mut self,
+        class: usize,
         message: Message,
-        payloads: &mut Payloads,
-        answers: &Answers,
+        (published, answers): (&mut watch::Receiver<Published>, &Answers),
     ) -> Result<(), End> {
         match message {
             Message::Call { id, method, params } if method == GET_DELTA => {
                 match asked_version(&params) {
-                    Ok(version) => self.answer_kong(id, version, payloads, answers).await,
+                    Ok(version) => {
+                        let state = published.wait_for(|it| it.state.is_some()).await;
+                        let state = state.map_err(|_| End::Stopping)?.state.clone();
+                        // what was just seen must not be taken for news
+                        published.mark_changed();
+                        let state = state.ok_or(End::Stopping)?;
+                        self.answer_kong(class, (id, version), &state, answers)
+                            .await
+                    }
                     Err(problem) => {
                         let refusal = failure(id, code::PARAMS, problem);
                         send(&mut self.write, OpCode::Binary, &refusal).await
@@ -103,51 +93,40 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
 
     async fn answer_kong(
         &mut self,
-        id: u64,
-        version: SyncVersion,
-        payloads: &mut Payloads,
+        class: usize,
+        (id, version): (u64, SyncVersion),
+        state: &State,
         answers: &Answers,
     ) -> Result<(), End> {
-        let payload = match payloads.wait_for(Option::is_some).await {
-            Ok(payload) => payload.clone(),
-            Err(_) => return Err(End::Stopping),
+        let from = version.revision(self.plane);
+        let answer = match answers.kong.get(class, from, state).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                warn!(%error, "could not read the configuration to send");
+                let refusal = failure(id, code::INTERNAL, "no database, ask again".to_owned());
+                return send(&mut self.write, OpCode::Binary, &refusal).await;
+            }
         };
-        let Some(payload) = payload else {
-            return Err(End::Stopping);
-        };
-        let (results, whole, from) = (
-            answers.kong.clone(),
-            payload.clone(),
-            version.revision(self.plane),
-        );
-        let Peer::Kong(class) = self.peer else {
-            return Err(End::Stopping);
-        };
-        let made = blocking(move || {
-            let noted = whole.edited(class).noted.clone();
-            (results.get(class, from, &whole), noted)
-        });
-        let (result, noted) = made.await.map_err(|_| End::Stopping)?;
-        if self.calls == 0 && from != Some(payload.revision) {
+        let (revision, hash) = (answer.revision, answer.hash);
+        if self.calls == 0 && from != Some(revision) {
             // who was told of a version says that it has it, and not only half a minute later
-            self.notify(payload.revision).await?;
+            self.notify(revision).await?;
         }
-        let result: Box<RawValue> = (*result).to_owned();
+        let result = answer.result.clone();
         let frame = Message::Answer { id, result }.encode();
         send(&mut self.write, OpCode::Binary, &frame).await?;
-        let (bytes, revision) = (frame.len(), payload.revision);
-        debug!(node = ?self.node(), ?from, revision, bytes, "configuration sent");
+        self.links.publishers.answered.count(answer.is_full);
+        let (bytes, is_full) = (frame.len(), answer.is_full);
+        debug!(node = ?self.node(), ?from, revision, is_full, bytes, "configuration sent");
         if self.sent.iter().all(|(known, _)| *known != revision) {
-            self.sent.push((revision, payload.hash));
+            self.sent.push((revision, hash));
             if self.sent.len() > SENT_MAX {
                 self.sent.remove(0);
             }
         }
-        self.noted = noted;
+        self.noted.clone_from(&answer.noted);
         self.runs(version).await;
         self.told = Told::All(revision);
-        // what came while this was made
-        payloads.mark_changed();
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use sallyport_wire::ConfigHash;
-use sallyport_wire::config_sync::delta::SyncVersion;
+use sallyport_wire::config_sync::delta::{Report, SyncVersion};
 use sallyport_wire::config_sync::rpc::{Message, RpcError};
 use sallyport_wire::config_sync::{
     ErrorReport, PING_INTERVAL_SECS, RECONNECT_SECS, SILENCE_SECS_MAX,
@@ -68,6 +68,8 @@ pub enum Event {
     Refused,
     /// What became of changes.
     Synced(Synced),
+    /// Changes that were in force are kept, too.
+    Settled(Report),
 }
 
 /// A frame of the control plane.
@@ -231,14 +233,26 @@ impl Link {
                 Vec::new()
             }
             Event::Synced(synced) => {
-                if let Synced::Done(report) = &synced {
-                    (self.hash, self.version) = (report.config_hash, report.version);
+                match &synced {
+                    Synced::Done(report) => {
+                        (self.hash, self.version) = (report.config_hash, report.version);
+                    }
+                    Synced::InForce {
+                        version,
+                        config_hash,
+                        ..
+                    } => (self.hash, self.version) = (*config_hash, *version),
+                    Synced::Elsewhere | Synced::Diverged | Synced::Refused(_) => {}
                 }
                 match &mut self.rpc {
                     Some(session) => session.synced(now, synced, self.hash),
                     None => Vec::new(),
                 }
             }
+            Event::Settled(report) => match &mut self.rpc {
+                Some(session) => session.settled(report),
+                None => Vec::new(),
+            },
             Event::Objected(report) => match self.phase {
                 Phase::Up { .. } if self.takes_errors => {
                     vec![Effect::Send(Outgoing::Error(report))]

@@ -20,6 +20,15 @@ const ANSWER_MAX: Duration = Duration::from_secs(120);
 pub enum Synced {
     /// They are in force, perhaps without some entities.
     Done(Report),
+    /// The same; they are kept, and told, soon.
+    InForce {
+        /// The version that runs.
+        version: SyncVersion,
+        /// The hash of what is served.
+        config_hash: ConfigHash,
+        /// Whether who asked has to see to that.
+        settles: bool,
+    },
     /// They do not start from what is there.
     Elsewhere,
     /// They do not lead to what was published; nothing was done.
@@ -65,6 +74,8 @@ pub(super) struct Session {
     behind: bool,
     /// Whether everything was asked for since something was last put in force.
     started_over: bool,
+    /// The version that the last report named.
+    told: Option<SyncVersion>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +101,7 @@ impl Session {
             applying: false,
             behind: false,
             started_over: false,
+            told: None,
         };
         let mut effects = Vec::new();
         if own {
@@ -199,15 +211,11 @@ impl Session {
         let mut effects = Vec::new();
         let again = match synced {
             Synced::Done(report) => {
-                self.started_over = false;
-                let moved = report.version != self.version;
-                self.version = report.version;
-                if self.own {
-                    effects.push(send(&report.to_message()));
-                }
-                // Kong's control plane reads off the question what this node has
-                (self.behind || moved && !self.own).then_some(self.version)
+                let again = self.runs(report.version);
+                effects.extend(self.settled(report));
+                again
             }
+            Synced::InForce { version, .. } => self.runs(version),
             Synced::Elsewhere => Some(self.version),
             Synced::Diverged if !self.started_over => {
                 self.started_over = true;
@@ -227,6 +235,27 @@ impl Session {
             effects.extend(self.ask(now, from));
         }
         effects
+    }
+
+    /// This version is in force; from where to ask, if that is to be done.
+    fn runs(&mut self, version: SyncVersion) -> Option<SyncVersion> {
+        self.started_over = false;
+        let moved = version != self.version;
+        self.version = version;
+        // Kong's control plane reads off the question what this node has
+        (self.behind || moved && !self.own).then_some(version)
+    }
+
+    /// What is in force is kept. A report that another has overtaken is not told.
+    pub(super) fn settled(&mut self, report: Report) -> Vec<Effect> {
+        let is_late = self
+            .told
+            .is_some_and(|told| report.version.is_before(&told));
+        if !self.own || is_late && report.version != self.version {
+            return Vec::new();
+        }
+        self.told = Some(report.version);
+        vec![send(&report.to_message())]
     }
 
     fn refusal(&self, problem: &str, config_hash: ConfigHash) -> Vec<Effect> {

@@ -287,6 +287,40 @@ mod rpc {
     }
 
     #[test]
+    fn what_is_in_force_is_reported_when_it_is_kept_and_holds_up_nothing() {
+        let now = Instant::now();
+        let mut link = up_rpc(now, true);
+        link.step(now, answer(0));
+        link.step(now, done(1, b'a'));
+        let in_force = |revision, fill| {
+            Event::Synced(Synced::InForce {
+                version: version(revision),
+                config_hash: hash(fill),
+                settles: true,
+            })
+        };
+        let settled = |revision, fill| {
+            Event::Settled(Report {
+                version: version(revision),
+                config_hash: hash(fill),
+                refused: Vec::new(),
+            })
+        };
+        for (revision, fill) in [(2, b'b'), (3, b'c')] {
+            assert!(applies(&link.step(now, push())));
+            assert_eq!(link.step(now, in_force(revision, fill)), []);
+            assert_eq!(link.hash(), hash(fill));
+        }
+        assert_eq!(said(&link.step(now, settled(3, b'c'))), [reports(3, b'c')]);
+        assert_eq!(link.step(now, settled(2, b'b')), [], "overtaken");
+        // what comes of an earlier version is told all the same if that runs now
+        link.step(now, push());
+        assert_eq!(said(&link.step(now, done(1, b'a'))), [reports(1, b'a')]);
+        link.step(now, Event::Lost);
+        assert_eq!(link.step(now, settled(1, b'a')), [], "nobody is there");
+    }
+
+    #[test]
     fn what_does_not_fit_is_asked_for_anew_and_what_diverges_from_the_start() {
         let now = Instant::now();
         let mut link = up_rpc(now, true);
@@ -381,5 +415,99 @@ mod rpc {
                 json!("no method \"kong.debug.v1.x\" here")
             )]
         );
+    }
+
+    #[test]
+    fn a_whole_configuration_has_no_version_that_changes_could_start_from() {
+        let now = Instant::now();
+        let mut link = up_rpc(now, true);
+        link.step(now, Event::Lost);
+        let again = link.deadline().unwrap();
+        assert_eq!(link.step(again, Event::Tick), [Effect::Dial]);
+        link.step(again, CONNECTED);
+        assert_eq!(link.step(again, payload(1)), [Effect::Apply(vec![1])]);
+        link.step(again, Event::Applied(hash(b'w')));
+        // what was asked on the link before is not waited for on this one
+        for tick in 1..=8 {
+            let at = again + tick * 20 * SECOND;
+            link.step(at, Event::Received(Frame::Other));
+            assert!(
+                !link.step(at, Event::Tick).contains(&Effect::HangUp),
+                "{tick}"
+            );
+        }
+        link.step(again, Event::Lost);
+        let again = link.deadline().unwrap();
+        link.step(again, Event::Tick);
+        let said = said(&link.step(again, Event::ConnectedRpc { own: true }));
+        assert_eq!(said[1], asks(SyncVersion::NONE));
+        assert_eq!(said[0].1["version"], json!(SyncVersion::NONE));
+    }
+
+    #[test]
+    fn only_the_answer_to_what_was_asked_counts_and_a_failure_is_an_end() {
+        let now = Instant::now();
+        let mut link = up_rpc(now, true);
+        assert_eq!(link.step(now, answer(7)), []);
+        let failure = |id| {
+            let message = "busy".to_owned();
+            frame(Message::Failure {
+                id: Some(id),
+                code: -32_000,
+                message,
+            })
+        };
+        // of something else
+        assert_eq!(link.step(now, failure(7)), []);
+        let notice = || {
+            let params = raw(&json!([{"default": {"new_version": version(3)}}]));
+            frame(Message::Notification {
+                method: NOTIFY.to_owned(),
+                params,
+            })
+        };
+        assert_eq!(
+            link.step(now, notice()),
+            [],
+            "there is a question under way"
+        );
+        assert_eq!(link.step(now, failure(0)), []);
+        assert_eq!(said(&link.step(now, notice())), [asks(version(1))]);
+        assert_eq!(link.step(now, answer(0)), [], "that one is over");
+        assert!(applies(&link.step(now, answer(1))));
+    }
+
+    #[test]
+    fn everything_is_asked_for_once_in_a_row_and_again_after_something_went_well() {
+        let now = Instant::now();
+        let mut link = up_rpc(now, true);
+        let diverged = || Event::Synced(Synced::Diverged);
+        let mut asked = 0;
+        for _ in 0..3 {
+            link.step(now, answer(asked));
+            assert_eq!(said(&link.step(now, diverged())), [asks(SyncVersion::NONE)]);
+            asked += 1;
+            link.step(now, answer(asked));
+            assert_eq!(said(&link.step(now, done(2, b'b'))), [reports(2, b'b')]);
+            link.step(now, push());
+            assert_eq!(
+                said(&link.step(now, Event::Synced(Synced::Elsewhere))),
+                [asks(version(2))]
+            );
+            asked += 1;
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_asks_nothing_while_something_is_asked() {
+        let start = Instant::now();
+        let mut link = up_rpc(start, false);
+        let now = start + Timings::default().ping;
+        link.step(now, Event::Received(Frame::Other));
+        let effects = link.step(now, Event::Tick);
+        assert_eq!(effects, [Effect::Send(Outgoing::Ping(hash(b'a')))]);
+        link.step(now, answer(0));
+        // neither then nor afterwards
+        assert_eq!(said(&link.step(now, done(1, b'a'))), []);
     }
 }

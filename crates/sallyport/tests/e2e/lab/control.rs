@@ -273,8 +273,13 @@ impl Control {
 
     /// Gateways that acknowledged the newest configuration.
     pub(crate) fn in_sync(&self) -> usize {
+        self.in_sync_of(&self.id)
+    }
+
+    /// The same of another control plane.
+    pub(crate) fn in_sync_of(&self, id: &str) -> usize {
         let get = |what| {
-            let path = format!("/v2/control-planes/{}/{what}", self.id);
+            let path = format!("/v2/control-planes/{id}/{what}");
             self.api("GET", &path, &Value::Null).json()
         };
         let wanted = get("expected-config-hash");

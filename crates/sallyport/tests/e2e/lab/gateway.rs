@@ -105,6 +105,27 @@ impl Gateway {
     /// One that dials its control plane at another port, or by another name.
     #[track_caller]
     pub(crate) fn start_at(
+        at: (&Control, u16, &str),
+        dir: TempDir,
+        pair: &Pair,
+        conf: &str,
+    ) -> Gateway {
+        Gateway::start_as(sallyport(), at, dir, pair, conf)
+    }
+
+    /// One that another program starts: `under` takes the executable and its arguments.
+    #[track_caller]
+    pub(crate) fn start_under(under: Launch, control: &Control, dir: TempDir) -> Gateway {
+        let pair = Pair::make(dir.path());
+        control.pin(&pair.cert());
+        let name = Control::node_name(&control.prefix);
+        let under = under.arg(env!("CARGO_BIN_EXE_sallyport"));
+        Gateway::start_as(under, (control, control.port, &name), dir, &pair, "")
+    }
+
+    #[track_caller]
+    fn start_as(
+        executable: Launch,
         (control, control_port, name): (&Control, u16, &str),
         dir: TempDir,
         pair: &Pair,
@@ -132,7 +153,7 @@ impl Gateway {
             ca = control.ca().display(),
         );
         write(&dir.path().join("kong.conf"), text);
-        let program = launch(dir.path(), &[]);
+        let program = launch(executable, dir.path(), &[]);
         Gateway {
             program,
             port,
@@ -151,7 +172,7 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn kill9_and_start_with(&mut self, environment: &[(&str, &str)]) {
         self.program.kill9();
-        self.program = launch(self.dir.path(), environment);
+        self.program = launch(sallyport(), self.dir.path(), environment);
         self.program.wait_for_line("gateway started", soon());
     }
 
@@ -195,8 +216,8 @@ impl Gateway {
     }
 }
 
-fn launch(dir: &Path, environment: &[(&str, &str)]) -> Program {
-    let gateway = sallyport().args(["gateway", "-c", "kong.conf"]).dir(dir);
+fn launch(executable: Launch, dir: &Path, environment: &[(&str, &str)]) -> Program {
+    let gateway = executable.args(["gateway", "-c", "kong.conf"]).dir(dir);
     let program = environment
         .iter()
         .fold(gateway, |gateway, (name, value)| gateway.env(name, value))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sallyport_model::Kind;
-use sallyport_store::{ClusterType, Members, NewControlPlane, OnDelete, Store, StoreError};
+use sallyport_store::{Change, ClusterType, Members, NewControlPlane, OnDelete, Store, StoreError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -223,10 +223,13 @@ pub(crate) async fn what_members_change_leads_to_what_their_group_serves(store: 
         let lists = snapshot.entities.into_iter();
         let all = lists.flat_map(|(kind, list)| list.into_iter().map(move |body| (kind, body)));
         let all = all.map(|(kind, body)| ((kind, body["id"].to_string()), body));
-        (snapshot.revision, all.collect::<BTreeMap<_, _>>(), is_whole)
+        (snapshot.revision, all.collect::<Served>(), is_whole)
     };
     let (mut revision, mut known, mut was_whole) = served().await;
     let (mut followed, mut read) = (0, 0);
+    // versions that were seen, for who was away since
+    let mut seen = vec![(revision, known.clone(), was_whole)];
+    let (mut came_back, mut not_told) = (0, 0);
     let mut dice = 7_u64;
     let mut roll = |sides: u64| {
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -268,24 +271,35 @@ pub(crate) async fn what_members_change_leads_to_what_their_group_serves(store: 
         match changes {
             Some((to, changes)) if was_whole => {
                 assert_eq!(to, newest);
-                for change in changes {
-                    let kind = Kind::from_table(&change.kind).unwrap();
-                    let key = (kind, json!(change.id).to_string());
-                    assert_eq!(known.get(&key), change.before.as_ref());
-                    match change.after {
-                        Some(body) => known.insert(key, body),
-                        None => known.remove(&key),
-                    };
-                }
-                assert_eq!(known, now);
                 assert!(is_whole);
+                assert_eq!(followed_by(known, changes), now);
                 followed += 1;
             }
+            // where it left something out, that is for the caller to know
             _ => read += 1,
         }
+        if is_whole {
+            let at = usize::try_from(roll(seen.len() as u64)).unwrap();
+            let (from, then, then_whole) = seen[at].clone();
+            match store.group_changes(group, from, 10_000).await.unwrap() {
+                Some((to, changes)) => {
+                    assert!(to == newest && then_whole);
+                    assert!(
+                        changes
+                            .iter()
+                            .all(|it| from < it.revision && it.revision <= to)
+                    );
+                    assert_eq!(followed_by(then, changes), now);
+                    came_back += 1;
+                }
+                None => not_told += 1,
+            }
+        }
+        seen.push((newest, now.clone(), is_whole));
         (revision, known, was_whole) = (newest, now, is_whole);
     }
     assert!(followed > 100 && read > 5, "{followed} {read}");
+    assert!(came_back > 20 && not_told > 5, "{came_back} {not_told}");
     // other members are no change of a member, and there is an end to what is read
     store
         .change_group(&actor(), group, Members::Remove(vec![members[0]]))
@@ -299,4 +313,34 @@ pub(crate) async fn what_members_change_leads_to_what_their_group_serves(store: 
     }
     let few = store.group_changes(group, revision, 5).await.unwrap();
     assert_eq!(few, None);
+    // nothing is new, and what is not there yet
+    let (newest, _, _) = served().await;
+    let nothing = store.group_changes(group, newest, 5).await.unwrap();
+    assert_eq!(nothing, Some((newest, vec![])));
+    let later = store.group_changes(group, newest + 1, 5).await.unwrap();
+    assert_eq!(later, None);
+    // a member that is deleted takes all that it has with it, and its log does not say what
+    store
+        .delete_control_plane(&actor(), members[1])
+        .await
+        .unwrap();
+    assert!(store.revision(group).await.unwrap() > newest);
+    let changes = store.group_changes(group, newest, 100).await.unwrap();
+    assert_eq!(changes, None);
+}
+
+/// What a group serves, by kind and id.
+type Served = BTreeMap<(Kind, String), Value>;
+
+fn followed_by(mut known: Served, changes: Vec<Change>) -> Served {
+    for change in changes {
+        let kind = Kind::from_table(&change.kind).unwrap();
+        let key = (kind, json!(change.id).to_string());
+        assert_eq!(known.get(&key), change.before.as_ref());
+        match change.after {
+            Some(body) => known.insert(key, body),
+            None => known.remove(&key),
+        };
+    }
+    known
 }

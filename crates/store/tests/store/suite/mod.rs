@@ -1,5 +1,6 @@
 //! Cases that hold for every engine.
 
+pub(crate) mod around;
 pub(crate) mod cluster;
 pub(crate) mod drafts;
 pub(crate) mod entities;
