@@ -1,5 +1,6 @@
 //! Edits lead to what the whole would be, whatever is refused.
 
+mod logging;
 mod property;
 mod streams;
 mod vaults;
@@ -65,6 +66,22 @@ fn secrets(more: &[(&str, &str)]) -> Vaults {
     Vaults::new(all.collect(), String::new(), std::path::PathBuf::new())
 }
 
+/// What the APIs and log plugins show of one configuration, of the kinds that another keeps.
+fn texts_of(it: &Configuration, other: &Configuration) -> Vec<Value> {
+    let kinds = Kind::ALL
+        .into_iter()
+        .filter(|kind| other.entities.keeps(*kind));
+    let entries = kinds.flat_map(|kind| it.entities.all(kind));
+    let text = |entry: &crate::entities::Entry| {
+        let mut entity: Value = serde_json::from_str(entry.raw.get()).unwrap();
+        // when it came is told where nothing else is known
+        entity["created_at"].take();
+        entity["updated_at"].take();
+        entity
+    };
+    entries.map(text).collect()
+}
+
 type Change = (Kind, u128, Option<Value>);
 
 /// A gateway that takes changes, beside one that makes everything anew each time.
@@ -79,12 +96,17 @@ struct Lab {
 
 impl Lab {
     fn new() -> Lab {
+        Lab::keeping_all(true)
+    }
+
+    /// With the Admin API, or without it.
+    fn keeping_all(keeps_all: bool) -> Lab {
         Lab {
             balancers: Balancers::new(Dns::default()),
             plugins: Enabled::all(FLAVOR),
             source: Source::default(),
             now: Configuration::empty(FLAVOR)
-                .keeping_all(true)
+                .keeping_all(keeps_all)
                 .with_vaults(secrets(&[])),
             rebuilds: 0,
             edits: 0,
@@ -152,6 +174,10 @@ impl Lab {
                 let other = pairs.find(|(found, expected)| found != expected);
                 assert_eq!(other, None, "{changes:?}");
                 assert_eq!(found.len(), expected.len());
+                assert_eq!(
+                    texts_of(&edited.configuration, &made),
+                    texts_of(&made, &made)
+                );
                 // one that is switched off needs no closing
                 let is_on = |it: &Configuration, service: Option<Uuid>| {
                     service.is_none_or(|id| it.has_service(id))
