@@ -104,7 +104,7 @@ impl Configuration {
             loaded: certificates::Identities::default(),
             named: Arc::default(),
             streams: Arc::default(),
-            entities: Entities::default(),
+            entities: Entities::new(&serde_json::Value::Null, &ALWAYS, 0),
             router: Router::new(flavor),
             balancers: Ids::default(),
             links: Links::default(),
@@ -275,6 +275,9 @@ impl Configuration {
     #[must_use]
     pub(crate) fn keeping_all(mut self, keeps_all: bool) -> Configuration {
         self.keeps_all = keeps_all;
+        if keeps_all {
+            self.entities.keep(&Kind::ALL);
+        }
         self
     }
 
@@ -323,6 +326,11 @@ impl Configuration {
     /// Whether this service is served; one that is switched off is not.
     pub(crate) fn has_service(&self, id: Uuid) -> bool {
         self.services.get(&id).is_some()
+    }
+
+    /// Whether this service is served, and for streams.
+    pub(crate) fn has_stream_service(&self, id: Uuid) -> bool {
+        self.services.get(&id).is_some_and(|it| it.is_stream)
     }
 
     /// Whether this route is served; one of a service that is switched off is not.

@@ -59,6 +59,18 @@ impl Entities {
         Entities(all)
     }
 
+    /// Those of these kinds are there from now on, if they come.
+    pub(crate) fn keep(&mut self, kinds: &[Kind]) {
+        for kind in kinds {
+            self.0.entry(*kind).or_default();
+        }
+    }
+
+    /// Whether those of a kind are there.
+    pub(crate) fn keeps(&self, kind: Kind) -> bool {
+        self.0.contains_key(&kind)
+    }
+
     /// All of a kind, by id.
     pub(crate) fn all(&self, kind: Kind) -> Vec<&Entry> {
         let list = self.0.get(&kind);

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Edits, Tried};
 use crate::chain::{Handlers, Touched};
-use crate::configuration::{Configuration, Unservable};
+use crate::configuration::{Configuration, LOGGED, Unservable};
 use crate::entities::unix_secs;
 use crate::vaults::NamedVaults;
 
@@ -72,9 +72,10 @@ impl Configuration {
                 return all(bad.into_iter().map(hidden).collect());
             }
         };
-        // then other entities are kept
-        let same = handlers.read_entities() == self.handlers.read_entities() || self.keeps_all;
-        same.then(|| {
+        // what the first of them tells has to be kept; it stays when the last is gone, so that
+        // one that comes and goes does not cost that each time
+        let are_kept = LOGGED.iter().all(|kind| self.entities.keeps(*kind));
+        (are_kept || !handlers.read_entities()).then(|| {
             Ok(ChangedPlugins {
                 handlers: Arc::new(handlers),
                 touched,

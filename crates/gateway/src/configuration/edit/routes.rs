@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ahash::AHashSet;
 use sallyport_model::Kind;
 use sallyport_model::entities::Route;
 use sallyport_plugins::ids::{Ids, Pages};
@@ -84,6 +85,24 @@ impl Configuration {
             }
             routes_of.remove(&id);
         }
+        // routes that fitted a service do not fit it any more, and have to be among the edits;
+        // those that did not and do now are put there with them
+        let edited: AHashSet<Uuid> = match services.switched.is_empty() {
+            true => AHashSet::new(),
+            false => edits.routes.iter().map(|it| it.id).collect(),
+        };
+        let is_edited = |slot: &u32| {
+            let route = routes.get(*slot as usize).and_then(Option::as_ref);
+            route.is_some_and(|route| edited.contains(&route.id))
+        };
+        for id in &services.switched {
+            if !routes_of
+                .get(id)
+                .is_none_or(|slots| slots.iter().all(is_edited))
+            {
+                return None;
+            }
+        }
         // routes of services that are other than before, and of plugins
         let of_service = |id: &Uuid| routes_of.get(id).cloned().unwrap_or_default();
         let slots = services.changed.iter().chain(&touched.services);
@@ -130,9 +149,10 @@ impl Configuration {
         handlers: &Handlers,
         services: &ChangedServices,
     ) -> Result<Arc<Streams>, Vec<Unservable>> {
-        let gone = edits.gone(Kind::Route);
-        let is_edited = |id: Uuid| gone.contains(&id) || edits.routes.iter().any(|it| it.id == id);
-        let stay = self.streams.source().iter().filter(|it| !is_edited(it.id));
+        let put = edits.routes.iter().map(|it| it.id);
+        let edited: AHashSet<Uuid> = put.chain(edits.gone(Kind::Route)).collect();
+        let stay = self.streams.source().iter();
+        let stay = stay.filter(|it| !edited.contains(&it.id));
         let is_ours = |route: &&Route| route.protocols.iter().copied().any(is_stream);
         let mut all: Vec<Route> = stay
             .chain(edits.routes.iter().filter(is_ours))

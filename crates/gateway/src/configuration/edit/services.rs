@@ -23,6 +23,8 @@ pub(super) struct ChangedServices {
     pub(super) all: Ids<Arc<ServedService>>,
     /// Those among them that are other than before.
     pub(super) changed: BTreeSet<Uuid>,
+    /// Those among them that are for streams from now on, or are no longer.
+    pub(super) switched: Vec<Uuid>,
 }
 
 impl Configuration {
@@ -35,6 +37,7 @@ impl Configuration {
     ) -> Option<(ChangedServices, Made)> {
         let mut all = self.services.clone();
         let mut changed = BTreeSet::new();
+        let mut switched = Vec::new();
         let mut maker = UpstreamTlsMaker::new(&self.tls_defaults, &self.upstream_tls);
         for balancer in &behind.changed {
             let services = links.services.get(&*balancer.name).cloned();
@@ -51,10 +54,9 @@ impl Configuration {
         }
         for service in &edits.services {
             let before = all.get(&service.id).cloned();
-            // routes that did not fit it do from now on
             let was_stream = before.as_ref().map(|before| before.is_stream);
             if was_stream.is_some_and(|was| was != is_stream(service.protocol)) {
-                return None;
+                switched.push(service.id);
             }
             if let Some(Foreign(id)) = service.client_certificate {
                 certificates.loaded.get(&id)?;
@@ -77,6 +79,11 @@ impl Configuration {
             all.insert(service.id, made);
             changed.insert(service.id);
         }
-        Some((ChangedServices { all, changed }, maker.finish_with_before()))
+        let services = ChangedServices {
+            all,
+            changed,
+            switched,
+        };
+        Some((services, maker.finish_with_before()))
     }
 }

@@ -2,10 +2,12 @@
 
 use sallyport_model::Kind;
 use sallyport_model::schema;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::super::refusals::Key;
 use super::{Before, Edit, Item};
+use crate::router::is_stream;
 
 impl Edit<'_> {
     /// Adds what has to be made again with what is there.
@@ -72,9 +74,17 @@ impl Edit<'_> {
             Kind::Service if is_gone || !source.is_served((kind, id)) => Vec::new(),
             Kind::Service => {
                 let is_on = item.entity["enabled"] != false;
-                match is_on == current.has_service(id) {
-                    true => Vec::new(),
-                    false => self.hanging_on((kind, id)),
+                let is_switched = is_on != current.has_service(id);
+                // routes fit one that is for streams, or one that is not
+                let other = is_for_streams(&item.entity) != current.has_stream_service(id);
+                match (is_switched, is_on && other) {
+                    (true, _) => self.hanging_on((kind, id)),
+                    (false, false) => Vec::new(),
+                    (false, true) => {
+                        let mut hanging = self.hanging_on((kind, id));
+                        hanging.retain(|(kind, _)| *kind == Kind::Route);
+                        hanging
+                    }
                 }
             }
             Kind::Route if is_gone || !source.is_served((kind, id)) => Vec::new(),
@@ -147,4 +157,10 @@ impl Edit<'_> {
             _ => false,
         }
     }
+}
+
+/// Whether a service is for streams.
+fn is_for_streams(service: &Value) -> bool {
+    let protocol = serde_json::from_value(service["protocol"].clone());
+    protocol.is_ok_and(is_stream)
 }

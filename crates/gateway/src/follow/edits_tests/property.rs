@@ -43,8 +43,12 @@ fn entity(kind: Kind, n: u128, variant: u8) -> Value {
             let mut service = json!({"host": host, "name": format!("s{n}"),
                 "port": if is_bad { 70_000 } else { 80 + u32::from(variant) }});
             match n {
-                // what is for streams stays so, mostly
-                3 => service["protocol"] = json!(if variant == 7 { "http" } else { "tcp" }),
+                // what is for streams, or is not, stays so, mostly
+                3 => {
+                    let protocols = ["tcp", "tcp", "http", "udp"];
+                    service["protocol"] = json!(protocols[at % 4]);
+                }
+                2 if variant == 3 => service["protocol"] = json!("tcp"),
                 _ if variant % 3 == 1 => {
                     service["protocol"] = json!("https");
                     if n == 1 {
@@ -219,14 +223,15 @@ proptest! {
     #[test]
     fn edits_lead_to_what_the_whole_would_be(
         rounds in proptest::collection::vec(proptest::collection::vec(
-            (0..KINDS.len(), 0u128..7, proptest::option::weighted(0.85, 0u8..10)), 1..5), 1..14)
+            (0..KINDS.len(), 0u128..7, proptest::option::weighted(0.85, 0u8..10)), 1..5), 1..14),
+        has_admin_api in any::<bool>(),
     ) {
         let mut model = Model::new();
         for (at, (_, count)) in KINDS.iter().enumerate() {
             model.extend((0..*count).map(|n| ((at, n), (n % 3) as u8)));
         }
         cascade(&mut model);
-        let mut lab = Lab::new();
+        let mut lab = Lab::keeping_all(has_admin_api);
         let change = |key: &(usize, u128), variant: Option<u8>| {
             let (kind, n) = (KINDS[key.0].0, key.1);
             (kind, number(kind, n), variant.map(|variant| entity(kind, n, variant)))

@@ -109,7 +109,7 @@ fn what_was_good_as_it_is_and_is_bad_now_is_not_kept() {
     let vaults = Vaults::new(BTreeMap::new(), String::new(), std::path::PathBuf::new());
     lab.now = now.with_vaults(vaults);
     // the secret is gone, and the plugin comes once more as it was
-    assert_eq!(lab.whole(&[session]), ["plugins 6!"]);
+    assert_eq!(lab.edits(&[session]), ["plugins 6!"]);
     assert_eq!(lab.runs(2), ["closed"]);
 }
 
