@@ -1,7 +1,8 @@
 //! A configuration out of the one before and a few entities: what it costs depends on these.
 //!
-//! `None` says everywhere that it takes a look at the whole: what does not fit together. What has to be made again with something (services with the certificate that
-//! they show, say) has to be among the edits; [`follow`](crate::follow) puts it there.
+//! `None` says everywhere that it takes a look at the whole: what does not fit together. What has to
+//! be made again with something (services with the certificate that they show, say) has to be among
+//! the edits; [`follow`](crate::follow) puts it there.
 
 mod balancers;
 mod certificates;
