@@ -230,7 +230,7 @@ impl Edit<'_> {
                 // what was good before has to be good still, and switched on or off as it was
                 let mut leans_on = rejected.leans_on().iter();
                 let stays = |to: &Key| self.is_served(*to) && !self.is_switched(*to);
-                if !leans_on.all(stays) || kept.is_some() && self.is_through_changed(*key) {
+                if !leans_on.all(stays) {
                     return None;
                 }
                 changes.rejected.push((*key, rejected));

@@ -55,7 +55,7 @@ impl Edit<'_> {
         let is_gone = item.published.is_none();
         let services = |ids: Vec<Uuid>| ids.into_iter().map(|id| (Kind::Service, id)).collect();
         match kind {
-            Kind::Vault => self.referring_through(id),
+            Kind::Vault => current.referring_through(id, (!is_gone).then_some(&item.entity)),
             Kind::Certificate => current.showing(id).to_vec(),
             Kind::CaCertificate => services(current.trusting(id).to_vec()),
             Kind::Upstream => {
@@ -94,27 +94,6 @@ impl Edit<'_> {
             },
             _ => Vec::new(),
         }
-    }
-
-    /// What has references through a vault that stand for something else after the edit.
-    fn referring_through(&self, id: Uuid) -> Vec<Key> {
-        let Some(item) = self.items.get(&(Kind::Vault, id)) else {
-            return Vec::new();
-        };
-        let now = item.published.is_some().then_some(&item.entity);
-        match item.bad.is_none() {
-            true => self.before.current.referring_through(id, now),
-            false => Vec::new(),
-        }
-    }
-
-    /// Whether what is served of an entity has such references.
-    pub(super) fn is_through_changed(&self, key: Key) -> bool {
-        let vaults = self
-            .items
-            .range((Kind::Vault, Uuid::nil())..=(Kind::Vault, Uuid::max()));
-        let mut vaults = vaults.map(|((_, id), _)| *id);
-        vaults.any(|id| self.referring_through(id).contains(&key))
     }
 
     fn hanging_on(&self, key: Key) -> Vec<Key> {
