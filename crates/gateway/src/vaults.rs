@@ -481,7 +481,7 @@ mod tests {
 
     fn vault(prefix: &str, name: &str, config: Value) -> entities::Vault {
         serde_json::from_value(serde_json::json!({
-            "id": Uuid::nil(), "prefix": prefix, "name": name, "config": config,
+            "id": Uuid::new_v4(), "prefix": prefix, "name": name, "config": config,
         }))
         .unwrap()
     }
