@@ -136,12 +136,13 @@ impl<W: AsyncWrite + Unpin> Link<'_, W> {
         let Some(subscription) = self.links.publishers.subscribe(cp).await else {
             return End::Stopping;
         };
-        // whole configurations are not built for who takes changes
         let Subscription {
             mut published,
+            payloads,
             answers,
-            ..
         } = subscription;
+        // whole configurations are not built for who takes changes
+        drop(payloads);
         let mut trust = published.borrow_and_update().trust;
         let silence = Duration::from_secs(SILENCE_SECS_MAX);
         let mut deadline = Instant::now() + silence;

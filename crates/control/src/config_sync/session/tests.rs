@@ -5,7 +5,9 @@ use std::sync::Arc;
 use fastwebsockets::Role;
 use sallyport_store::{ControlPlane, Store};
 use sallyport_wire::config_sync::BasicInfo;
+use sallyport_wire::config_sync::delta::{Hello, HelloAnswer, OWN, SYNC};
 use sallyport_wire::config_sync::edits::{KNOWS, KNOWS_GROUPS};
+use sallyport_wire::config_sync::rpc::ENCODING;
 use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -21,6 +23,7 @@ fn hello() -> BasicInfo {
 
 use super::super::payload::Payload;
 use super::super::publishers::Outputs;
+use super::super::rpc;
 use super::*;
 
 /// A link over a pipe of `room` bytes, and the data plane's end of it.
@@ -35,6 +38,11 @@ struct Bench {
 
 impl Bench {
     fn new(room: usize) -> Bench {
+        Bench::of(room, false)
+    }
+
+    /// On protocol v2, or on v1.
+    fn of(room: usize, changes: bool) -> Bench {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store.sqlite")).unwrap();
         let (links, mut subscriptions, mut inbox) = Links::new(store.clone());
@@ -68,7 +76,12 @@ impl Bench {
         let (sender, own) = (outputs.clone(), stop.clone());
         let link = tokio::spawn(async move {
             let socket = WebSocket::after_handshake(near, Role::Server);
-            let run = run(&links, guest, caller, socket, own);
+            let run = async {
+                match changes {
+                    true => rpc::run(&links, guest, socket, own).await.1,
+                    false => run(&links, guest, caller, socket, own).await,
+                }
+            };
             // Stands in for the publisher and the recorder of contacts.
             let around = async {
                 loop {
@@ -192,6 +205,39 @@ async fn a_link_that_is_busy_gets_only_the_newest_of_a_burst() {
     assert_eq!(bench.node.read_frame().await.unwrap().payload.len(), 139);
     bench.send(OpCode::Ping, ConfigHash::ZERO.as_bytes()).await;
     assert!(bench.node.read_frame().await.unwrap().opcode == OpCode::Pong);
+    bench.stop.cancel();
+    bench.end().await;
+}
+
+/// What costs as much as the whole configuration is made for data planes on protocol v1 only.
+#[tokio::test(start_paused = true)]
+async fn for_who_takes_changes_no_whole_configuration_is_made() {
+    let names = |all: &[&str]| all.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+    for (capabilities, version) in [(names(&[SYNC, OWN]), "3.9.1"), (names(&[SYNC]), "3.10.0")] {
+        let mut bench = Bench::of(1 << 16, true);
+        let hello = Hello {
+            rpc_capabilities: capabilities.clone(),
+            rpc_frame_encodings: names(&[ENCODING]),
+            kong_version: version.to_owned(),
+            kong_node_id: Uuid::from_u128(2).to_string(),
+            ..Hello::default()
+        };
+        bench.send(OpCode::Binary, &hello.encode()).await;
+        let answer = bench.node.read_frame().await.unwrap();
+        let answer = HelloAnswer::decode(&answer.payload).unwrap();
+        assert_eq!(answer.rpc_capabilities, capabilities);
+        bench.send(OpCode::Ping, &[]).await;
+        assert!(bench.node.read_frame().await.unwrap().opcode == OpCode::Pong);
+        assert_eq!(bench.outputs.published.receiver_count(), 1);
+        assert_eq!(bench.outputs.payloads.receiver_count(), 0);
+        bench.stop.cancel();
+        bench.end().await;
+    }
+    let mut bench = Bench::new(1 << 16);
+    bench.hello().await;
+    bench.send(OpCode::Ping, ConfigHash::ZERO.as_bytes()).await;
+    bench.node.read_frame().await.unwrap();
+    assert_eq!(bench.outputs.payloads.receiver_count(), 1);
     bench.stop.cancel();
     bench.end().await;
 }
