@@ -206,6 +206,10 @@ impl Applier {
     fn changes(&self, deltas: Deltas) -> Synced {
         let mut disk = self.disk();
         let mut state = self.state();
+        // whatever comes of these changes is told with the version that is in force
+        if disk.append(&state.unwritten()) {
+            disk.store_source(&mut state);
+        }
         let current = self.shared.configuration();
         let before = (&*current, &*self.shared.balancers);
         let at = state
@@ -237,11 +241,16 @@ impl Applier {
             return Synced::Diverged;
         }
         if !deltas.full && deltas.list.is_empty() {
-            if let Some(source) = &mut state.source {
-                source.take(deltas.version, &[], &[]);
-                return Synced::Done(report(source, current.hash));
+            let Some(source) = &mut state.source else {
+                return Synced::Elsewhere;
+            };
+            source.take(deltas.version, &[], &[]);
+            let report = report(source, current.hash);
+            // what comes next starts from this version, also after a restart
+            if deltas.version != at && disk.append(&[record(at, deltas, Vec::new())]) {
+                disk.store_source(&mut state);
             }
-            return Synced::Elsewhere;
+            return Synced::Done(report);
         }
         let done = match deltas.full {
             true => self.full(&mut state, &deltas, before),
@@ -257,12 +266,9 @@ impl Applier {
         let report = report(source, configuration.hash);
         let told = record.as_ref().map_or(&report.refused, |it| &it.refused);
         let told = told.clone();
-        let mut records = state.overtaken();
+        state.overtaken();
         let whole = match record {
-            Some(record) => {
-                records.push(record);
-                disk.append(&records)
-            }
+            Some(record) => disk.append(&[record]),
             None => {
                 disk.store_source(&mut state);
                 false

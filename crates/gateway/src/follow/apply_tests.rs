@@ -235,3 +235,26 @@ async fn a_slow_disk_holds_up_no_change() {
     assert_eq!(lab.applier.settle().await.unwrap().version, at(3));
     assert_eq!(lab.kept(), [1, 2, 3].map(at));
 }
+
+#[tokio::test]
+async fn whatever_is_told_is_on_the_disk() {
+    let lab = Lab::new();
+    lab.done(everything(1, vec![route(1, "/a")])).await;
+    lab.done(changes(Some(1), 2, None, vec![route(1, "/2")]))
+        .await;
+    assert_eq!(lab.kept(), [at(1)]);
+    // nothing but a version, and what is not taken: both name what is in force
+    let nothing = lab.applier.sync(changes(Some(2), 3, None, vec![])).await;
+    assert!(matches!(nothing, Synced::Done(report) if report.version == at(3)));
+    assert_eq!(lab.kept(), [1, 2, 3].map(at));
+    let again = lab.applier.sync(changes(Some(3), 3, None, vec![])).await;
+    assert!(matches!(again, Synced::Done(report) if report.version == at(3)));
+    lab.done(changes(Some(3), 4, None, vec![route(1, "/4")]))
+        .await;
+    let back = changes(None, 3, None, vec![route(1, "/back")]);
+    assert!(matches!(lab.applier.sync(back).await, Synced::Diverged));
+    // each record starts from where the one before led, so that a start goes through all
+    assert_eq!(lab.kept(), [1, 2, 3, 4].map(at));
+    // which is still to be told
+    assert_eq!(lab.applier.settle().await.unwrap().version, at(4));
+}

@@ -76,10 +76,14 @@ impl State {
         Some((std::mem::take(&mut self.pending), settled))
     }
 
-    /// What was noted, for one who has more to keep and to tell.
-    pub(super) fn overtaken(&mut self) -> Vec<Record> {
-        self.told = None;
+    /// What was noted, for one who keeps it now; it is still to be told.
+    pub(super) fn unwritten(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.pending)
+    }
+
+    /// More is told than what was noted.
+    pub(super) fn overtaken(&mut self) {
+        self.told = None;
     }
 
     /// What was noted is on the disk as part of the whole, and still to be told.
