@@ -274,13 +274,7 @@ async fn kongs_data_plane_is_told_what_is_new_and_asks_for_it() {
         "flattened_errors": [{"entity_type": "route", "entity_id": NODE, "errors": [
             {"type": "field", "field": "paths.1", "message": "should start with: /"}]}],
     }});
-    let refusal = Message::Notification {
-        method: NOTIFY_ERROR.to_owned(),
-        params: raw(&json!([error])),
-    };
-    say(&mut socket, &refusal).await;
-    let refusing = |node: &Node| node.seen.sync_status.as_str() == "entities_refused";
-    let seen = node(&lab, refusing).await.seen;
+    let seen = refused(&lab, &mut socket, error).await;
     assert!(
         seen.sync_detail.contains(".paths.1: should start with: /"),
         "{}",
@@ -292,6 +286,20 @@ async fn kongs_data_plane_is_told_what_is_new_and_asks_for_it() {
     send(&mut socket, OpCode::Ping, b"").await;
     assert_eq!(receive(&mut socket).await.0, OpCode::Pong);
     lab.stop().await;
+}
+
+fn refusing(node: &Node) -> bool {
+    node.seen.sync_status.as_str() == "entities_refused"
+}
+
+/// Says as a data plane of Kong that it cannot take a version; how it is shown then.
+async fn refused(lab: &Lab, socket: &mut Socket, error: Value) -> sallyport_store::NodeSeen {
+    let refusal = Message::Notification {
+        method: NOTIFY_ERROR.to_owned(),
+        params: raw(&json!([error])),
+    };
+    say(socket, &refusal).await;
+    node(lab, refusing).await.seen
 }
 
 /// What such a data plane refused stays refused until it runs the newest version, and who has that
@@ -319,13 +327,7 @@ async fn kongs_refusals_stay_until_it_runs_what_is_newest() {
 
     // it says no more than that it will not have it
     let error = json!({"version": second, "error": {"name": "sync error", "message": "no room"}});
-    let refusal = Message::Notification {
-        method: NOTIFY_ERROR.to_owned(),
-        params: raw(&json!([error])),
-    };
-    say(&mut socket, &refusal).await;
-    let refusing = |node: &Node| node.seen.sync_status.as_str() == "entities_refused";
-    let seen = node(&lab, refusing).await.seen;
+    let seen = refused(&lab, &mut socket, error).await;
     assert!(
         seen.sync_detail.contains("sync error: no room"),
         "{}",
